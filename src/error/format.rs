@@ -1,0 +1,51 @@
+//! Failures of bytes: messages, wrapped keys, encryption contexts.
+
+use super::{Error, ErrorKind};
+
+impl Error {
+    pub(crate) fn invalid_input(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    pub(crate) fn malformed(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Malformed, message).with_advice(
+            "this is no envelock message, or its header is damaged: check which file this is, or restore it",
+        )
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    pub(crate) fn limit(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::LimitExceeded, message)
+    }
+
+    pub(crate) fn context_mismatch(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ContextMismatch, message).with_advice(
+            "give the encryption context that the message was encrypted with (`envelock inspect` shows the stored part)",
+        )
+    }
+
+    /// Every failed authentication is this one error: which check failed is nobody's business.
+    pub(crate) fn authentication() -> Self {
+        Self::new(ErrorKind::AuthenticationFailed, "the data is not authentic").with_advice(
+            "it was changed after it was encrypted, or the key or the unstored context is not the one it was \
+             encrypted with; do not use it, restore it from a backup",
+        )
+    }
+
+    pub(crate) fn truncated() -> Self {
+        Self::new(ErrorKind::Truncated, "the message ends before its authenticated end")
+            .with_advice("the rest is missing: fetch or copy it again")
+    }
+
+    pub(crate) fn trailing_data() -> Self {
+        Self::new(ErrorKind::TrailingData, "bytes follow the authenticated end of the message")
+            .with_advice("something was appended to it: cut it off or fetch the message again")
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message).with_advice("this is a fault in envelock: please report it")
+    }
+}

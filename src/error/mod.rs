@@ -1,0 +1,263 @@
+//! One opaque error for every failure.
+//!
+//! An [`Error`] says what failed, in which key, file or segment, whether to retry, and what to do
+//! next. Its [`ErrorKind`] is what a program decides from; its text is for the person who reads the
+//! log. The constructors of each family stand in a file that mirrors the module tree.
+
+mod format;
+mod provider;
+mod storage;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A `Result` whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure an [`Error`] is.
+///
+/// A kind is retryable or not as a whole: see [`Error::is_retryable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller asked for something that cannot be done as asked.
+    InvalidInput,
+    /// The bytes are not a message, keystore or key of the expected form.
+    Malformed,
+    /// The bytes are well formed, and need a version or algorithm that this build does not have.
+    Unsupported,
+    /// A length or count is above a configured limit.
+    LimitExceeded,
+    /// The message was made for another encryption context than the one given.
+    ContextMismatch,
+    /// The bytes are not what was encrypted, or the key is not the one they were encrypted under.
+    AuthenticationFailed,
+    /// The input ends before its authenticated end.
+    Truncated,
+    /// Bytes follow the authenticated end.
+    TrailingData,
+    /// None of the configured providers has a key that the message was encrypted under.
+    NoMatchingKey,
+    /// The key provider knows the key and refuses this caller.
+    KeyDenied,
+    /// The key is disabled, pending deletion or otherwise in a state that forbids the operation.
+    KeyState,
+    /// The key provider cannot be reached now.
+    Unavailable,
+    /// A resource is in use by somebody else for longer than the call waits.
+    Busy,
+    /// The operating system gave no random bytes.
+    RandomFailed,
+    /// A keystore file is damaged, tampered with, or cannot be used from here.
+    Storage,
+    /// Reading or writing failed.
+    Io,
+    /// A fault of this crate.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Whether the same call may succeed later without any change by the caller.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Busy | Self::RandomFailed)
+    }
+}
+
+/// A failure: its [kind](Error::kind), a sentence that says what to do, and its cause.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    advice: Option<&'static str>,
+    code: Option<&'static str>,
+    segment: Option<u64>,
+    path: Option<PathBuf>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` with a message. For key providers written outside this crate.
+    ///
+    /// The message should name the key, and must not hold a secret: it ends up in logs.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            advice: None,
+            code: None,
+            segment: None,
+            path: None,
+            source: None,
+        }))
+    }
+
+    /// The same error, caused by `source`.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error with the KMS's own name for it, as AWS spells it (`AccessDeniedException`).
+    #[must_use]
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.0.code = Some(code);
+        self
+    }
+
+    /// The same error with a sentence that says what to do.
+    #[must_use]
+    pub fn with_advice(mut self, advice: &'static str) -> Self {
+        self.0.advice = Some(advice);
+        self
+    }
+
+    /// The same error, naming the file or folder that it happened at.
+    #[must_use]
+    pub fn with_path(mut self, path: impl AsRef<Path>) -> Self {
+        self.0.path = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// The same error, naming the segment (counted from 0) that it happened in.
+    #[must_use]
+    pub(crate) fn with_segment(mut self, index: u64) -> Self {
+        self.0.segment = Some(index);
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later without any change by the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.kind.is_retryable()
+    }
+
+    /// The name that AWS KMS gives this error, where it has one (`DisabledException`).
+    #[must_use]
+    pub fn code(&self) -> Option<&'static str> {
+        self.0.code
+    }
+
+    /// The segment, counted from 0, in which the failure was found.
+    #[must_use]
+    pub fn segment(&self) -> Option<u64> {
+        self.0.segment
+    }
+
+    /// The file or folder at which the failure happened.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The structured error inside an [`std::io::Error`] that this crate's readers and writers gave.
+    #[must_use]
+    pub fn from_io(error: &std::io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        if let Some(path) = &inner.path {
+            write!(f, "{}: ", path.display())?;
+        }
+        f.write_str(&inner.message)?;
+        if let Some(segment) = inner.segment {
+            write!(f, " (segment {segment})")?;
+        }
+        if let Some(advice) = inner.advice {
+            write!(f, "; {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &inner.kind).field("message", &self.to_string());
+        if let Some(code) = inner.code {
+            out.field("code", &code);
+        }
+        if let Some(source) = &inner.source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+/// Wraps the structured error, so that [`Error::from_io`] finds it again.
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            ErrorKind::Truncated => Io::UnexpectedEof,
+            ErrorKind::InvalidInput => Io::InvalidInput,
+            ErrorKind::Malformed
+            | ErrorKind::LimitExceeded
+            | ErrorKind::AuthenticationFailed
+            | ErrorKind::TrailingData => Io::InvalidData,
+            ErrorKind::Unsupported => Io::Unsupported,
+            ErrorKind::KeyDenied => Io::PermissionDenied,
+            _ => Io::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// The structured error back out of an I/O error, or a new one of kind [`ErrorKind::Io`].
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(ours) => ours,
+            Err(other) => Self::io("input or output failed", other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structured_error_survives_a_trip_through_io_error() {
+        let error = Error::new(ErrorKind::Truncated, "the input ends early").with_segment(7);
+        let io = std::io::Error::from(error);
+        assert_eq!(io.kind(), std::io::ErrorKind::UnexpectedEof);
+        assert_eq!(Error::from_io(&io).and_then(Error::segment), Some(7));
+        let back = Error::from(io);
+        assert_eq!(back.kind(), ErrorKind::Truncated);
+        assert_eq!(back.segment(), Some(7));
+    }
+
+    #[test]
+    fn the_sentence_names_path_segment_and_what_to_do() {
+        let error = Error::new(ErrorKind::AuthenticationFailed, "the segment is not authentic")
+            .with_segment(3)
+            .with_path("/data/a.elk")
+            .with_advice("restore the file from a backup");
+        assert_eq!(
+            error.to_string(),
+            "/data/a.elk: the segment is not authentic (segment 3); restore the file from a backup"
+        );
+    }
+}

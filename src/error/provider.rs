@@ -1,0 +1,16 @@
+//! Failures of key providers and of the system's randomness.
+
+use super::{Error, ErrorKind};
+
+impl Error {
+    pub(crate) fn no_matching_key(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NoMatchingKey, message)
+            .with_advice("configure a provider that holds one of the keys that `envelock inspect` lists")
+    }
+
+    pub(crate) fn random(source: getrandom::Error) -> Self {
+        Self::new(ErrorKind::RandomFailed, "the operating system gave no random bytes")
+            .with_source(source)
+            .with_advice("nothing was encrypted; try again, and check the system if it persists")
+    }
+}
