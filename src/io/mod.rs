@@ -1,0 +1,3 @@
+//! Shells that move bytes between files or streams and the formats.
+
+pub(crate) mod journal;
