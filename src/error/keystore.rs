@@ -59,6 +59,12 @@ impl Error {
             .with_advice("check the path; nothing was changed")
     }
 
+    /// The check value in the file is not that of the root key that it was opened with.
+    pub(crate) fn root_key_replaced() -> Self {
+        Self::new(ErrorKind::NoMatchingKey, "the keystore has another root key than when it was opened")
+            .with_advice("close it and open it with its new root key")
+    }
+
     /// A keystore that was open when this process was forked.
     pub(crate) fn forked() -> Self {
         Self::new(ErrorKind::Storage, "the keystore was open when this process was forked, and cannot be used in the child")

@@ -31,6 +31,9 @@ pub(super) static META: Table = Table {
     identity: 1,
 };
 
+/// Where `meta` has the Region.
+pub(super) const META_REGION: usize = 2;
+
 /// Keys: who made them, their state, and their newest version.
 pub(super) static KEYS: Table = Table {
     name: "keys",

@@ -6,14 +6,17 @@
 //! have been found, is compared with the row hashes kept from that check. A write ends with a new
 //! head, in the same transaction, and counts only once it is durable.
 
+use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::{Columns, RowName, Rows, changed};
-use super::schema::{META, SCHEMA_VERSION, TABLES, Table};
+use super::schema::{META, META_REGION, SCHEMA_VERSION, TABLES, Table};
+use crate::clock::Clock;
 use crate::codec::put_byte_string;
 use crate::crypto;
 use crate::error::{Error, Result};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params, params_from_iter};
+use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
@@ -23,6 +26,8 @@ pub(super) struct Store {
     sql: Connection,
     keys: RootKeys,
     trust: Trust,
+    realm: Realm,
+    clock: Arc<dyn Clock>,
 }
 
 /// What the last check of the file found.
@@ -39,6 +44,7 @@ struct Trust {
 pub(super) struct Tx<'a> {
     sql: &'a Connection,
     pub(super) keys: &'a RootKeys,
+    pub(super) realm: &'a Realm,
     trust: &'a mut Trust,
     change: Change,
     /// Milliseconds since the Unix epoch.
@@ -54,48 +60,72 @@ enum Change {
 
 impl Store {
     /// A keystore whose schema exists, after a check of all its rows.
-    pub(super) fn open(mut sql: Connection, keys: RootKeys) -> Result<Self> {
+    pub(super) fn open(mut sql: Connection, keys: RootKeys, clock: Arc<dyn Clock>) -> Result<Self> {
         let mut trust = Trust { sequence: 0, digest: None, rows: Rows::new() };
+        let mut realm = Realm { keystore_id: keys.rows.keystore_id, region: String::new() };
         let tx = begin(&mut sql, TransactionBehavior::Deferred)?;
         trust.check(&tx, &keys)?;
+        let first = Tx { sql: &tx, keys: &keys, realm: &realm, trust: &mut trust, change: Change::Forbidden, now: 0 };
+        let meta = first.row(&META, &[Value::Integer(1)])?;
+        let region = meta.as_ref().and_then(|row| row.get(META_REGION));
+        let Some(Value::Text(region)) = region else { return Err(Error::tampered("it has no Region")) };
+        realm.region.clone_from(region);
         drop(tx);
-        Ok(Self { sql, keys, trust })
+        Ok(Self { sql, keys, trust, realm, clock })
     }
 
     /// Writes the first rows and the first head, inside the transaction that makes the schema.
     pub(super) fn initialise(tx: &Connection, keys: &RootKeys, meta: Columns) -> Result<()> {
         let mut trust = Trust { sequence: 0, digest: None, rows: Rows::new() };
-        trust.rows.rehash_all()?;
-        tx.execute("INSERT INTO head VALUES (1, ?1, 0, x'', x'', x'')", params![SCHEMA_VERSION]).map_err(Error::sqlite)?;
-        let mut first = Tx { sql: tx, keys, trust: &mut trust, change: Change::NoneYet, now: 0 };
+        let realm = Realm { keystore_id: keys.rows.keystore_id, region: String::new() };
+        tx.execute("INSERT INTO head VALUES (1, ?1, 0, x'', x'', x'')", params![SCHEMA_VERSION])
+            .map_err(Error::sqlite)?;
+        let mut first = Tx { sql: tx, keys, realm: &realm, trust: &mut trust, change: Change::NoneYet, now: 0 };
         first.insert(&META, meta)?;
         first.finish()?;
         Ok(())
     }
 
+    pub(super) fn realm(&self) -> &Realm {
+        &self.realm
+    }
+
     /// Runs `operation` on one snapshot of the file. It cannot change anything.
-    pub(super) fn read<T>(&mut self, now: Duration, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn read<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let sql = begin(&mut self.sql, TransactionBehavior::Deferred)?;
         self.trust.check(&sql, &self.keys)?;
-        let (keys, trust) = (&self.keys, &mut self.trust);
-        operation(&mut Tx { sql: &sql, keys, trust, change: Change::Forbidden, now: millis(now) })
+        operation(&mut Tx {
+            sql: &sql,
+            keys: &self.keys,
+            realm: &self.realm,
+            trust: &mut self.trust,
+            change: Change::Forbidden,
+            now: millis(self.clock.wall()),
+        })
     }
 
     /// Runs `operation` alone among all writers. What it changed is durable when this returns;
     /// if it fails, nothing was changed.
-    pub(super) fn write<T>(&mut self, now: Duration, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn write<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let sql = begin(&mut self.sql, TransactionBehavior::Immediate)?;
         self.trust.check(&sql, &self.keys)?;
         let known = self.trust.digest;
         // Until the commit is known to stand, the rows in memory are not those of the file.
         self.trust.digest = None;
-        let (keys, trust) = (&self.keys, &mut self.trust);
-        let mut tx = Tx { sql: &sql, keys, trust, change: Change::NoneYet, now: millis(now) };
-        let answer = operation(&mut tx)?;
+        let mut tx = Tx {
+            sql: &sql,
+            keys: &self.keys,
+            realm: &self.realm,
+            trust: &mut self.trust,
+            change: Change::NoneYet,
+            now: millis(self.clock.wall()),
+        };
+        let answer = operation(&mut tx);
         if tx.change != Change::Made {
             self.trust.digest = known;
-            return Ok(answer);
+            return answer;
         }
+        let answer = answer?;
         let (sequence, digest) = tx.finish()?;
         sql.commit().map_err(Error::sqlite)?;
         self.trust.sequence = sequence;
@@ -364,6 +394,6 @@ fn begin(sql: &mut Connection, behavior: TransactionBehavior) -> Result<Transact
     sql.transaction_with_behavior(behavior).map_err(Error::sqlite)
 }
 
-fn millis(time: Duration) -> i64 {
+pub(super) fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
