@@ -239,7 +239,7 @@ fn journal_path(message: &Path) -> PathBuf {
     path.into()
 }
 
-fn sha256(parts: &[&[u8]]) -> [u8; HASH_LEN] {
+pub(super) fn sha256(parts: &[&[u8]]) -> [u8; HASH_LEN] {
     use sha2::{Digest, Sha256};
     parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
 }
