@@ -307,7 +307,7 @@ fn torn_writes(before: &[u8], offset: usize, bytes: &[u8]) -> Vec<Vec<u8>> {
     let cuts: Vec<usize> = [0].into_iter().chain(cuts).chain([bytes.len()]).collect();
     let sectors: Vec<_> = cuts.windows(2).map(|cut| cut[0]..cut[1]).collect();
     let all = (1_u64 << sectors.len()) - 1;
-    let kept: Vec<u64> = if sectors.len() <= 5 {
+    let kept: Vec<u64> = if sectors.len() <= 7 {
         (0..=all).collect()
     } else {
         (0..=sectors.len()).flat_map(|n| [all >> n, all & !(all >> n)]).collect()

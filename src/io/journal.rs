@@ -86,7 +86,7 @@ pub(crate) fn recover(message: &LockedFile, place: Place<'_>) -> Result<Recovery
         }
         None => Recovery::Removed,
     };
-    remove(fs, &path).map_err(|e| Error::unconfirmed("cannot remove the journal of a rewrap", &path, e))?;
+    remove(fs, &path).map_err(|e| harmless(&path, e))?;
     Ok(recovery)
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn rewrite(message: &LockedFile, place: Place<'_>, new: &[u8]) -> Res
             .map_err(|e| unfinished("cannot rewrite the slots", message.path(), e))?;
         return Err(Error::unchanged("cannot rewrite the slots", message.path(), e));
     }
-    remove(fs, &path).map_err(|e| Error::unconfirmed("cannot remove the journal of a rewrap", &path, e))
+    remove(fs, &path).map_err(|e| harmless(&path, e))
 }
 
 /// Commits a message file, and removes the journal of the message that was there.
@@ -127,7 +127,7 @@ pub(crate) fn commit_over(new: AtomicFile, old: Option<LockedFile>) -> Result<()
     let path = journal_path(new.path());
     let fs = new.file_system();
     if load(fs, &path)?.is_some() {
-        remove(fs, &path).map_err(|e| Error::unconfirmed("cannot remove the old file's journal", &path, e))?;
+        remove(fs, &path).map_err(|e| harmless(&path, e))?;
     }
     drop(old);
     Ok(())
@@ -231,6 +231,12 @@ fn remove(fs: &dyn FileSystem, path: &Path) -> io::Result<()> {
 fn unfinished(action: &str, message: &Path, source: io::Error) -> Error {
     Error::io_at(action, message, source)
         .with_advice("its journal was kept, and readers use it: check the disk, then rewrap the file again")
+}
+
+fn harmless(journal: &Path, source: io::Error) -> Error {
+    Error::io_at("cannot remove this journal of a rewrap", journal, source).with_advice(
+        "the file beside it is whole, and the journal does no harm: check the folder, the next rewrap removes it",
+    )
 }
 
 fn journal_path(message: &Path) -> PathBuf {
