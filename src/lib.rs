@@ -12,6 +12,10 @@ mod secret;
 
 // -- 1: what touches bytes, disks and ciphers
 mod crypto;
+mod durable;
+
+// -- 4: shells around the formats
+mod io;
 
 pub use crypto::AeadAlgorithm;
 pub use error::{Error, ErrorKind, Result};

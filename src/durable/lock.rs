@@ -1,0 +1,94 @@
+//! Locks on open files (`flock`): they end with the file handle, so no crash leaves one behind.
+
+use super::fs::{Access, FileSystem, names, resolve};
+use crate::error::{Error, Result};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Who else may hold a lock at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// Others that share.
+    Shared,
+    /// Nobody.
+    Exclusive,
+}
+
+/// Locks `file`, which was opened at `path`; waits for at most `wait` (zero: not at all).
+///
+/// Two handles of one process exclude each other like two processes do.
+///
+/// # Errors
+/// Kind Busy if somebody else holds it for longer than `wait`; kind Io if it cannot be locked.
+pub(crate) fn lock(file: &File, path: &Path, kind: Lock, wait: Duration) -> Result<()> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let locked = match kind {
+            Lock::Shared => file.try_lock_shared(),
+            Lock::Exclusive => file.try_lock(),
+        };
+        match locked {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(e)) => return Err(Error::io_at("cannot lock this file", path, e)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let left = wait.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(Error::busy("this file is locked").with_path(path));
+        }
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// An existing file, open for reading and writing and locked exclusively until it is dropped.
+#[derive(Debug)]
+pub(crate) struct LockedFile {
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+}
+
+impl LockedFile {
+    /// Opens the regular file that `path` names, through links, and locks it as [`lock`] does.
+    ///
+    /// # Errors
+    /// As [`lock`]; kind InvalidInput if it is no regular file; kind Io if it cannot be opened.
+    pub(crate) fn open(fs: Arc<dyn FileSystem>, path: &Path, wait: Duration) -> Result<Self> {
+        let start = Instant::now();
+        loop {
+            let path = resolve(path)?;
+            let file = fs.open(&path, Access::ReadWrite).map_err(|e| Error::unchanged("cannot open", &path, e))?;
+            let metadata = file.metadata().map_err(|e| Error::io_at("cannot look at", &path, e))?;
+            if !metadata.is_file() {
+                return Err(Error::invalid_input("this is no regular file").with_path(path));
+            }
+            lock(&file, &path, Lock::Exclusive, wait.saturating_sub(start.elapsed()))?;
+            // It may have been replaced while this call waited: then the lock is on an orphan.
+            if names(&path, &file).map_err(|e| Error::io_at("cannot look at", &path, e))? {
+                return Ok(Self { fs, file, path });
+            }
+            if start.elapsed() > wait {
+                return Err(Error::busy("this file is being replaced").with_path(path));
+            }
+        }
+    }
+
+    /// The open file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is, links resolved.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file system that it lies in.
+    pub(crate) fn file_system(&self) -> &dyn FileSystem {
+        &*self.fs
+    }
+}

@@ -1,0 +1,256 @@
+//! The journal by which the slots of a message file are rewritten in place, crash-safe.
+//!
+//! ```text
+//! <file>.rewrap = 01 || u16(m) || old m bytes || new m bytes || SHA-256(all before it || binding)
+//! ```
+//! The binding is what a rewrap never changes: `core || the 74 FLOE header bytes`, or the record-set
+//! tag in place of the latter. This file knows no header format: callers parse it and hand in where
+//! the slots are. The m field lies before the m bytes, so it can be parsed while they are torn.
+//!
+//! The exclusive lock on the message file, which [`LockedFile`] is, is held from before the journal
+//! is looked at until it is deleted. It must be held by everyone who renames something over the file
+//! too ([`commit_over`]), or a rewrap of the old file would delete the journal of the new one.
+
+use crate::durable::{Access, AtomicFile, FileSystem, LockedFile, OsFileSystem, folder_of, resolve};
+use crate::error::{Error, Result};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where the slots of a message file are, and what they are bound to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// Where the m bytes begin, in bytes from the start of the file.
+    pub(crate) offset: u64,
+    /// How many they are: m.
+    pub(crate) len: u16,
+    /// The pieces of `core || the 74 FLOE header bytes`, or of `core || record-set tag`.
+    pub(crate) binding: &'a [&'a [u8]],
+}
+
+/// What became of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Recovery {
+    /// There was none.
+    Nothing,
+    /// An interrupted rewrap was finished.
+    Applied,
+    /// It was torn, or belonged to another state of the file, and was removed.
+    Removed,
+}
+
+impl Recovery {
+    /// The line to show to a person, if there is something to say.
+    pub(crate) fn notice(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Applied => Some("finished a rewrap that had been interrupted"),
+            Self::Removed => Some(
+                "removed the journal of an interrupted rewrap: it was incomplete or belonged to another state of \
+                 this file, which is as it was",
+            ),
+        }
+    }
+}
+
+/// The slots of a rewrap under way, each m bytes. Nothing but hints, like all slots.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// To be tried first.
+    pub(crate) new: Vec<u8>,
+    pub(crate) old: Vec<u8>,
+}
+
+/// Finishes or discards the rewrap that a crash interrupted. To be called under the lock before the
+/// slots are read, before a [`rewrite`], and before the file is replaced.
+///
+/// # Errors
+/// Kind Io if file, journal or folder cannot be read or written; then the journal stays. Kind
+/// InvalidInput if what lies at the journal's name cannot be a journal.
+pub(crate) fn recover(message: &LockedFile, place: Place<'_>) -> Result<Recovery> {
+    let path = journal_path(message.path());
+    let fs = message.file_system();
+    let Some(journal) = load(fs, &path)? else { return Ok(Recovery::Nothing) };
+    let current = read_slots(message, place)?;
+    let recovery = match parse(&journal, &current, place.binding) {
+        Some(pending) => {
+            // Even where the bytes are the new ones already: they may never have been synced.
+            fs.write_at(message.file(), &pending.new, place.offset)
+                .and_then(|()| fs.sync_file(message.file()))
+                .map_err(|e| unfinished("cannot finish an interrupted rewrap", message.path(), e))?;
+            Recovery::Applied
+        }
+        None => Recovery::Removed,
+    };
+    remove(fs, &path).map_err(|e| harmless(&path, e))?;
+    Ok(recovery)
+}
+
+/// Overwrites the slots with `new`, exactly m bytes. When this returns, they survive a power failure;
+/// a crash before that leaves the old slots, the new ones, or a journal to [`recover`].
+///
+/// # Errors
+/// Kind Internal if `new` has another length; kind Io if something cannot be written. Then the old
+/// slots are back and the journal is gone, unless the error says otherwise.
+pub(crate) fn rewrite(message: &LockedFile, place: Place<'_>, new: &[u8]) -> Result<()> {
+    if new.len() != usize::from(place.len) {
+        return Err(Error::internal("the new slots have another length than the old ones"));
+    }
+    let path = journal_path(message.path());
+    let (fs, file) = (message.file_system(), message.file());
+    let old = read_slots(message, place)?;
+    write_journal(message, &path, &encode(&old, new, place))?;
+
+    let overwrite = |slots| fs.write_at(file, slots, place.offset).and_then(|()| fs.sync_file(file));
+    if let Err(e) = overwrite(new) {
+        overwrite(&old)
+            .and_then(|()| remove(fs, &path))
+            .map_err(|e| unfinished("cannot rewrite the slots", message.path(), e))?;
+        return Err(Error::unchanged("cannot rewrite the slots", message.path(), e));
+    }
+    remove(fs, &path).map_err(|e| harmless(&path, e))
+}
+
+/// Commits a message file, and removes the journal of the message that was there.
+///
+/// `old` is that message, locked and [recovered](recover), or `None` if there was none or if it is
+/// no message; its lock ends when the new one is in place.
+///
+/// # Errors
+/// As [`AtomicFile::commit`]; or kind Io if the journal cannot be removed, the new file being in place.
+pub(crate) fn commit_over(new: AtomicFile, old: Option<LockedFile>) -> Result<()> {
+    let new = new.commit()?;
+    let path = journal_path(new.path());
+    let fs = new.file_system();
+    if load(fs, &path)?.is_some() {
+        remove(fs, &path).map_err(|e| harmless(&path, e))?;
+    }
+    drop(old);
+    Ok(())
+}
+
+/// For a reader, who holds no lock, and whose attempt to open `message` with the slots that he read,
+/// `current`, failed: the slots of a rewrap that is under way or was interrupted.
+///
+/// `None` if there is no journal, or none that belongs to this message. A rewrap may have ended
+/// meanwhile: read the file's slots once more before reporting the failure.
+///
+/// # Errors
+/// Kind Io if a journal is there and cannot be read.
+pub(crate) fn pending(message: &Path, current: &[u8], binding: &[&[u8]]) -> Result<Option<Pending>> {
+    let journal = load(&OsFileSystem, &journal_path(&resolve(message)?))?;
+    Ok(journal.and_then(|journal| parse(&journal, current, binding)))
+}
+
+/// The journal's bytes, whatever they are; `None` if there is no journal.
+fn load(fs: &dyn FileSystem, path: &Path) -> Result<Option<Vec<u8>>> {
+    let foreign = || {
+        Error::invalid_input("this is not the journal of a rewrap, though it has the name of one")
+            .with_path(path)
+            .with_advice("move it away")
+    };
+    let file = match fs.open(path, Access::Read) {
+        Ok(file) => file,
+        Err(e) => {
+            return match e.kind() {
+                // A name too long for a file has never been one.
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename => Ok(None),
+                _ if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Err(foreign()),
+                _ => Err(Error::io_at("cannot open the journal of a rewrap", path, e)),
+            };
+        }
+    };
+    let cannot_read = |e| Error::io_at("cannot read the journal of a rewrap", path, e);
+    let metadata = file.metadata().map_err(cannot_read)?;
+    if !metadata.is_file() || metadata.len() > MAX_LEN {
+        return Err(foreign());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_LEN).read_to_end(&mut bytes).map_err(cannot_read)?;
+    Ok(Some(bytes))
+}
+
+fn encode(old: &[u8], new: &[u8], place: Place<'_>) -> Vec<u8> {
+    let mut journal = [&[VERSION], &place.len.to_be_bytes()[..], old, new].concat();
+    let digest = digest(&journal, place.binding);
+    journal.extend_from_slice(&digest);
+    journal
+}
+
+/// "A journal is applied only if it is whole, its hash holds, its m is the file's, and every byte of
+/// the file's slots equals the old or the new byte there."
+fn parse(journal: &[u8], current: &[u8], binding: &[&[u8]]) -> Option<Pending> {
+    let (content, hash) = journal.split_last_chunk::<HASH_LEN>()?;
+    let (&[version, high, low], slots) = content.split_first_chunk()?;
+    let m = usize::from(u16::from_be_bytes([high, low]));
+    if version != VERSION || m != current.len() || slots.len() != 2 * m || digest(content, binding) != *hash {
+        return None;
+    }
+    let (old, new) = slots.split_at(m);
+    let ours = current.iter().zip(old.iter().zip(new)).all(|(now, (old, new))| now == old || now == new);
+    ours.then(|| Pending { new: new.to_vec(), old: old.to_vec() })
+}
+
+fn digest(content: &[u8], binding: &[&[u8]]) -> [u8; HASH_LEN] {
+    sha256(&[&[content], binding].concat())
+}
+
+fn read_slots(message: &LockedFile, place: Place<'_>) -> Result<Vec<u8>> {
+    let mut slots = vec![0; usize::from(place.len)];
+    let read = message.file().read_exact_at(&mut slots, place.offset);
+    read.map_err(|e| Error::io_at("cannot read the slots", message.path(), e))?;
+    Ok(slots)
+}
+
+/// On failure, the journal is removed again.
+fn write_journal(message: &LockedFile, path: &Path, journal: &[u8]) -> Result<()> {
+    let fs = message.file_system();
+    let cannot_write = |e| Error::unchanged("cannot write the journal of a rewrap", path, e);
+    // Whoever may read the message may need the journal to open it; it holds nothing else.
+    let mode = message.file().metadata().map_err(cannot_write)?.permissions().mode() & 0o666;
+    let file: File = fs.create_new(path, mode).map_err(cannot_write)?;
+    let written = fs
+        .write_at(&file, journal, 0)
+        .and_then(|()| fs.sync_file(&file))
+        .and_then(|()| fs.sync_folder(folder_of(path)));
+    written.map_err(|e| {
+        let _ = remove(fs, path);
+        cannot_write(e)
+    })
+}
+
+fn remove(fs: &dyn FileSystem, path: &Path) -> io::Result<()> {
+    fs.remove(path)?;
+    fs.sync_folder(folder_of(path))
+}
+
+fn unfinished(action: &str, message: &Path, source: io::Error) -> Error {
+    Error::io_at(action, message, source)
+        .with_advice("its journal was kept, and readers use it: check the disk, then rewrap the file again")
+}
+
+fn harmless(journal: &Path, source: io::Error) -> Error {
+    Error::io_at("cannot remove this journal of a rewrap", journal, source).with_advice(
+        "the file beside it is whole, and the journal does no harm: check the folder, the next rewrap removes it",
+    )
+}
+
+fn journal_path(message: &Path) -> PathBuf {
+    let mut path = OsString::from(message);
+    path.push(".rewrap");
+    path.into()
+}
+
+pub(super) fn sha256(parts: &[&[u8]]) -> [u8; HASH_LEN] {
+    use sha2::{Digest, Sha256};
+    parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
+}
+
+const VERSION: u8 = 1;
+const HASH_LEN: usize = 32;
+/// The longest journal: two times the largest m.
+const MAX_LEN: u64 = 3 + 2 * u16::MAX as u64 + HASH_LEN as u64;
