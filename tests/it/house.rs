@@ -34,10 +34,9 @@ fn crypto_crates(file: &File) -> Vec<(usize, &str)> {
 fn feature_switches(file: &File) -> Vec<(usize, bool)> {
     let mut lines: Vec<(usize, bool)> = Vec::new();
     for (at, token) in file.tokens.iter().enumerate() {
-        if token.text == "feature" && token.kind == Kind::Ident && file.near_is(at, 1, "=") {
-            if lines.last().is_none_or(|(line, _)| *line != token.line) {
-                lines.push((token.line, token.place.in_function));
-            }
+        let switch = token.text == "feature" && token.kind == Kind::Ident && file.near_is(at, 1, "=");
+        if switch && lines.last().is_none_or(|(line, _)| *line != token.line) {
+            lines.push((token.line, token.place.in_function));
         }
     }
     lines

@@ -144,7 +144,7 @@ impl Judge<'_> {
             match token.text.as_str() {
                 "super" | "self" if !self.file.near_is(at, -1, "::") => {
                     for path in paths(self.file, at) {
-                        self.supers(at, &path);
+                        self.relative_path(at, &path);
                     }
                 }
                 "envelock" if self.file.near_is(at, 1, "::") => {
@@ -169,12 +169,12 @@ impl Judge<'_> {
             match token.text.as_str() {
                 "crate" if !self.is_no_path(at) => {
                     for path in paths(self.file, at) {
-                        self.from_root(at, (&own, own_layer), &path);
+                        self.root_path(at, (&own, own_layer), &path);
                     }
                 }
                 "super" if !follows_path && !self.is_visibility(at) => {
                     for path in paths(self.file, at) {
-                        self.supers(at, &path);
+                        self.relative_path(at, &path);
                     }
                 }
                 "self" if self.file.near_is(at, -1, "crate") && self.file.near_is(at, -2, "extern") => {
@@ -182,7 +182,7 @@ impl Judge<'_> {
                 }
                 "self" if !follows_path && self.file.near_is(at, 1, "::") => {
                     for path in paths(self.file, at) {
-                        self.supers(at, &path);
+                        self.relative_path(at, &path);
                     }
                 }
                 "envelock" if self.file.near_is(at, 1, "::") => {
@@ -194,7 +194,7 @@ impl Judge<'_> {
     }
 
     /// Judges a path that starts with `crate`.
-    fn from_root(&mut self, at: usize, (own, own_layer): (&str, u8), path: &[String]) {
+    fn root_path(&mut self, at: usize, (own, own_layer): (&str, u8), path: &[String]) {
         let line = self.file.tokens[at].line;
         let whole = path.join("::");
         let Some((target, target_layer)) = path.get(1).and_then(|name| Some((name, layer(name)?))) else {
@@ -218,7 +218,7 @@ impl Judge<'_> {
     }
 
     /// Judges a path that starts with `super` or `self`.
-    fn supers(&mut self, at: usize, path: &[String]) {
+    fn relative_path(&mut self, at: usize, path: &[String]) {
         let token = &self.file.tokens[at];
         let depth = self.module.len() + token.place.modules.len();
         match path.iter().filter(|part| *part == "super").count() {
