@@ -3,8 +3,38 @@
 //! Only the files of this folder name a crypto crate. AES-256-GCM: NIST SP 800-38D.
 //! ChaCha20-Poly1305: RFC 8439. HKDF-Expand: RFC 5869. SHA-2: FIPS 180-4. HMAC: RFC 2104.
 //! Argon2id: RFC 9106.
+//!
+//! A backend is one file that implements [`backend::Backend`]. Which backend serves which primitive stands in
+//! one of the `choice_*.rs` files, picked by the features; everything is dispatched statically.
+
+#[cfg(feature = "aws-lc-rs")]
+mod aws_lc;
+mod backend;
+mod hkdf;
+pub(crate) mod password;
+pub(crate) mod random;
+#[cfg(feature = "rust-crypto")]
+mod rust_crypto;
+mod stack;
+
+#[cfg(all(feature = "aws-lc-rs", feature = "rust-crypto"))]
+#[path = "choice_both.rs"]
+mod choice;
+#[cfg(all(feature = "aws-lc-rs", not(feature = "rust-crypto")))]
+#[path = "choice_aws_lc.rs"]
+mod choice;
+#[cfg(all(feature = "rust-crypto", not(feature = "aws-lc-rs")))]
+#[path = "choice_rust_crypto.rs"]
+mod choice;
+#[cfg(not(any(feature = "aws-lc-rs", feature = "rust-crypto")))]
+#[path = "choice_none.rs"]
+mod choice;
+
+#[cfg(test)]
+mod tests;
 
 use crate::error::Result;
+use backend::{Backend, Sha2, Sha256Hasher};
 use std::fmt;
 
 /// An AEAD that FLOE segments and wrapped keys can use. Both have 32-byte keys, 12-byte nonces and
@@ -51,4 +81,84 @@ pub(crate) trait Aead: Send + Sync + fmt::Debug {
 pub(crate) trait KdfKey: Send + Sync + fmt::Debug {
     /// Fills `out` from the concatenation of `info`. At most 255 hash lengths, else kind Internal.
     fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Result<()>;
+}
+
+/// A keyed AEAD of the chosen backend. It implements [`Aead`].
+pub(crate) type AeadKey = <choice::ForAead as Backend>::Aead;
+
+/// A prepared HKDF-Expand key of the chosen backend. It implements [`KdfKey`].
+pub(crate) type HkdfKey = hkdf::Hkdf<<choice::ForHmac as Backend>::Hmac>;
+
+/// Prepares `key` for many segments.
+pub(crate) fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> AeadKey {
+    stack::wiped(|| choice::ForAead::aead(algorithm, key))
+}
+
+/// Prepares `key`, of any length, for many HKDF-Expand-SHA-384 (RFC 5869, section 2.3).
+pub(crate) fn hkdf_sha384(key: &[u8]) -> HkdfKey {
+    hkdf::Hkdf::new::<choice::ForHmac>(Sha2::Sha384, key)
+}
+
+/// Prepares `key`, of any length, for many HKDF-Expand-SHA-512 (RFC 5869, section 2.3).
+pub(crate) fn hkdf_sha512(key: &[u8]) -> HkdfKey {
+    hkdf::Hkdf::new::<choice::ForHmac>(Sha2::Sha512, key)
+}
+
+/// One HKDF-Expand-SHA-384 under a key that is used this once.
+///
+/// # Errors
+/// Kind Internal if `out` is longer than 255 hashes (12,240 bytes).
+pub(crate) fn hkdf_expand_sha384(key: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<()> {
+    hkdf::expand_once::<choice::ForHmac>(Sha2::Sha384, key, info, out)
+}
+
+/// HMAC-SHA-256 of the concatenated `parts`, under a key of any length.
+pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut out = [0; 32];
+    hkdf::hmac_once::<choice::ForHmac>(Sha2::Sha256, key, parts, &mut out);
+    out
+}
+
+/// HMAC-SHA-384 of the concatenated `parts`, under a key of any length.
+pub(crate) fn hmac_sha384(key: &[u8], parts: &[&[u8]]) -> [u8; 48] {
+    let mut out = [0; 48];
+    hkdf::hmac_once::<choice::ForHmac>(Sha2::Sha384, key, parts, &mut out);
+    out
+}
+
+/// SHA-256 of the concatenated `parts`.
+pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finish()
+}
+
+/// SHA-384 of the concatenated `parts`.
+pub(crate) fn sha384(parts: &[&[u8]]) -> [u8; 48] {
+    choice::ForHash::sha384(parts)
+}
+
+/// SHA-256 over bytes that come in pieces, such as the body of a large file.
+pub(crate) struct Sha256(<choice::ForHash as Backend>::Sha256);
+
+impl Sha256 {
+    pub(crate) fn new() -> Self {
+        Self(Sha256Hasher::new())
+    }
+
+    /// Takes the next piece.
+    pub(crate) fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    /// The hash of all pieces.
+    pub(crate) fn finish(self) -> [u8; 32] {
+        self.0.finish()
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sha256(..)")
+    }
 }

@@ -1,0 +1,420 @@
+//! The encryption context: public name-value pairs that a message is bound to.
+//!
+//! Encoded as `u16(count)` and the pairs, each key and value a byte string, sorted by key bytes
+//! (docs/format.md, "Layout" and rule 7).
+
+use crate::codec::{Reader, Short, put_byte_string};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::fmt;
+use subtle::ConstantTimeEq;
+
+/// Longest encoded KMS context (all entries and the constant one) in bytes.
+pub(crate) const KMS_CONTEXT_MAX: usize = 8_192;
+/// Keys that begin so are this crate's own.
+pub(crate) const RESERVED_PREFIX: &str = "envelock-";
+/// The constant entry's key.
+const USE_KEY: &str = "envelock-use";
+
+/// Name-value pairs that a message is bound to: whoever decrypts must name the same ones.
+///
+/// Entries are stored in the message in the clear, unless added by
+/// [`with_unstored`](Self::with_unstored). They authenticate; they hide nothing. Keys are not empty,
+/// unique, and do not begin with `envelock-`; all entries together encode to at most 8,167 bytes.
+/// These rules are checked where the context is used.
+///
+/// ```
+/// use envelock::EncryptionContext;
+/// let context = EncryptionContext::from([("tenant", "acme"), ("object", "invoices/7")]);
+/// assert_eq!(context.len(), 2);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct EncryptionContext {
+    entries: BTreeMap<String, Entry>,
+    repeated: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Entry {
+    value: String,
+    storage: Storage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Storage {
+    Stored,
+    Unstored,
+}
+
+/// How a reader's context must agree with a message's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContextMatch {
+    /// All entries of the message and none more. The default.
+    #[default]
+    Exact,
+    /// The message's stored context holds at least the reader's entries.
+    AtLeast,
+}
+
+/// What a wrapped data key is used for: the constant entry of the KMS context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyUse {
+    Message,
+}
+
+impl EncryptionContext {
+    /// An empty context.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same context with an entry that is stored in the message.
+    #[must_use]
+    pub fn with(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.insert(key.into(), value.into(), Storage::Stored)
+    }
+
+    /// The same context with an entry that authenticates and is not written: a reader must know it.
+    #[must_use]
+    pub fn with_unstored(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.insert(key.into(), value.into(), Storage::Unstored)
+    }
+
+    /// How many entries there are, stored and unstored.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entries, stored and unstored, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(key, entry)| (key.as_str(), entry.value.as_str()))
+    }
+
+    fn insert(mut self, key: String, value: String, storage: Storage) -> Self {
+        if self.entries.contains_key(&key) {
+            self.repeated = Some(key);
+        } else {
+            self.entries.insert(key, Entry { value, storage });
+        }
+        self
+    }
+
+    fn of(&self, storage: Storage) -> impl Iterator<Item = (&str, &str)> {
+        self.entries
+            .iter()
+            .filter(move |(_, entry)| entry.storage == storage)
+            .map(|(key, entry)| (key.as_str(), entry.value.as_str()))
+    }
+
+    /// Refuses what rule 7 forbids in a context that a caller gives.
+    fn check(&self) -> Result<()> {
+        if let Some(key) = &self.repeated {
+            return Err(Error::invalid_input(format!("the encryption context names the key {key:?} twice")));
+        }
+        for key in self.entries.keys() {
+            if key.is_empty() {
+                return Err(Error::invalid_input("the encryption context has an empty key"));
+            }
+            if key.starts_with(RESERVED_PREFIX) {
+                return Err(Error::invalid_input(format!(
+                    "the encryption context key {key:?} begins with `envelock-`, which is reserved: choose another name"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K: Into<String>, V: Into<String>, const N: usize> From<[(K, V); N]> for EncryptionContext {
+    fn from(entries: [(K, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for EncryptionContext {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        entries.into_iter().fold(Self::new(), |context, (key, value)| context.with(key, value))
+    }
+}
+
+/// Prints the keys; values may be private where they are unstored.
+impl fmt::Debug for EncryptionContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries.keys()).finish()
+    }
+}
+
+/// The context that a key provider sees: the stored, unstored and constant entries, sorted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KmsContext {
+    encoded: Vec<u8>,
+}
+
+impl KmsContext {
+    /// A context of exactly these entries, for key operations outside a message.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty, repeated or reserved key,
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) above 8,192 encoded bytes.
+    pub fn new(entries: &EncryptionContext) -> Result<Self> {
+        entries.check()?;
+        Self::from_pairs(entries.iter())
+    }
+
+    fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let encoded = encode(pairs)?;
+        if encoded.len() > KMS_CONTEXT_MAX {
+            return Err(Error::limit(format!(
+                "the encryption context encodes to {} bytes with the constant entry; {KMS_CONTEXT_MAX} is the most",
+                encoded.len()
+            )));
+        }
+        Ok(Self { encoded })
+    }
+
+    /// The entries, sorted by key bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        Pairs(Reader::new(self.encoded.get(2..).unwrap_or_default()))
+    }
+
+    /// `u16(count)` and the sorted pairs: what providers bind as associated data.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+}
+
+impl fmt::Debug for KmsContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(|(key, _)| key)).finish()
+    }
+}
+
+/// A caller's context split for a writer: what the message stores, what it binds, what the KMS sees.
+pub(crate) struct WriterContext {
+    /// The encoded stored entries; empty if there are none.
+    pub(crate) stored: Vec<u8>,
+    /// `u16(length) || encoded` of the unstored entries; empty if there are none.
+    pub(crate) unstored: Vec<u8>,
+    pub(crate) kms: KmsContext,
+}
+
+impl WriterContext {
+    pub(crate) fn new(context: &EncryptionContext, key_use: KeyUse) -> Result<Self> {
+        context.check()?;
+        let kms = with_use(context.iter(), key_use)?;
+        Ok(Self {
+            stored: encode_or_empty(context.of(Storage::Stored))?,
+            unstored: encode_unstored(context.of(Storage::Unstored))?,
+            kms,
+        })
+    }
+}
+
+/// A message's stored context joined with the reader's: what the body binds, what the KMS sees.
+pub(crate) struct ReaderContext {
+    pub(crate) unstored: Vec<u8>,
+    pub(crate) kms: KmsContext,
+}
+
+impl ReaderContext {
+    /// Compares the reader's context with the message's, and takes the unstored entries from it.
+    ///
+    /// "Unstored entries are the reader's entries whose keys are not stored."
+    pub(crate) fn new(
+        stored: &StoredContext,
+        has_unstored: bool,
+        given: &EncryptionContext,
+        how: ContextMatch,
+        key_use: KeyUse,
+    ) -> Result<Self> {
+        given.check()?;
+        let mut unstored = Vec::new();
+        let mut matched = 0_usize;
+        for (key, entry) in &given.entries {
+            match stored.value(key) {
+                Some(_) if entry.storage == Storage::Unstored => {
+                    return Err(Error::context_mismatch(format!("the entry {key:?} is stored in the message")));
+                }
+                Some(value) if bool::from(value.as_bytes().ct_eq(entry.value.as_bytes())) => matched += 1,
+                Some(_) => {
+                    return Err(Error::context_mismatch(format!("the message has another value for {key:?}")));
+                }
+                None if has_unstored => unstored.push((key.as_str(), entry.value.as_str())),
+                None => return Err(Error::context_mismatch(format!("the message has no entry {key:?}"))),
+            }
+        }
+        if how == ContextMatch::Exact && matched < stored.len() {
+            let extra = stored.iter().find(|(key, _)| !given.entries.contains_key(*key));
+            let name = extra.map(|(key, _)| key).unwrap_or_default();
+            return Err(Error::context_mismatch(format!("the message has an entry {name:?} that was not given")));
+        }
+        if has_unstored && unstored.is_empty() {
+            return Err(Error::context_mismatch("the message needs entries that are not stored in it"));
+        }
+        let mut all: Vec<_> = stored.iter().chain(unstored.iter().copied()).collect();
+        all.sort_unstable();
+        let kms = with_use(all.into_iter(), key_use)?;
+        Ok(Self { unstored: encode_unstored(unstored.into_iter())?, kms })
+    }
+}
+
+/// The entries that a message stores, as parsed and validated.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StoredContext {
+    encoded: Vec<u8>,
+}
+
+impl StoredContext {
+    /// Parses what is at hand of `declared` bytes of a core's context field.
+    ///
+    /// Returns `None` if the bytes so far are well formed and more are needed.
+    pub(crate) fn parse(bytes: &[u8], declared: usize) -> Result<Option<Self>> {
+        if declared == 0 {
+            return Ok(Some(Self::default()));
+        }
+        let mut reader = Reader::partial(bytes, declared);
+        match check_encoded(&mut reader) {
+            Ok(()) => Ok(Some(Self { encoded: bytes.get(..declared).unwrap_or(bytes).to_vec() })),
+            Err(Flaw::Missing) => Ok(None),
+            Err(Flaw::Malformed(what)) => Err(Error::malformed(format!("the stored encryption context {what}"))),
+        }
+    }
+
+    /// The stored entries, sorted by key bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        Pairs(Reader::new(self.encoded.get(2..).unwrap_or_default()))
+    }
+
+    /// How many entries are stored.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.encoded.first_chunk().map_or(0, |count| usize::from(u16::from_be_bytes(*count)))
+    }
+
+    /// Whether no entry is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.encoded.is_empty()
+    }
+
+    /// The value stored under `key`.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.iter().find(|(stored, _)| *stored == key).map(|(_, value)| value)
+    }
+}
+
+impl fmt::Debug for StoredContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+enum Flaw {
+    Missing,
+    Malformed(&'static str),
+}
+
+impl From<Short> for Flaw {
+    fn from(short: Short) -> Self {
+        match short {
+            Short::Missing => Self::Missing,
+            Short::Beyond => Self::Malformed("ends within an entry"),
+        }
+    }
+}
+
+/// Rule 7 on encoded entries: sorted, unique, not empty, UTF-8, not reserved, nothing left over.
+fn check_encoded(reader: &mut Reader<'_>) -> Result<(), Flaw> {
+    let count = reader.u16()?;
+    if count == 0 {
+        return Err(Flaw::Malformed("has a length and no entries"));
+    }
+    let mut previous: &[u8] = &[];
+    for _ in 0..count {
+        let key = reader.byte_string()?;
+        if key.is_empty() {
+            return Err(Flaw::Malformed("has an empty key"));
+        }
+        if key <= previous {
+            return Err(Flaw::Malformed("is not sorted by unique keys"));
+        }
+        if key.starts_with(RESERVED_PREFIX.as_bytes()) {
+            return Err(Flaw::Malformed("has a key that begins with `envelock-`"));
+        }
+        let key_text = std::str::from_utf8(key).is_ok();
+        if !key_text || std::str::from_utf8(reader.byte_string()?).is_err() {
+            return Err(Flaw::Malformed("is not UTF-8"));
+        }
+        previous = key;
+    }
+    if reader.remaining() != 0 {
+        return Err(Flaw::Malformed("has bytes after its last entry"));
+    }
+    Ok(())
+}
+
+/// The pairs of an encoding that was checked before; ends early where the bytes do.
+struct Pairs<'a>(Reader<'a>);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let key = std::str::from_utf8(self.0.byte_string().ok()?).ok()?;
+        let value = std::str::from_utf8(self.0.byte_string().ok()?).ok()?;
+        Some((key, value))
+    }
+}
+
+fn with_use<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>, key_use: KeyUse) -> Result<KmsContext> {
+    let value = match key_use {
+        KeyUse::Message => "message/1",
+    };
+    let mut all: Vec<_> = entries.collect();
+    let at = all.partition_point(|(key, _)| *key < USE_KEY);
+    all.insert(at, (USE_KEY, value));
+    KmsContext::from_pairs(all.into_iter())
+}
+
+/// `u16(count)` and the pairs, which must come sorted.
+fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
+    let mut out = vec![0; 2];
+    let mut count = 0_u16;
+    for (key, value) in pairs {
+        count = count
+            .checked_add(1)
+            .ok_or_else(|| Error::limit("the encryption context has more than 65,535 entries"))?;
+        put_byte_string(&mut out, key.as_bytes())?;
+        put_byte_string(&mut out, value.as_bytes())?;
+    }
+    out.splice(..2, count.to_be_bytes());
+    Ok(out)
+}
+
+/// As in a core: no bytes at all for no entries.
+fn encode_or_empty<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
+    let mut encoded = encode(pairs)?;
+    if encoded == [0, 0] {
+        encoded.clear();
+    }
+    Ok(encoded)
+}
+
+fn encode_unstored<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
+    let encoded = encode_or_empty(pairs)?;
+    let mut out = Vec::new();
+    if !encoded.is_empty() {
+        put_byte_string(&mut out, &encoded)?;
+    }
+    Ok(out)
+}

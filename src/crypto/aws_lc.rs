@@ -1,0 +1,148 @@
+//! The backend aws-lc-rs: C and assembly, fast on large inputs (VAES, AVX-512).
+//!
+//! Its contexts are wiped by the C side: `HMAC_CTX_cleanup` and `OPENSSL_free` both cleanse.
+
+use super::backend::{Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2, Sha256Hasher, lengths_differ, refuse, too_long};
+use super::{AEAD_KEY_LEN, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN};
+use crate::error::Result;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{digest, hmac};
+
+/// aws-lc-rs, as a [`Backend`].
+#[derive(Debug)]
+pub(crate) struct AwsLc;
+
+impl Backend for AwsLc {
+    const NAME: &'static str = "aws-lc-rs";
+    type Aead = AwsLcAead;
+    type Hmac = AwsLcHmac;
+    type Sha256 = AwsLcSha256;
+
+    fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> AwsLcAead {
+        let algorithm = match algorithm {
+            AeadAlgorithm::Aes256Gcm => &AES_256_GCM,
+            AeadAlgorithm::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        #[expect(
+            clippy::expect_used,
+            reason = "both algorithms take 32 bytes; what else can fail is malloc, and there Rust aborts as well"
+        )]
+        let key = UnboundKey::new(algorithm, key).expect("a 32-byte key is the right length");
+        AwsLcAead(LessSafeKey::new(key))
+    }
+
+    fn hmac(hash: Sha2, key: &[u8]) -> AwsLcHmac {
+        AwsLcHmac { hash, key: Box::new(hmac::Key::new(algorithm_of(hash), key)) }
+    }
+
+    fn with_hmac<R>(hash: Sha2, key: &[u8], use_it: impl FnOnce(&dyn HmacKey) -> R) -> R {
+        use_it(&Self::hmac(hash, key))
+    }
+
+    fn sha384(parts: &[&[u8]]) -> [u8; 48] {
+        let mut context = digest::Context::new(&digest::SHA384);
+        parts.iter().for_each(|part| context.update(part));
+        copied(context.finish().as_ref())
+    }
+}
+
+/// The first `N` bytes of a hash that has as many.
+fn copied<const N: usize>(hash: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&hash[..N]);
+    out
+}
+
+fn algorithm_of(hash: Sha2) -> hmac::Algorithm {
+    match hash {
+        Sha2::Sha256 => hmac::HMAC_SHA256,
+        Sha2::Sha384 => hmac::HMAC_SHA384,
+        Sha2::Sha512 => hmac::HMAC_SHA512,
+    }
+}
+
+/// An AEAD key; it lies in memory of the C side.
+#[derive(Debug)]
+pub(crate) struct AwsLcAead(LessSafeKey);
+
+impl Aead for AwsLcAead {
+    fn seal_in_place(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], data_and_tag: &mut [u8]) -> Result<()> {
+        let Some((data, tag)) = data_and_tag.split_last_chunk_mut::<TAG_LEN>() else {
+            return Err(lengths_differ());
+        };
+        let sealed = self.0.seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data);
+        tag.copy_from_slice(sealed.map_err(|_| too_long())?.as_ref());
+        Ok(())
+    }
+
+    fn seal_to(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        if out.len().checked_sub(TAG_LEN) != Some(plaintext.len()) {
+            return Err(lengths_differ());
+        }
+        let (data, tag) = out.split_at_mut(plaintext.len());
+        self.0
+            .seal_out_of_place_scatter(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), plaintext, data, &[], tag)
+            .map_err(|_| too_long())
+    }
+
+    fn open_in_place(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], data_and_tag: &mut [u8]) -> Result<()> {
+        let Some((data, tag)) = data_and_tag.split_last_chunk_mut::<TAG_LEN>() else {
+            return Err(lengths_differ());
+        };
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        if self.0.open_in_place_separate_tag(nonce, Aad::from(aad), tag, data).is_err() {
+            return Err(refuse(data_and_tag));
+        }
+        Ok(())
+    }
+
+    fn open_to(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<()> {
+        let Some((data, tag)) = sealed.split_last_chunk::<TAG_LEN>() else {
+            return Err(lengths_differ());
+        };
+        if data.len() != out.len() {
+            return Err(lengths_differ());
+        }
+        self.0
+            .open_separate_gather(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data, tag, out)
+            .map_err(|_| refuse(out))
+    }
+}
+
+/// A keyed HMAC, boxed so that moving it leaves no copy of its state behind.
+#[derive(Debug)]
+pub(crate) struct AwsLcHmac {
+    hash: Sha2,
+    key: Box<hmac::Key>,
+}
+
+impl HmacKey for AwsLcHmac {
+    fn hash(&self) -> Sha2 {
+        self.hash
+    }
+
+    fn sign(&self, parts: &Parts<'_>, out: &mut [u8; MAX_HASH_LEN]) {
+        let mut context = hmac::Context::with_key(&self.key);
+        parts.each(|part| context.update(part));
+        let tag = context.sign();
+        let tag = tag.as_ref();
+        out[..tag.len()].copy_from_slice(tag);
+    }
+}
+
+/// SHA-256 in pieces.
+pub(crate) struct AwsLcSha256(digest::Context);
+
+impl Sha256Hasher for AwsLcSha256 {
+    fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn finish(self) -> [u8; 32] {
+        copied(self.0.finish().as_ref())
+    }
+}

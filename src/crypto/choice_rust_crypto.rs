@@ -1,0 +1,3 @@
+//! Only RustCrypto is here.
+
+pub(super) use super::rust_crypto::{RustCrypto as ForAead, RustCrypto as ForHash, RustCrypto as ForHmac};

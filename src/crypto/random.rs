@@ -1,0 +1,206 @@
+//! Random bytes, straight from the operating system.
+
+use super::NONCE_LEN;
+use crate::error::{Error, Result};
+use std::fmt;
+use zeroize::Zeroize;
+
+/// Fills `out` in one call to the operating system; nothing of it is kept.
+///
+/// For everything that a fork, a snapshot or a cloned machine must not repeat: data keys, message IVs,
+/// record nonces, ids.
+///
+/// # Errors
+/// Kind RandomFailed, where the system gives none.
+pub(crate) fn fill(out: &mut [u8]) -> Result<()> {
+    getrandom::fill(out).map_err(Error::random)
+}
+
+/// Where [`SegmentIvs`] get their bytes from, and who they are.
+pub(crate) trait Source {
+    /// Fills `out` with random bytes.
+    fn fill(&mut self, out: &mut [u8]) -> Result<()>;
+
+    /// The number of the process that is running now.
+    fn process(&self) -> u32;
+}
+
+/// The operating system.
+#[derive(Debug)]
+pub(crate) struct System;
+
+impl Source for System {
+    fn fill(&mut self, out: &mut [u8]) -> Result<()> {
+        fill(out)
+    }
+
+    fn process(&self) -> u32 {
+        std::process::id()
+    }
+}
+
+/// IVs for the segments of one message, from a small buffer that the operating system fills.
+///
+/// The first fill is small, since most messages have one segment; further ones fill the buffer. Every
+/// draw checks that the buffer was filled by this very process, so that a fork draws its own.
+pub(crate) struct SegmentIvs<S: Source = System> {
+    source: S,
+    buffer: [[u8; NONCE_LEN]; CAPACITY],
+    /// The next IV to hand out.
+    next: usize,
+    /// How many IVs of the buffer the last fill brought.
+    filled: usize,
+    /// The process that filled the buffer.
+    filled_by: u32,
+}
+
+/// How many IVs the first fill brings.
+const FIRST_FILL: usize = 2;
+/// How many IVs every further fill brings: a draw then costs little more than asking for the process.
+const CAPACITY: usize = 32;
+
+impl SegmentIvs {
+    /// An empty buffer: the first draw fills it.
+    pub(crate) fn new() -> Self {
+        Self::from_source(System)
+    }
+}
+
+impl<S: Source> SegmentIvs<S> {
+    fn from_source(source: S) -> Self {
+        Self { source, buffer: [[0; NONCE_LEN]; CAPACITY], next: 0, filled: 0, filled_by: 0 }
+    }
+
+    /// An IV that no other draw gives, in this process or in a fork of it.
+    ///
+    /// # Errors
+    /// Kind RandomFailed, where the system gives no bytes. The next call asks it again.
+    pub(crate) fn next(&mut self) -> Result<[u8; NONCE_LEN]> {
+        let process = self.source.process();
+        if self.next == self.filled || self.filled_by != process {
+            self.refill(process)?;
+        }
+        let iv = self.buffer[self.next];
+        self.next += 1;
+        Ok(iv)
+    }
+
+    fn refill(&mut self, process: u32) -> Result<()> {
+        let count = if self.filled == 0 { FIRST_FILL } else { CAPACITY };
+        // Nothing is left to draw from while the source may fail half way.
+        self.next = self.filled;
+        self.source.fill(self.buffer[..count].as_flattened_mut())?;
+        (self.next, self.filled, self.filled_by) = (0, count, process);
+        Ok(())
+    }
+}
+
+impl<S: Source> Drop for SegmentIvs<S> {
+    fn drop(&mut self) {
+        self.buffer[..self.filled].as_flattened_mut().zeroize();
+    }
+}
+
+impl<S: Source> fmt::Debug for SegmentIvs<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SegmentIvs(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::collections::HashSet;
+    use std::rc::Rc;
+
+    /// Counts up, so that every byte handed out twice shows; its process and its failing are set from outside.
+    struct Counting {
+        next: u32,
+        fills: Rc<Cell<usize>>,
+        process: Rc<Cell<u32>>,
+        failing: Rc<Cell<bool>>,
+    }
+
+    impl Source for Counting {
+        fn fill(&mut self, out: &mut [u8]) -> Result<()> {
+            self.fills.set(self.fills.get() + 1);
+            for (at, iv) in out.chunks_mut(NONCE_LEN).enumerate() {
+                // A source that fails half way has already overwritten something.
+                if self.failing.get() && at == 1 {
+                    return Err(Error::random(getrandom::Error::UNSUPPORTED));
+                }
+                self.next += 1;
+                iv[..4].copy_from_slice(&self.next.to_be_bytes());
+            }
+            Ok(())
+        }
+
+        fn process(&self) -> u32 {
+            self.process.get()
+        }
+    }
+
+    type Knobs = (Rc<Cell<usize>>, Rc<Cell<u32>>, Rc<Cell<bool>>);
+
+    fn counting() -> (SegmentIvs<Counting>, Knobs) {
+        let (fills, process, failing) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(7)), Rc::new(Cell::new(false)));
+        let source = Counting { next: 0, fills: fills.clone(), process: process.clone(), failing: failing.clone() };
+        (SegmentIvs::from_source(source), (fills, process, failing))
+    }
+
+    #[test]
+    fn every_iv_is_handed_out_once_and_buffered() {
+        let (mut ivs, (fills, ..)) = counting();
+        let drawn: HashSet<_> = (0..1000).map(|_| ivs.next().unwrap()).collect();
+        assert_eq!(drawn.len(), 1000);
+        assert_eq!(fills.get(), 1 + (1000 - FIRST_FILL).div_ceil(CAPACITY));
+    }
+
+    #[test]
+    fn a_buffer_that_another_process_filled_is_not_used() {
+        let (mut ivs, (fills, process, _)) = counting();
+        // Draw into the middle of a large fill, so that the buffer holds IVs that a fork would share.
+        for _ in 0..=FIRST_FILL {
+            ivs.next().unwrap();
+        }
+        let shared: Vec<_> = ivs.buffer[ivs.next..ivs.filled].to_vec();
+        assert_eq!(shared.len(), CAPACITY - 1);
+        let before = fills.get();
+        process.set(8);
+        let in_the_fork: Vec<_> = (0..shared.len()).map(|_| ivs.next().unwrap()).collect();
+        assert_eq!(fills.get(), before + 1);
+        assert!(in_the_fork.iter().all(|iv| !shared.contains(iv)));
+    }
+
+    #[test]
+    fn after_a_failed_fill_nothing_stale_is_handed_out() {
+        let (mut ivs, (_, process, failing)) = counting();
+        let first = ivs.next().unwrap();
+        failing.set(true);
+        process.set(8);
+        assert_eq!(ivs.next().unwrap_err().kind(), crate::error::ErrorKind::RandomFailed);
+        process.set(7);
+        assert_eq!(ivs.next().unwrap_err().kind(), crate::error::ErrorKind::RandomFailed);
+        failing.set(false);
+        let second = ivs.next().unwrap();
+        assert_ne!(first, second);
+        // 1, 2 from the first fill, one each from the failed ones.
+        assert_eq!(second[..4], 5_u32.to_be_bytes());
+    }
+
+    #[test]
+    fn the_system_fills_every_byte() {
+        let mut seen = [0; 32];
+        // 16 draws leave a given byte zero with probability 2^-128.
+        for _ in 0..16 {
+            let mut out = [0; 32];
+            fill(&mut out).unwrap();
+            seen.iter_mut().zip(out).for_each(|(seen, byte)| *seen |= byte);
+        }
+        assert!(seen.iter().all(|&byte| byte != 0));
+        let mut ivs = SegmentIvs::new();
+        let drawn: HashSet<_> = (0..100).map(|_| ivs.next().unwrap()).collect();
+        assert_eq!(drawn.len(), 100);
+    }
+}

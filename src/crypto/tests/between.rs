@@ -1,0 +1,1 @@
+//! The two backends against each other.

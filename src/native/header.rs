@@ -1,0 +1,387 @@
+//! The head of a native message: core, slots and FLOE header.
+//!
+//! ```text
+//! core    3  magic 45 4C 4B ("ELK")
+//!         1  version 01
+//!         1  flags: bit 0: unstored entries, bit 1: record set
+//!         2  context length n, at most 8,167
+//!         n  context
+//! slots   2  slots length m
+//!         1  slot count, 1 to 32
+//!            slots: 1-byte length || provider name, key id, wrapped key (byte strings)
+//!            padding, zero bytes
+//! FLOE   10  parameters    32  IV    32  header tag
+//! ```
+
+use crate::codec::{Reader, Short, put_byte_string};
+use crate::context::{StoredContext, WriterContext};
+use crate::error::{Error, Result};
+use crate::material::EncryptedDataKey;
+use crate::native::floe::{FLOE_HEADER_LEN, FloeHeader};
+use crate::segments::Layout;
+use std::ops::Range;
+
+/// What a reader accepts, checked before anything is allocated for it and before any provider call.
+///
+/// Defaults are what every writer of this crate stays within.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most bytes of core, slots length field and slots. Default 65,536.
+    pub header_bytes: usize,
+    /// Most slots that are tried, in one open. Default 4.
+    pub slots_tried: usize,
+    /// Longest segment in bytes. Default 16 MiB, which is also the most that can be set.
+    pub segment_len: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header_bytes: 65_536, slots_tried: 4, segment_len: SEGMENT_LEN_MAX }
+    }
+}
+
+/// Shortest segment length that a writer may choose and a reader accepts, in bytes.
+pub(crate) const SEGMENT_LEN_MIN: u32 = 64;
+/// Longest segment length that a writer may choose, in bytes.
+pub(crate) const SEGMENT_LEN_MAX: u32 = 16 << 20;
+/// Most slots in a message.
+pub(crate) const SLOTS_MAX: usize = 32;
+/// The provider name of passphrase slots, of which a message has at most one.
+pub(crate) const PASSPHRASE: &str = "passphrase";
+
+const MAGIC: &[u8; 3] = b"ELK";
+const VERSION: u8 = 1;
+const FLAG_UNSTORED: u8 = 0b01;
+const FLAG_RECORDS: u8 = 0b10;
+const CONTEXT_MAX: usize = 8_167;
+/// Bytes before the context.
+const FIXED_LEN: usize = 7;
+
+/// A parsed message head. Everything in it but the length is unverified until a
+/// [`Decryptor`](crate::Decryptor) was made from it.
+#[derive(Clone, Debug)]
+pub struct Header {
+    raw: Vec<u8>,
+    core_len: usize,
+    slots_len: usize,
+    context: StoredContext,
+    has_unstored: bool,
+    slots: Vec<EncryptedDataKey>,
+    floe: FloeHeader,
+}
+
+/// How far a parse came.
+#[derive(Debug)]
+pub enum Progress {
+    /// The head is whole: [`Header::len`] bytes of the input were it.
+    Complete(Header),
+    /// The bytes so far are well formed; at least this many are needed in all.
+    More(usize),
+}
+
+impl Header {
+    /// Parses a whole head from the front of `bytes`; what follows it is left alone.
+    ///
+    /// # Errors
+    /// [`Malformed`](crate::ErrorKind::Malformed), [`Unsupported`](crate::ErrorKind::Unsupported),
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), and
+    /// [`Truncated`](crate::ErrorKind::Truncated) if `bytes` end within a well-formed head.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        match Self::parse_some(bytes, &Limits::default())? {
+            Progress::Complete(header) => Ok(header),
+            Progress::More(_) => Err(Error::truncated()),
+        }
+    }
+
+    /// Parses what is at hand: for callers that read a stream and do not know how long the head is.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), but for input that ends early, which is [`Progress::More`].
+    pub fn parse_some(bytes: &[u8], limits: &Limits) -> Result<Progress> {
+        match parse(bytes, limits) {
+            Ok(header) => Ok(Progress::Complete(header)),
+            Err(Stop::More(needed)) => Ok(Progress::More(needed)),
+            Err(Stop::Fault(error)) => Err(error),
+        }
+    }
+
+    /// Length of the head in bytes: the segments follow it.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a head is never empty")]
+    pub fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// The head's own bytes, as they may be stored apart from the segments.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// The entries of the encryption context that are stored. Unverified.
+    #[must_use]
+    pub fn stored_context(&self) -> &StoredContext {
+        &self.context
+    }
+
+    /// Whether the message is bound to entries that are not stored.
+    #[must_use]
+    pub fn has_unstored_context(&self) -> bool {
+        self.has_unstored
+    }
+
+    /// The slots: one encrypted data key for each recipient, the missing ones among them. Unverified.
+    #[must_use]
+    pub fn slots(&self) -> &[EncryptedDataKey] {
+        &self.slots
+    }
+
+    /// Bytes of the slots area with its padding: what a rewrap in place may fill.
+    #[must_use]
+    pub fn slots_len(&self) -> usize {
+        self.slots_len
+    }
+
+    /// The AEAD of the segments.
+    #[must_use]
+    pub fn aead(&self) -> crate::crypto::AeadAlgorithm {
+        self.floe.aead()
+    }
+
+    /// Lengths and offsets of the segments.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.floe.layout()
+    }
+
+    pub(crate) fn floe(&self) -> &FloeHeader {
+        &self.floe
+    }
+
+    /// The bytes that never change and are bound to the body.
+    pub(crate) fn core(&self) -> &[u8] {
+        self.raw.get(..self.core_len).unwrap_or_default()
+    }
+
+    /// Where the slots area lies in the head.
+    pub(crate) fn slots_range(&self) -> Range<usize> {
+        let start = self.core_len + 2;
+        start..start + self.slots_len
+    }
+
+    /// Core and FLOE header: what tells one message from another whatever its slots are.
+    pub(crate) fn binding(&self) -> Vec<u8> {
+        let floe_at = self.raw.len() - FLOE_HEADER_LEN;
+        let mut binding = self.core().to_vec();
+        binding.extend_from_slice(self.raw.get(floe_at..).unwrap_or_default());
+        binding
+    }
+
+    /// The same head with another slots area, which may have another length.
+    pub(crate) fn with_slots_area(&self, area: &[u8]) -> Result<Self> {
+        let floe_at = self.raw.len() - FLOE_HEADER_LEN;
+        let mut raw = self.core().to_vec();
+        put_byte_string(&mut raw, area)?;
+        raw.extend_from_slice(self.raw.get(floe_at..).unwrap_or_default());
+        Self::parse(&raw)
+    }
+}
+
+/// The core of a new message.
+pub(crate) fn encode_core(context: &WriterContext) -> Result<Vec<u8>> {
+    let flags = if context.unstored.is_empty() { 0 } else { FLAG_UNSTORED };
+    if context.stored.len() > CONTEXT_MAX {
+        return Err(context_too_long(context.stored.len()));
+    }
+    let mut core = Vec::with_capacity(FIXED_LEN + context.stored.len());
+    core.extend_from_slice(MAGIC);
+    core.extend_from_slice(&[VERSION, flags]);
+    put_byte_string(&mut core, &context.stored)?;
+    Ok(core)
+}
+
+/// How long a slots area becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotsRoom {
+    /// No padding.
+    Tight,
+    /// To a multiple of 1,024 bytes with at least 256 spare, so that a longer key name fits later.
+    Spare,
+    /// Exactly so many bytes.
+    Exactly(usize),
+}
+
+/// The slots area (`m` bytes, without the length field) of a message with a core of `core_len` bytes.
+///
+/// # Errors
+/// LimitExceeded if the slots do not fit.
+pub(crate) fn encode_slots(slots: &[EncryptedDataKey], room: SlotsRoom, core_len: usize) -> Result<Vec<u8>> {
+    check_slots(slots).map_err(|what| Error::invalid_input(format!("a message cannot be written: it {what}")))?;
+    let count = u8::try_from(slots.len())
+        .ok()
+        .filter(|&count| usize::from(count) <= SLOTS_MAX)
+        .ok_or_else(|| too_many_slots(slots.len()))?;
+    let mut area = vec![count];
+    for slot in slots {
+        let name = slot.provider().as_bytes();
+        let len = u8::try_from(name.len()).ok().filter(|&len| len > 0 && name.is_ascii()).ok_or_else(|| {
+            Error::invalid_input(format!("a provider name has 1 to 255 ASCII characters, unlike {:?}", slot.provider()))
+        })?;
+        area.push(len);
+        area.extend_from_slice(name);
+        put_byte_string(&mut area, slot.key_id())?;
+        put_byte_string(&mut area, slot.wrapped())?;
+    }
+    // Writers stay within the readers' defaults.
+    let most = Limits::default().header_bytes - core_len - 2;
+    let len = match room {
+        SlotsRoom::Tight => area.len(),
+        SlotsRoom::Spare => (area.len() + 256).next_multiple_of(1_024).min(most.max(area.len())),
+        SlotsRoom::Exactly(len) => len,
+    };
+    if area.len() > len || len > most || len > usize::from(u16::MAX) {
+        return Err(Error::limit(format!("the encrypted data keys take {} bytes where {} are free", area.len(), len.min(most)))
+            .with_advice("use fewer recipients, or rewrap to a new file"));
+    }
+    area.resize(len, 0);
+    Ok(area)
+}
+
+/// What is wrong with the slots as a whole.
+fn check_slots(slots: &[EncryptedDataKey]) -> Result<(), &'static str> {
+    if slots.iter().all(EncryptedDataKey::is_missing) {
+        return Err("has no encrypted data key");
+    }
+    if slots.iter().filter(|slot| slot.provider() == PASSPHRASE).count() > 1 {
+        return Err("has more than one passphrase slot");
+    }
+    Ok(())
+}
+
+enum Stop {
+    More(usize),
+    Fault(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Fault(error)
+    }
+}
+
+fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
+    check_start(bytes)?;
+    let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_LEN>() else {
+        return Err(Stop::More(FIXED_LEN));
+    };
+    let flags = fixed[4];
+    let context_len = usize::from(u16::from_be_bytes([fixed[5], fixed[6]]));
+    if context_len > CONTEXT_MAX {
+        return Err(context_too_long(context_len).into());
+    }
+    let core_len = FIXED_LEN + context_len;
+    check_header_len(core_len + 2, limits)?;
+    let Some(context) = StoredContext::parse(rest, context_len)? else {
+        return Err(Stop::More(core_len + 2));
+    };
+    let Some(slots_len) = bytes.get(core_len..).and_then(|rest| rest.first_chunk()) else {
+        return Err(Stop::More(core_len + 2));
+    };
+    let slots_len = usize::from(u16::from_be_bytes(*slots_len));
+    let floe_at = core_len + 2 + slots_len;
+    check_header_len(floe_at, limits)?;
+    let mut area = Reader::partial(bytes.get(core_len + 2..).unwrap_or_default(), slots_len);
+    let slots = parse_slots(&mut area).map_err(|flaw| match flaw {
+        Flaw::Missing => Stop::More(floe_at),
+        Flaw::Fault(error) => Stop::Fault(error),
+    })?;
+    let floe = FloeHeader::parse(bytes.get(floe_at..).unwrap_or_default(), limits.segment_len)?;
+    let end = floe_at + FLOE_HEADER_LEN;
+    let (Some(floe), Some(raw)) = (floe, bytes.get(..end)) else {
+        return Err(Stop::More(end));
+    };
+    let has_unstored = flags & FLAG_UNSTORED != 0;
+    Ok(Header { raw: raw.to_vec(), core_len, slots_len, context, has_unstored, slots, floe })
+}
+
+/// Magic, version and flags, as far as they are at hand.
+fn check_start(bytes: &[u8]) -> Result<()> {
+    match bytes.first() {
+        Some(0x01 | 0x02) => {
+            return Err(Error::unsupported("this looks like a message of the AWS Encryption SDK, which this version cannot open"));
+        }
+        Some(0xE1) => {
+            return Err(Error::unsupported("this is a compact record, which this version cannot open"));
+        }
+        _ => {}
+    }
+    let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
+    if !MAGIC.starts_with(magic) {
+        return Err(Error::malformed("the input does not begin as an envelock message does"));
+    }
+    if let Some(version) = bytes.get(3).filter(|&&version| version != VERSION) {
+        return Err(Error::unsupported(format!("message format version {version} is unknown here: use a newer envelock")));
+    }
+    if let Some(flags) = bytes.get(4) {
+        if flags & !(FLAG_UNSTORED | FLAG_RECORDS) != 0 {
+            return Err(Error::unsupported(format!("message flags {flags:#04x} are unknown here: use a newer envelock")));
+        }
+        if flags & FLAG_RECORDS != 0 {
+            return Err(Error::unsupported("this is a record set, which this version cannot open"));
+        }
+    }
+    Ok(())
+}
+
+enum Flaw {
+    Missing,
+    Fault(Error),
+}
+
+impl From<Short> for Flaw {
+    fn from(short: Short) -> Self {
+        match short {
+            Short::Missing => Self::Missing,
+            Short::Beyond => Self::Fault(Error::malformed("the slots end within a field")),
+        }
+    }
+}
+
+fn parse_slots(area: &mut Reader<'_>) -> Result<Vec<EncryptedDataKey>, Flaw> {
+    let fault = |what| Flaw::Fault(Error::malformed(what));
+    let count = usize::from(area.u8()?);
+    if count > SLOTS_MAX {
+        return Err(Flaw::Fault(too_many_slots(count)));
+    }
+    let mut slots = Vec::with_capacity(count);
+    for _ in 0..count {
+        let len = usize::from(area.u8()?);
+        let provider = std::str::from_utf8(area.take(len)?).ok().filter(|name| !name.is_empty() && name.is_ascii());
+        let provider = provider.ok_or_else(|| fault("a slot's provider name is empty or not ASCII"))?;
+        let key_id = area.byte_string()?;
+        let wrapped = area.byte_string()?;
+        slots.push(EncryptedDataKey::new(provider, key_id, wrapped));
+    }
+    check_slots(&slots).map_err(|what| Flaw::Fault(Error::malformed(format!("the message {what}"))))?;
+    let (padding, whole) = area.rest();
+    if padding.iter().any(|&byte| byte != 0) {
+        return Err(fault("the padding after the slots is not zero"));
+    }
+    if whole { Ok(slots) } else { Err(Flaw::Missing) }
+}
+
+fn check_header_len(len: usize, limits: &Limits) -> Result<()> {
+    if len > limits.header_bytes {
+        return Err(Error::limit(format!("the message head takes {len} bytes; the limit is {}", limits.header_bytes)));
+    }
+    Ok(())
+}
+
+fn context_too_long(len: usize) -> Error {
+    Error::limit(format!("the stored encryption context takes {len} bytes; {CONTEXT_MAX} is the most"))
+}
+
+fn too_many_slots(count: usize) -> Error {
+    Error::limit(format!("{count} slots; {SLOTS_MAX} is the most"))
+}

@@ -1,0 +1,184 @@
+//! Key providers: who encrypts and decrypts data keys.
+
+pub(crate) mod multi;
+pub(crate) mod passphrase;
+pub(crate) mod raw;
+
+#[cfg(feature = "test-util")]
+pub mod conformance;
+
+use crate::context::KmsContext;
+use crate::error::{Error, Result};
+use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A key management service, as envelopes need it: it makes, encrypts and decrypts data keys.
+///
+/// Small, object-safe and asynchronous; implement it with the re-exported
+/// [`async_trait`](crate::async_trait). A provider takes no lock across an await that a dropped future would
+/// leave behind: any of these futures may be dropped at any time.
+///
+/// A provider outside this crate takes a [`name`](Self::name) with a dot in it
+/// (`com.example.hsm`). The [conformance suite](crate::conformance) (feature `test-util`) checks the
+/// promises made here.
+#[async_trait]
+pub trait KeyProvider: Send + Sync + fmt::Debug {
+    /// The recipients that this provider writes, told without any call: each a provider name and a
+    /// key id, as they go into a message's slots. Used to record a recipient that cannot be reached.
+    fn recipients(&self) -> Vec<Recipient>;
+
+    /// Makes a fresh data key and encrypts it under this provider's key, bound to `context`.
+    ///
+    /// # Errors
+    /// The provider's own: [`Unavailable`](crate::ErrorKind::Unavailable),
+    /// [`KeyDenied`](crate::ErrorKind::KeyDenied), [`KeyState`](crate::ErrorKind::KeyState) and so on.
+    async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey>;
+
+    /// Encrypts a data key under this provider's key, bound to `context`: one slot for each recipient.
+    ///
+    /// # Errors
+    /// As [`generate_data_key`](Self::generate_data_key).
+    async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>>;
+
+    /// Decrypts one encrypted data key, if it is this provider's.
+    ///
+    /// Answers [`NotMine`](DataKeyAnswer::NotMine) without any call where the slot's provider name or
+    /// key id is not one of its own.
+    async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer;
+
+    /// Re-encrypts a data key of this provider's KMS under its current key *inside the KMS*, so that
+    /// this process never sees it. `None` where the slot is not its own or the KMS cannot do that.
+    ///
+    /// # Errors
+    /// As [`generate_data_key`](Self::generate_data_key).
+    async fn re_encrypt_data_key(
+        &self,
+        slot: &EncryptedDataKey,
+        context: &KmsContext,
+    ) -> Result<Option<Vec<EncryptedDataKey>>> {
+        let _ = (slot, context);
+        Ok(None)
+    }
+
+    /// An epoch that moves whenever keys are disabled, deleted or denied, where the provider can tell.
+    fn revocations(&self) -> Option<Revocations> {
+        None
+    }
+
+    /// Which providers may share cached data keys: those whose identities are equal.
+    /// `None`: this one shares with no other.
+    fn identity(&self) -> Option<ProviderIdentity> {
+        None
+    }
+}
+
+/// A fresh data key, in the clear and as encrypted for each recipient.
+#[derive(Debug)]
+pub struct GeneratedDataKey {
+    /// The data key.
+    pub key: DataKey,
+    /// The same, encrypted: at least one that is not missing.
+    pub encrypted: Vec<EncryptedDataKey>,
+}
+
+/// What a provider says to an encrypted data key.
+#[derive(Debug)]
+pub enum DataKeyAnswer {
+    /// It is mine, and this is the key.
+    Key(DataKey),
+    /// It is mine by name, and could not be decrypted.
+    Failed(Error),
+    /// It is not mine.
+    NotMine,
+}
+
+/// Who can open a message: a provider's name and its key id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Recipient {
+    /// The provider's name, as in [`EncryptedDataKey::provider`].
+    pub provider: String,
+    /// The key id, as in [`EncryptedDataKey::key_id`].
+    pub key_id: Vec<u8>,
+}
+
+impl Recipient {
+    /// A recipient of these names.
+    #[must_use]
+    pub fn new(provider: impl Into<String>, key_id: impl Into<Vec<u8>>) -> Self {
+        Self { provider: provider.into(), key_id: key_id.into() }
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.provider, EncryptedDataKey::missing("", self.key_id.as_slice()).key_id_text())
+    }
+}
+
+/// An epoch that a provider bumps when it revokes a key: a cache compares one atomic.
+#[derive(Clone, Debug, Default)]
+pub struct Revocations(Arc<AtomicU64>);
+
+impl Revocations {
+    /// The epoch now.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Makes every data key that was cached before this call stale.
+    pub fn bump(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Which configured provider a cached data key came from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProviderIdentity(String);
+
+impl ProviderIdentity {
+    /// An identity: it must name kind, endpoint, key list and the principal that the provider calls as.
+    #[must_use]
+    pub fn new(identity: impl Into<String>) -> Self {
+        Self(identity.into())
+    }
+}
+
+/// A shared provider is a provider.
+#[async_trait]
+impl<P: KeyProvider + ?Sized> KeyProvider for Arc<P> {
+    fn recipients(&self) -> Vec<Recipient> {
+        (**self).recipients()
+    }
+
+    async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
+        (**self).generate_data_key(length, context).await
+    }
+
+    async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
+        (**self).encrypt_data_key(key, context).await
+    }
+
+    async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
+        (**self).decrypt_data_key(slot, context).await
+    }
+
+    async fn re_encrypt_data_key(
+        &self,
+        slot: &EncryptedDataKey,
+        context: &KmsContext,
+    ) -> Result<Option<Vec<EncryptedDataKey>>> {
+        (**self).re_encrypt_data_key(slot, context).await
+    }
+
+    fn revocations(&self) -> Option<Revocations> {
+        (**self).revocations()
+    }
+
+    fn identity(&self) -> Option<ProviderIdentity> {
+        (**self).identity()
+    }
+}

@@ -1,0 +1,141 @@
+//! Several providers at once: all must wrap, or k of n.
+
+use crate::context::KmsContext;
+use crate::crypto;
+use crate::error::{Error, ErrorKind, Result};
+use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
+use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, Recipient};
+use async_trait::async_trait;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Several providers, each of which alone can open what is encrypted under them.
+///
+/// Writing wraps the data key for every member. With [`all`](Self::all) one member that fails fails
+/// the whole; with [`at_least`](Self::at_least) k of them must succeed, and a member that fails is
+/// recorded in the message as missing, so that `inspect` names it and a later rewrap can fill it.
+#[derive(Debug)]
+pub struct MultiProvider {
+    members: Vec<Arc<dyn KeyProvider>>,
+    needed: usize,
+}
+
+impl MultiProvider {
+    /// Every member must wrap.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) without members, or if two of them write the
+    /// same recipient (a message has one passphrase slot at most).
+    pub fn all(members: Vec<Arc<dyn KeyProvider>>) -> Result<Self> {
+        let needed = members.len();
+        Self::at_least(needed, members)
+    }
+
+    /// At least `needed` of the members must wrap.
+    ///
+    /// # Errors
+    /// As [`all`](Self::all), and if `needed` is zero or more than there are members.
+    pub fn at_least(needed: usize, members: Vec<Arc<dyn KeyProvider>>) -> Result<Self> {
+        if needed == 0 || needed > members.len() {
+            return Err(Error::invalid_input(format!("{needed} of {} key providers cannot be met", members.len())));
+        }
+        let mut seen = HashSet::new();
+        for recipient in members.iter().flat_map(|member| member.recipients()) {
+            let name = recipient.to_string();
+            if !seen.insert(recipient) {
+                return Err(Error::invalid_input(format!("two key providers write the same recipient {name}")));
+            }
+        }
+        Ok(Self { members, needed })
+    }
+
+    /// One slot for each recipient: a wrapped key, or the record that it is missing.
+    async fn wrap(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
+        let mut slots = Vec::new();
+        let mut reached = 0;
+        let mut failure = None;
+        for member in &self.members {
+            match member.encrypt_data_key(key, context).await {
+                Ok(encrypted) => {
+                    reached += 1;
+                    slots.extend(encrypted);
+                }
+                Err(error) if !is_outage(&error) => return Err(error),
+                Err(error) => {
+                    let missing = member.recipients();
+                    slots.extend(missing.into_iter().map(|it| EncryptedDataKey::missing(it.provider, it.key_id)));
+                    failure = more_retryable(failure, error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if reached < self.needed => Err(error),
+            _ => Ok(slots),
+        }
+    }
+}
+
+#[async_trait]
+impl KeyProvider for MultiProvider {
+    fn recipients(&self) -> Vec<Recipient> {
+        self.members.iter().flat_map(|member| member.recipients()).collect()
+    }
+
+    /// The data key is made here and wrapped by each member, so that no member's outage stops it.
+    async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
+        let key = DataKey::try_init(length, crypto::random::fill)?;
+        let encrypted = self.wrap(&key, context).await?;
+        Ok(GeneratedDataKey { key, encrypted })
+    }
+
+    async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
+        self.wrap(key, context).await
+    }
+
+    async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
+        let mut failure = None;
+        for member in &self.members {
+            match member.decrypt_data_key(slot, context).await {
+                DataKeyAnswer::Key(key) => return DataKeyAnswer::Key(key),
+                DataKeyAnswer::Failed(error) => failure = more_retryable(failure, error),
+                DataKeyAnswer::NotMine => {}
+            }
+        }
+        failure.map_or(DataKeyAnswer::NotMine, DataKeyAnswer::Failed)
+    }
+
+    /// Only where every member re-encrypts inside its KMS; else the wrap must be opened.
+    async fn re_encrypt_data_key(
+        &self,
+        slot: &EncryptedDataKey,
+        context: &KmsContext,
+    ) -> Result<Option<Vec<EncryptedDataKey>>> {
+        let mut slots = Vec::new();
+        for member in &self.members {
+            match member.re_encrypt_data_key(slot, context).await? {
+                Some(encrypted) => slots.extend(encrypted),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(slots))
+    }
+}
+
+/// Whether a member's failure is its KMS's state rather than a mistake in the call.
+fn is_outage(error: &Error) -> bool {
+    error.is_retryable() || matches!(error.kind(), ErrorKind::KeyDenied | ErrorKind::KeyState)
+}
+
+/// Keeps the error to report: "the provider's own kind if it could not answer, else authentication
+/// failed, the most retryable kind winning".
+pub(crate) fn more_retryable(before: Option<Error>, error: Error) -> Option<Error> {
+    let rank = |error: &Error| match error.kind() {
+        _ if error.is_retryable() => 2,
+        ErrorKind::AuthenticationFailed => 0,
+        _ => 1,
+    };
+    match before {
+        Some(before) if rank(&before) >= rank(&error) => Some(before),
+        _ => Some(error),
+    }
+}
