@@ -11,6 +11,7 @@
 //! is looked at until it is deleted. It must be held by everyone who renames something over the file
 //! too ([`commit_over`]), or a rewrap of the old file would delete the journal of the new one.
 
+use crate::crypto::sha256;
 use crate::durable::{Access, AtomicFile, FileSystem, LockedFile, OsFileSystem, folder_of, resolve};
 use crate::error::{Error, Result};
 use rustix::io::Errno;
@@ -243,11 +244,6 @@ fn journal_path(message: &Path) -> PathBuf {
     let mut path = OsString::from(message);
     path.push(".rewrap");
     path.into()
-}
-
-pub(super) fn sha256(parts: &[&[u8]]) -> [u8; HASH_LEN] {
-    use sha2::{Digest, Sha256};
-    parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
 }
 
 const VERSION: u8 = 1;

@@ -1,4 +1,5 @@
 use super::journal::*;
+use crate::crypto::sha256;
 use crate::durable::crash::{Folder, Recorder, Until, fill, list};
 use crate::durable::{AtomicFile, FileSystem, LockedFile, OsFileSystem, Overwrite};
 use crate::error::{Error, ErrorKind, Result};
@@ -293,7 +294,7 @@ fn the_journal_has_the_published_bytes() {
     let journal = setup.whole_journal();
     let m = SLOTS.to_be_bytes();
     let content = [&[1], &m[..], &setup.old.slots, &setup.new.slots].concat();
-    let hash = super::journal::sha256(&[&content, &setup.old.core, &setup.old.floe]);
+    let hash = sha256(&[&content, &setup.old.core, &setup.old.floe]);
     assert!(journal == [&content[..], &hash].concat());
 }
 
