@@ -30,6 +30,10 @@ mod io;
 // -- 5: the front door, where header, keys, segments and I/O meet
 mod envelope;
 
+// -- 6: the same without an async runtime
+#[cfg(feature = "blocking")]
+pub mod blocking;
+
 pub use async_trait::async_trait;
 pub use context::{ContextMatch, EncryptionContext, KmsContext, StoredContext};
 pub use crypto::AeadAlgorithm;

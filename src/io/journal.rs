@@ -211,11 +211,13 @@ fn read_slots(message: &LockedFile, place: Place<'_>) -> Result<Vec<u8>> {
 fn write_journal(message: &LockedFile, path: &Path, journal: &[u8]) -> Result<()> {
     let fs = message.file_system();
     let cannot_write = |e| Error::unchanged("cannot write the journal of a rewrap", path, e);
-    // Whoever may read the message may need the journal to open it; it holds nothing else.
+    // Whoever may read the message may need the journal to open it, whatever the umask; it holds
+    // nothing else.
     let mode = message.file().metadata().map_err(cannot_write)?.permissions().mode() & 0o666;
-    let file: File = fs.create_new(path, mode).map_err(cannot_write)?;
+    let file: File = fs.create_new(path, 0o600).map_err(cannot_write)?;
     let written = fs
-        .write_at(&file, journal, 0)
+        .set_mode(&file, mode)
+        .and_then(|()| fs.write_at(&file, journal, 0))
         .and_then(|()| fs.sync_file(&file))
         .and_then(|()| fs.sync_folder(folder_of(path)));
     written.map_err(|e| {
