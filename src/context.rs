@@ -391,9 +391,8 @@ fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>
     let mut out = vec![0; 2];
     let mut count = 0_u16;
     for (key, value) in pairs {
-        count = count
-            .checked_add(1)
-            .ok_or_else(|| Error::limit("the encryption context has more than 65,535 entries"))?;
+        count =
+            count.checked_add(1).ok_or_else(|| Error::limit("the encryption context has more than 65,535 entries"))?;
         put_byte_string(&mut out, key.as_bytes())?;
         put_byte_string(&mut out, value.as_bytes())?;
     }

@@ -11,12 +11,49 @@ mod error;
 mod secret;
 
 // -- 1: what touches bytes, disks and ciphers
+mod codec;
 mod crypto;
 mod durable;
+mod material;
+
+// -- 2: what a message is bound to, and the pieces it comes in
+mod context;
+mod segments;
+
+// -- 3: formats and key providers, blind to each other
+mod native;
+mod provider;
 
 // -- 4: shells around the formats
 mod io;
 
+// -- 5: the front door, where header, keys, segments and I/O meet
+mod envelope;
+
+// -- 6: the same without an async runtime
+#[cfg(feature = "blocking")]
+pub mod blocking;
+
+pub use async_trait::async_trait;
+pub use context::{ContextMatch, EncryptionContext, KmsContext, StoredContext};
 pub use crypto::AeadAlgorithm;
+pub use envelope::Envelope;
+pub use envelope::builder::EnvelopeBuilder;
+pub use envelope::file::{FileOptions, Progress};
+pub use envelope::message::{Decryptor, Encryptor, read_header};
+pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
+pub use io::range::{RangeReader, ReadAt};
+pub use io::read::DecryptReader;
+pub use io::write::{EncryptWriter, FinishError};
+pub use material::{DataKey, DataKeyLength, EncryptedDataKey};
+pub use native::header::{Header, HeaderParse, Limits};
+pub use provider::multi::MultiProvider;
+pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
+pub use provider::raw::RawKeyProvider;
+pub use provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 pub use secret::Secret;
+pub use segments::{Extent, Layout, Position};
+
+#[cfg(feature = "test-util")]
+pub use provider::conformance;

@@ -13,9 +13,9 @@ pub struct Position {
 }
 
 /// Most segments in a message.
-pub const SEGMENTS_MAX: u64 = 1 << 40;
+pub(crate) const SEGMENTS_MAX: u64 = 1 << 40;
 /// Most bytes of FLOE ciphertext (FLOE header and segments).
-pub const BODY_MAX: u64 = 1 << 60;
+pub(crate) const BODY_MAX: u64 = 1 << 60;
 
 /// All lengths and offsets of a body, from its segment length.
 ///
@@ -80,7 +80,9 @@ impl Layout {
         segments
             .checked_mul(u64::from(self.overhead))
             .and_then(|overhead| overhead.checked_add(plaintext_len))
-            .filter(|sealed| segments <= SEGMENTS_MAX && sealed.checked_add(u64::from(self.prefix)).is_some_and(|n| n <= BODY_MAX))
+            .filter(|sealed| {
+                segments <= SEGMENTS_MAX && sealed.checked_add(u64::from(self.prefix)).is_some_and(|n| n <= BODY_MAX)
+            })
             .ok_or_else(|| too_long(self.segment_len))
     }
 

@@ -100,7 +100,8 @@ impl AtomicFile {
     /// then the target is unchanged and the temporary file is removed, unless only the last sync of
     /// the folder failed, which the error says.
     pub(crate) fn commit(self) -> Result<LockedFile> {
-        let Self { mut temporary, file, target, overwrite, mode, .. } = self;
+        // The last binding is dropped first: on failure the name goes while the lock is held.
+        let Self { file, target, overwrite, mode, mut temporary, .. } = self;
         let fs = Arc::clone(&temporary.fs);
         let unchanged = |action: &'static str| {
             let target = &target;
@@ -122,11 +123,6 @@ impl AtomicFile {
         fs.sync_folder(folder_of(&target))
             .map_err(|e| Error::unconfirmed("cannot sync the folder of this file", &target, e))?;
         Ok(LockedFile { fs, file, path: target })
-    }
-
-    /// The file as written so far.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
     }
 
     /// What will be replaced or created, links resolved.

@@ -111,7 +111,7 @@ fn rename_exclusively(_from: &Path, _to: &Path) -> io::Result<()> {
 }
 
 /// After a crash between the two calls, `from` is a leftover beside a whole `to`.
-fn link_exclusively(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn link_exclusively(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from, to)?;
     fs::remove_file(from)
 }

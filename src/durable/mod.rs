@@ -15,3 +15,8 @@ mod lock;
 pub(crate) use atomic::{AtomicFile, Overwrite};
 pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, resolve};
 pub(crate) use lock::{Lock, LockedFile, lock};
+
+#[cfg(test)]
+pub(crate) mod crash;
+#[cfg(test)]
+mod tests;

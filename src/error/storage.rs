@@ -32,6 +32,7 @@ impl Error {
             io::ErrorKind::PermissionDenied => {
                 "nothing was changed: check who may write to this file and to its folder"
             }
+            io::ErrorKind::NotFound => "nothing was changed: check that the file and its folder exist",
             _ => "nothing was changed; check the disk, then try again",
         };
         Self::io_at(action, path, source).with_advice(advice)

@@ -11,6 +11,7 @@
 //! is looked at until it is deleted. It must be held by everyone who renames something over the file
 //! too ([`commit_over`]), or a rewrap of the old file would delete the journal of the new one.
 
+use crate::crypto::sha256;
 use crate::durable::{Access, AtomicFile, FileSystem, LockedFile, OsFileSystem, folder_of, resolve};
 use crate::error::{Error, Result};
 use rustix::io::Errno;
@@ -86,7 +87,7 @@ pub(crate) fn recover(message: &LockedFile, place: Place<'_>) -> Result<Recovery
         }
         None => Recovery::Removed,
     };
-    remove(fs, &path).map_err(|e| Error::unconfirmed("cannot remove the journal of a rewrap", &path, e))?;
+    remove(fs, &path).map_err(|e| harmless(&path, e))?;
     Ok(recovery)
 }
 
@@ -112,7 +113,7 @@ pub(crate) fn rewrite(message: &LockedFile, place: Place<'_>, new: &[u8]) -> Res
             .map_err(|e| unfinished("cannot rewrite the slots", message.path(), e))?;
         return Err(Error::unchanged("cannot rewrite the slots", message.path(), e));
     }
-    remove(fs, &path).map_err(|e| Error::unconfirmed("cannot remove the journal of a rewrap", &path, e))
+    remove(fs, &path).map_err(|e| harmless(&path, e))
 }
 
 /// Commits a message file, and removes the journal of the message that was there.
@@ -127,7 +128,7 @@ pub(crate) fn commit_over(new: AtomicFile, old: Option<LockedFile>) -> Result<()
     let path = journal_path(new.path());
     let fs = new.file_system();
     if load(fs, &path)?.is_some() {
-        remove(fs, &path).map_err(|e| Error::unconfirmed("cannot remove the old file's journal", &path, e))?;
+        remove(fs, &path).map_err(|e| harmless(&path, e))?;
     }
     drop(old);
     Ok(())
@@ -210,11 +211,13 @@ fn read_slots(message: &LockedFile, place: Place<'_>) -> Result<Vec<u8>> {
 fn write_journal(message: &LockedFile, path: &Path, journal: &[u8]) -> Result<()> {
     let fs = message.file_system();
     let cannot_write = |e| Error::unchanged("cannot write the journal of a rewrap", path, e);
-    // Whoever may read the message may need the journal to open it; it holds nothing else.
+    // Whoever may read the message may need the journal to open it, whatever the umask; it holds
+    // nothing else.
     let mode = message.file().metadata().map_err(cannot_write)?.permissions().mode() & 0o666;
-    let file: File = fs.create_new(path, mode).map_err(cannot_write)?;
+    let file: File = fs.create_new(path, 0o600).map_err(cannot_write)?;
     let written = fs
-        .write_at(&file, journal, 0)
+        .set_mode(&file, mode)
+        .and_then(|()| fs.write_at(&file, journal, 0))
         .and_then(|()| fs.sync_file(&file))
         .and_then(|()| fs.sync_folder(folder_of(path)));
     written.map_err(|e| {
@@ -233,18 +236,19 @@ fn unfinished(action: &str, message: &Path, source: io::Error) -> Error {
         .with_advice("its journal was kept, and readers use it: check the disk, then rewrap the file again")
 }
 
+fn harmless(journal: &Path, source: io::Error) -> Error {
+    Error::io_at("cannot remove this journal of a rewrap", journal, source).with_advice(
+        "the file beside it is whole, and the journal does no harm: check the folder, the next rewrap removes it",
+    )
+}
+
 fn journal_path(message: &Path) -> PathBuf {
     let mut path = OsString::from(message);
     path.push(".rewrap");
     path.into()
 }
 
-fn sha256(parts: &[&[u8]]) -> [u8; HASH_LEN] {
-    use sha2::{Digest, Sha256};
-    parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
-}
-
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 const HASH_LEN: usize = 32;
 /// The longest journal: two times the largest m.
 const MAX_LEN: u64 = 3 + 2 * u16::MAX as u64 + HASH_LEN as u64;

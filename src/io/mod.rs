@@ -1,3 +1,14 @@
-//! Shells that move bytes between files or streams and the formats.
+//! Thin shells that carry segments over readers, writers and files. They know [`Segments`] and bytes,
+//! no header and no key.
+//!
+//! [`Segments`]: crate::segments::Segments
 
 pub(crate) mod journal;
+pub(crate) mod range;
+pub(crate) mod read;
+mod seek;
+pub(crate) mod whole;
+pub(crate) mod write;
+
+#[cfg(test)]
+mod journal_tests;

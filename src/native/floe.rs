@@ -10,7 +10,7 @@
 //! ```
 
 use crate::codec::{Reader, Short};
-use crate::crypto::{self, Aead, AeadAlgorithm, KdfKey};
+use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey, KdfKey};
 use crate::error::{Error, Result};
 use crate::material::DataKey;
 use crate::native::header::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
@@ -70,17 +70,25 @@ impl FloeHeader {
         let aead = match reader.u8()? {
             AES_256_GCM => AeadAlgorithm::Aes256Gcm,
             CHACHA20_POLY1305 => AeadAlgorithm::ChaCha20Poly1305,
-            other => return Ok(Err(Error::unsupported(format!("AEAD id {other:#04x} is unknown here: use a newer envelock")))),
+            other => {
+                return Ok(Err(Error::unsupported(format!(
+                    "AEAD id {other:#04x} is unknown here: use a newer envelock"
+                ))));
+            }
         };
         let kdf = reader.u8()?;
         if kdf != HKDF_EXPAND_SHA_384 {
             return Ok(Err(Error::unsupported(format!("KDF id {kdf:#04x} is unknown here: use a newer envelock"))));
         }
         let segment_len = reader.u32()?;
+        if segment_len < *lengths.start() {
+            return Ok(Err(Error::malformed(format!(
+                "the segment length is {segment_len} bytes, too short for a segment"
+            ))));
+        }
         if !lengths.contains(&segment_len) {
             return Ok(Err(Error::limit(format!(
-                "the segment length is {segment_len} bytes; this reader takes {} to {}",
-                lengths.start(),
+                "the segment length is {segment_len} bytes; this reader takes at most {}",
                 lengths.end()
             ))));
         }
@@ -130,9 +138,9 @@ pub(crate) struct Floe {
     aad: Vec<u8>,
     message_key: Secret<48>,
     rotation_bits: u32,
-    first: Arc<dyn Aead>,
+    first: Arc<AeadKey>,
     /// The key of the rotation last used, when that is not the first.
-    later: Mutex<Option<(u64, Arc<dyn Aead>)>>,
+    later: Mutex<Option<(u64, Arc<AeadKey>)>>,
 }
 
 impl Floe {
@@ -144,7 +152,13 @@ impl Floe {
     }
 
     /// With an IV that is given: for known answers. An IV must never serve twice under one key.
-    fn create_with_iv(key: &DataKey, aead: AeadAlgorithm, segment_len: u32, aad: Vec<u8>, iv: [u8; IV_LEN]) -> Result<Self> {
+    fn create_with_iv(
+        key: &DataKey,
+        aead: AeadAlgorithm,
+        segment_len: u32,
+        aad: Vec<u8>,
+        iv: [u8; IV_LEN],
+    ) -> Result<Self> {
         if !(SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX).contains(&segment_len) {
             return Err(Error::invalid_input(format!(
                 "a segment length is {SEGMENT_LEN_MIN} to {SEGMENT_LEN_MAX} bytes, not {segment_len}"
@@ -183,7 +197,7 @@ impl Floe {
     }
 
     /// The AEAD of segment `index`, derived anew where a rotation begins.
-    fn aead(&self, index: u64) -> Result<Arc<dyn Aead>> {
+    fn aead(&self, index: u64) -> Result<Arc<AeadKey>> {
         let rotation = index >> self.rotation_bits << self.rotation_bits;
         if rotation == 0 {
             return Ok(Arc::clone(&self.first));
@@ -256,7 +270,9 @@ impl Segments for Floe {
         let full = self.header.segment_len;
         match u32::from_be_bytes(start) {
             NOT_FINAL => Ok(Peek { at: Position { index, last: false }, len: full as usize }),
-            len if (OVERHEAD..=full).contains(&len) => Ok(Peek { at: Position { index, last: true }, len: len as usize }),
+            len if (OVERHEAD..=full).contains(&len) => {
+                Ok(Peek { at: Position { index, last: true }, len: len as usize })
+            }
             _ => Err(Error::authentication().with_segment(index)),
         }
     }
@@ -291,18 +307,20 @@ impl fmt::Debug for Floe {
     }
 }
 
-fn segment_key(header: &FloeHeader, message_key: &Secret<48>, aad: &[u8], rotation: u64) -> Result<Arc<dyn Aead>> {
+fn segment_key(header: &FloeHeader, message_key: &Secret<48>, aad: &[u8], rotation: u64) -> Result<Arc<AeadKey>> {
     let info = header.parameters_and_iv();
     let prepared = crypto::hkdf_sha384(message_key.expose());
     let key = Secret::<32>::try_init(|out| prepared.expand(&[&info, b"DEK:", &rotation.to_be_bytes(), aad], out))?;
-    Ok(crypto::aead(header.aead, key.expose()))
+    Ok(Arc::new(crypto::aead(header.aead, key.expose())))
 }
 
 /// "At most 2^40 segments (non-final index at most 2^40 - 2)."
 fn check_index(at: Position) -> Result<()> {
     let most = if at.last { SEGMENTS_MAX - 1 } else { SEGMENTS_MAX - 2 };
     if at.index > most {
-        return Err(Error::limit("a message has at most 2^40 segments: choose a longer segment length").with_segment(at.index));
+        return Err(
+            Error::limit("a message has at most 2^40 segments: choose a longer segment length").with_segment(at.index)
+        );
     }
     Ok(())
 }

@@ -63,8 +63,7 @@ const FIXED_LEN: usize = 7;
 #[derive(Clone, Debug)]
 pub struct Header {
     raw: Vec<u8>,
-    core_len: usize,
-    slots_len: usize,
+    outline: Outline,
     context: StoredContext,
     has_unstored: bool,
     slots: Vec<EncryptedDataKey>,
@@ -73,7 +72,7 @@ pub struct Header {
 
 /// How far a parse came.
 #[derive(Debug)]
-pub enum Progress {
+pub enum HeaderParse {
     /// The head is whole: [`Header::len`] bytes of the input were it.
     Complete(Header),
     /// The bytes so far are well formed; at least this many are needed in all.
@@ -89,19 +88,19 @@ impl Header {
     /// [`Truncated`](crate::ErrorKind::Truncated) if `bytes` end within a well-formed head.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         match Self::parse_some(bytes, &Limits::default())? {
-            Progress::Complete(header) => Ok(header),
-            Progress::More(_) => Err(Error::truncated()),
+            HeaderParse::Complete(header) => Ok(header),
+            HeaderParse::More(_) => Err(Error::truncated()),
         }
     }
 
     /// Parses what is at hand: for callers that read a stream and do not know how long the head is.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse), but for input that ends early, which is [`Progress::More`].
-    pub fn parse_some(bytes: &[u8], limits: &Limits) -> Result<Progress> {
+    /// As [`parse`](Self::parse), but for input that ends early, which is [`HeaderParse::More`].
+    pub fn parse_some(bytes: &[u8], limits: &Limits) -> Result<HeaderParse> {
         match parse(bytes, limits) {
-            Ok(header) => Ok(Progress::Complete(header)),
-            Err(Stop::More(needed)) => Ok(Progress::More(needed)),
+            Ok(header) => Ok(HeaderParse::Complete(header)),
+            Err(Stop::More(needed)) => Ok(HeaderParse::More(needed)),
             Err(Stop::Fault(error)) => Err(error),
         }
     }
@@ -140,7 +139,7 @@ impl Header {
     /// Bytes of the slots area with its padding: what a rewrap in place may fill.
     #[must_use]
     pub fn slots_len(&self) -> usize {
-        self.slots_len
+        self.outline.slots_len
     }
 
     /// The AEAD of the segments.
@@ -161,30 +160,82 @@ impl Header {
 
     /// The bytes that never change and are bound to the body.
     pub(crate) fn core(&self) -> &[u8] {
-        self.raw.get(..self.core_len).unwrap_or_default()
+        self.raw.get(..self.outline.core_len).unwrap_or_default()
     }
 
-    /// Where the slots area lies in the head.
-    pub(crate) fn slots_range(&self) -> Range<usize> {
+    pub(crate) fn outline(&self) -> Outline {
+        self.outline
+    }
+
+    /// The same head with another slots area, which may have another length.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse): the area may be torn.
+    pub(crate) fn with_slots_area(&self, area: &[u8]) -> Result<Self> {
+        Self::parse(&self.outline.with_slots_area(&self.raw, area)?)
+    }
+}
+
+/// Where the parts of a head lie, whatever the slots hold: they may be torn while a rewrap is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    core_len: usize,
+    slots_len: usize,
+}
+
+impl Outline {
+    /// The outline of the head that `bytes` begin with, if they hold all of it.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        let (outline, _) = Self::parse(bytes, &Limits::default()).ok()?;
+        (bytes.len() >= outline.len()).then_some(outline)
+    }
+
+    fn parse(bytes: &[u8], limits: &Limits) -> Result<(Self, StoredContext), Stop> {
+        check_start(bytes)?;
+        let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_LEN>() else {
+            return Err(Stop::More(FIXED_LEN));
+        };
+        let context_len = usize::from(u16::from_be_bytes([fixed[5], fixed[6]]));
+        if context_len > CONTEXT_MAX {
+            return Err(context_too_long(context_len).into());
+        }
+        let core_len = FIXED_LEN + context_len;
+        check_header_len(core_len + 2, limits)?;
+        let Some(context) = StoredContext::parse(rest, context_len)? else {
+            return Err(Stop::More(core_len + 2));
+        };
+        let Some(slots_len) = bytes.get(core_len..).and_then(|rest| rest.first_chunk()) else {
+            return Err(Stop::More(core_len + 2));
+        };
+        let slots_len = usize::from(u16::from_be_bytes(*slots_len));
+        check_header_len(core_len + 2 + slots_len, limits)?;
+        Ok((Self { core_len, slots_len }, context))
+    }
+
+    /// Length of the whole head.
+    pub(crate) fn len(self) -> usize {
+        self.slots().end + FLOE_HEADER_LEN
+    }
+
+    /// Where the slots area lies, without its length field.
+    pub(crate) fn slots(self) -> Range<usize> {
         let start = self.core_len + 2;
         start..start + self.slots_len
     }
 
     /// Core and FLOE header: what tells one message from another whatever its slots are.
-    pub(crate) fn binding(&self) -> Vec<u8> {
-        let floe_at = self.raw.len() - FLOE_HEADER_LEN;
-        let mut binding = self.core().to_vec();
-        binding.extend_from_slice(self.raw.get(floe_at..).unwrap_or_default());
-        binding
+    pub(crate) fn binding(self, head: &[u8]) -> [&[u8]; 2] {
+        let floe = head.get(self.slots().end..self.len()).unwrap_or_default();
+        [head.get(..self.core_len).unwrap_or_default(), floe]
     }
 
-    /// The same head with another slots area, which may have another length.
-    pub(crate) fn with_slots_area(&self, area: &[u8]) -> Result<Self> {
-        let floe_at = self.raw.len() - FLOE_HEADER_LEN;
-        let mut raw = self.core().to_vec();
+    /// `head` with another slots area.
+    pub(crate) fn with_slots_area(self, head: &[u8], area: &[u8]) -> Result<Vec<u8>> {
+        let [core, floe] = self.binding(head);
+        let mut raw = core.to_vec();
         put_byte_string(&mut raw, area)?;
-        raw.extend_from_slice(self.raw.get(floe_at..).unwrap_or_default());
-        Self::parse(&raw)
+        raw.extend_from_slice(floe);
+        Ok(raw)
     }
 }
 
@@ -241,8 +292,12 @@ pub(crate) fn encode_slots(slots: &[EncryptedDataKey], room: SlotsRoom, core_len
         SlotsRoom::Exactly(len) => len,
     };
     if area.len() > len || len > most || len > usize::from(u16::MAX) {
-        return Err(Error::limit(format!("the encrypted data keys take {} bytes where {} are free", area.len(), len.min(most)))
-            .with_advice("use fewer recipients, or rewrap to a new file"));
+        return Err(Error::limit(format!(
+            "the encrypted data keys take {} bytes where {} are free",
+            area.len(),
+            len.min(most)
+        ))
+        .with_advice("use fewer recipients, or rewrap to a new file"));
     }
     area.resize(len, 0);
     Ok(area)
@@ -271,26 +326,9 @@ impl From<Error> for Stop {
 }
 
 fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
-    check_start(bytes)?;
-    let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_LEN>() else {
-        return Err(Stop::More(FIXED_LEN));
-    };
-    let flags = fixed[4];
-    let context_len = usize::from(u16::from_be_bytes([fixed[5], fixed[6]]));
-    if context_len > CONTEXT_MAX {
-        return Err(context_too_long(context_len).into());
-    }
-    let core_len = FIXED_LEN + context_len;
-    check_header_len(core_len + 2, limits)?;
-    let Some(context) = StoredContext::parse(rest, context_len)? else {
-        return Err(Stop::More(core_len + 2));
-    };
-    let Some(slots_len) = bytes.get(core_len..).and_then(|rest| rest.first_chunk()) else {
-        return Err(Stop::More(core_len + 2));
-    };
-    let slots_len = usize::from(u16::from_be_bytes(*slots_len));
+    let (outline, context) = Outline::parse(bytes, limits)?;
+    let Outline { core_len, slots_len } = outline;
     let floe_at = core_len + 2 + slots_len;
-    check_header_len(floe_at, limits)?;
     let mut area = Reader::partial(bytes.get(core_len + 2..).unwrap_or_default(), slots_len);
     let slots = parse_slots(&mut area).map_err(|flaw| match flaw {
         Flaw::Missing => Stop::More(floe_at),
@@ -301,15 +339,17 @@ fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
     let (Some(floe), Some(raw)) = (floe, bytes.get(..end)) else {
         return Err(Stop::More(end));
     };
-    let has_unstored = flags & FLAG_UNSTORED != 0;
-    Ok(Header { raw: raw.to_vec(), core_len, slots_len, context, has_unstored, slots, floe })
+    let has_unstored = bytes.get(4).is_some_and(|flags| flags & FLAG_UNSTORED != 0);
+    Ok(Header { raw: raw.to_vec(), outline, context, has_unstored, slots, floe })
 }
 
 /// Magic, version and flags, as far as they are at hand.
 fn check_start(bytes: &[u8]) -> Result<()> {
     match bytes.first() {
         Some(0x01 | 0x02) => {
-            return Err(Error::unsupported("this looks like a message of the AWS Encryption SDK, which this version cannot open"));
+            return Err(Error::unsupported(
+                "this looks like a message of the AWS Encryption SDK, which this version cannot open",
+            ));
         }
         Some(0xE1) => {
             return Err(Error::unsupported("this is a compact record, which this version cannot open"));
@@ -321,11 +361,15 @@ fn check_start(bytes: &[u8]) -> Result<()> {
         return Err(Error::malformed("the input does not begin as an envelock message does"));
     }
     if let Some(version) = bytes.get(3).filter(|&&version| version != VERSION) {
-        return Err(Error::unsupported(format!("message format version {version} is unknown here: use a newer envelock")));
+        return Err(Error::unsupported(format!(
+            "message format version {version} is unknown here: use a newer envelock"
+        )));
     }
     if let Some(flags) = bytes.get(4) {
         if flags & !(FLAG_UNSTORED | FLAG_RECORDS) != 0 {
-            return Err(Error::unsupported(format!("message flags {flags:#04x} are unknown here: use a newer envelock")));
+            return Err(Error::unsupported(format!(
+                "message flags {flags:#04x} are unknown here: use a newer envelock"
+            )));
         }
         if flags & FLAG_RECORDS != 0 {
             return Err(Error::unsupported("this is a record set, which this version cannot open"));

@@ -8,7 +8,7 @@
 
 use crate::codec::put_byte_string;
 use crate::context::KmsContext;
-use crate::crypto::{self, Aead, AeadAlgorithm};
+use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey};
 use crate::error::{Error, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, Recipient};
@@ -89,8 +89,9 @@ impl RawKeyProvider {
         Self::new(key_id, key)
     }
 
-    fn wrap_key(&self, head: &[u8]) -> Result<impl std::ops::Deref<Target = dyn Aead>> {
-        let key = Secret::<32>::try_init(|out| crypto::hkdf_expand_sha384(self.wrapping_key.expose(), &[LABEL, head], out))?;
+    fn wrap_key(&self, head: &[u8]) -> Result<AeadKey> {
+        let key =
+            Secret::<32>::try_init(|out| crypto::hkdf_expand_sha384(self.wrapping_key.expose(), &[LABEL, head], out))?;
         Ok(crypto::aead(AeadAlgorithm::Aes256Gcm, key.expose()))
     }
 

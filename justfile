@@ -1,0 +1,57 @@
+# Forwards to `check` and scripts/, which need no `just`.
+
+# Everything that CI runs; or the steps named
+check *steps:
+    ./check {{ steps }}
+
+# Formatting
+fmt:
+    scripts/fmt
+
+# Clippy, over the feature sets that matter
+lint:
+    scripts/lint
+
+# Smallest builds, and the refusal of none
+features:
+    scripts/features
+
+# Tests: all, rust-crypto, aws-lc-rs, or nothing for the three of them
+test *set:
+    scripts/test {{ set }}
+
+# Documentation
+docs:
+    scripts/docs
+
+# The oldest supported Rust
+msrv:
+    scripts/msrv
+
+# Licences, bans, sources
+deny:
+    scripts/deny
+
+# Known vulnerabilities
+advisories:
+    scripts/advisories
+
+# Run the examples
+examples:
+    scripts/examples
+
+# Run the README's first commands
+readme:
+    scripts/readme
+
+# Fuzz one target for some seconds
+fuzz target seconds:
+    scripts/fuzz-run {{ target }} {{ seconds }}
+
+# Full counts: 5 GiB, a thousand kills, minutes of fuzzing
+long *seconds:
+    scripts/long {{ seconds }}
+
+# Benchmarks
+bench *arguments:
+    scripts/bench {{ arguments }}

@@ -1,0 +1,186 @@
+//! The same face for callers without an async runtime.
+//!
+//! Each call drives the asynchronous one on the calling thread and parks it while a key provider
+//! works. No runtime is started: a provider that needs one of its own must bring it. Not for use
+//! inside an async task, whose executor would stand still meanwhile.
+//!
+//! ```
+//! use envelock::{EncryptionContext, RawKeyProvider, blocking};
+//! # fn main() -> Result<(), envelock::Error> {
+//! let envelope = envelock::Envelope::builder(RawKeyProvider::generate("example")?).build()?;
+//! let envelope = blocking::Envelope::new(envelope);
+//! let context = EncryptionContext::from([("tenant", "acme")]);
+//! let sealed = envelope.encrypt(b"attack at dawn", &context)?;
+//! assert_eq!(envelope.decrypt(&sealed, &context)?, b"attack at dawn");
+//! # Ok(())
+//! # }
+//! ```
+
+use crate::context::EncryptionContext;
+use crate::envelope::file::FileOptions;
+use crate::envelope::message::{Decryptor, Encryptor};
+use crate::envelope::rewrap::{RewrapOptions, Rewrapped};
+use crate::error::Result;
+use crate::io::range::{RangeReader, ReadAt};
+use crate::io::read::DecryptReader;
+use crate::io::write::EncryptWriter;
+use crate::native::header::Header;
+use std::future::Future;
+use std::io::{Read, Write};
+use std::path::Path;
+
+/// Runs a future of this crate to its end on the calling thread: for the calls of
+/// [`LocalKms`](crate::LocalKms) and of key providers.
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    pollster::block_on(future)
+}
+
+/// An [`Envelope`](crate::Envelope) whose calls return when they are done.
+///
+/// Each method does what the asynchronous one of the same name does, with the same errors.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    inner: crate::envelope::Envelope,
+}
+
+impl Envelope {
+    /// The blocking face of `envelope`.
+    #[must_use]
+    pub fn new(envelope: crate::envelope::Envelope) -> Self {
+        Self { inner: envelope }
+    }
+
+    /// The asynchronous envelope.
+    #[must_use]
+    pub fn inner(&self) -> &crate::envelope::Envelope {
+        &self.inner
+    }
+
+    /// See [`Envelope::accepting_more_context`](crate::Envelope::accepting_more_context).
+    #[must_use]
+    pub fn accepting_more_context(&self) -> Self {
+        Self::new(self.inner.accepting_more_context())
+    }
+
+    /// See [`Envelope::encrypt`](crate::Envelope::encrypt).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encrypt(&self, plaintext: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
+        wait(self.inner.encrypt(plaintext, context))
+    }
+
+    /// See [`Envelope::decrypt`](crate::Envelope::decrypt).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt(&self, sealed: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
+        wait(self.inner.decrypt(sealed, context))
+    }
+
+    /// See [`Envelope::encrypt_writer`](crate::Envelope::encrypt_writer).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encrypt_writer<W: Write>(&self, inner: W, context: &EncryptionContext) -> Result<EncryptWriter<W>> {
+        wait(self.inner.encrypt_writer(inner, context))
+    }
+
+    /// See [`Envelope::decrypt_reader`](crate::Envelope::decrypt_reader).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_reader<R: Read>(&self, inner: R, context: &EncryptionContext) -> Result<DecryptReader<R>> {
+        wait(self.inner.decrypt_reader(inner, context))
+    }
+
+    /// See [`Envelope::range_reader`](crate::Envelope::range_reader).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn range_reader<S: ReadAt>(&self, source: S, context: &EncryptionContext) -> Result<RangeReader<S>> {
+        wait(self.inner.range_reader(source, context))
+    }
+
+    /// See [`Envelope::encryptor`](crate::Envelope::encryptor).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encryptor(&self, context: &EncryptionContext) -> Result<Encryptor> {
+        wait(self.inner.encryptor(context))
+    }
+
+    /// See [`Envelope::file_encryptor`](crate::Envelope::file_encryptor).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn file_encryptor(&self, context: &EncryptionContext) -> Result<Encryptor> {
+        wait(self.inner.file_encryptor(context))
+    }
+
+    /// See [`Envelope::decryptor`](crate::Envelope::decryptor).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decryptor(&self, header: &Header, context: &EncryptionContext) -> Result<Decryptor> {
+        wait(self.inner.decryptor(header, context))
+    }
+
+    /// See [`Envelope::encrypt_file`](crate::Envelope::encrypt_file).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encrypt_file(
+        &self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.encrypt_file(from, to, context, options))
+    }
+
+    /// See [`Envelope::decrypt_file`](crate::Envelope::decrypt_file).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_file(
+        &self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.decrypt_file(from, to, context, options))
+    }
+
+    /// See [`Envelope::rewrap_file`](crate::Envelope::rewrap_file).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rewrap_file(
+        &self,
+        path: impl AsRef<Path>,
+        new: &Self,
+        context: &EncryptionContext,
+        options: RewrapOptions,
+    ) -> Result<Rewrapped> {
+        wait(self.inner.rewrap_file(path, &new.inner, context, options))
+    }
+
+    /// See [`Envelope::verify_file`](crate::Envelope::verify_file).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_file(&self, path: impl AsRef<Path>, context: &EncryptionContext) -> Result<u64> {
+        wait(self.inner.verify_file(path, context))
+    }
+
+    /// See [`Envelope::verify`](crate::Envelope::verify).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify(&self, input: impl Read, context: &EncryptionContext) -> Result<u64> {
+        wait(self.inner.verify(input, context))
+    }
+}

@@ -1,0 +1,70 @@
+//! How an envelope is configured.
+
+use crate::context::ContextMatch;
+use crate::crypto::AeadAlgorithm;
+use crate::envelope::{Config, Envelope};
+use crate::error::{Error, Result};
+use crate::native::header::{Limits, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
+use crate::provider::KeyProvider;
+use std::sync::Arc;
+
+/// Configures an [`Envelope`]. Every setting has a default that is right for most.
+#[derive(Debug)]
+#[must_use]
+pub struct EnvelopeBuilder {
+    config: Config,
+}
+
+impl EnvelopeBuilder {
+    pub(crate) fn new(provider: Arc<dyn KeyProvider>) -> Self {
+        Self {
+            config: Config {
+                provider,
+                aead: AeadAlgorithm::Aes256Gcm,
+                segment_len: SEGMENT_LEN_DEFAULT,
+                limits: Limits::default(),
+                context_match: ContextMatch::Exact,
+            },
+        }
+    }
+
+    /// The AEAD of new messages. Default: [`AeadAlgorithm::Aes256Gcm`]. Readers take both.
+    pub fn aead(mut self, aead: AeadAlgorithm) -> Self {
+        self.config.aead = aead;
+        self
+    }
+
+    /// The segment length of new messages in bytes, 64 to 16 MiB. Default: 65,536. A segment holds 32
+    /// bytes less of plaintext; it is what a reader holds in memory, and the least that it reads.
+    pub fn segment_len(mut self, bytes: u32) -> Self {
+        self.config.segment_len = bytes;
+        self
+    }
+
+    /// What readers accept, checked before anything is allocated for it.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// The envelope.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a setting outside its range.
+    pub fn build(self) -> Result<Envelope> {
+        let config = self.config;
+        if !(SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX).contains(&config.segment_len) {
+            return Err(Error::invalid_input(format!(
+                "the segment length is {SEGMENT_LEN_MIN} to {SEGMENT_LEN_MAX} bytes, not {}",
+                config.segment_len
+            )));
+        }
+        if config.limits.slots_tried == 0 {
+            return Err(Error::invalid_input("a reader that tries no slot opens nothing"));
+        }
+        Ok(Envelope { config: Arc::new(config) })
+    }
+}
+
+/// Chosen by measurement (docs/benchmarks.md).
+const SEGMENT_LEN_DEFAULT: u32 = 65_536;

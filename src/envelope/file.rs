@@ -1,0 +1,363 @@
+//! Files: encrypted, decrypted and replaced atomically.
+
+use crate::context::EncryptionContext;
+use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
+use crate::envelope::Envelope;
+use crate::envelope::message::{Encryptor, Unlocked, read_header};
+use crate::envelope::offload::{Cancelled, offload};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::journal::{self, Place};
+use crate::native::header::{Header, Limits, Outline, SlotsRoom};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// How far an operation on a file has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of input taken.
+    pub done: u64,
+    /// Bytes of input in all, where that is known.
+    pub total: Option<u64>,
+}
+
+/// How [`encrypt_file`](Envelope::encrypt_file) and [`decrypt_file`](Envelope::decrypt_file) work.
+#[derive(Clone, Default)]
+pub struct FileOptions {
+    replace: bool,
+    progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+impl FileOptions {
+    /// Replaces an existing target. Default: it is kept, and the call fails.
+    #[must_use]
+    pub fn replace_existing(mut self) -> Self {
+        self.replace = true;
+        self
+    }
+
+    /// Calls `report` on the working thread, about once for each MiB. It should return quickly.
+    #[must_use]
+    pub fn on_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(report));
+        self
+    }
+
+    fn overwrite(&self) -> Overwrite {
+        if self.replace { Overwrite::Replace } else { Overwrite::Never }
+    }
+}
+
+impl fmt::Debug for FileOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileOptions").field("replace", &self.replace).finish_non_exhaustive()
+    }
+}
+
+/// How long an operation waits for another one on the same file before it fails with kind Busy.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+impl Envelope {
+    /// Encrypts the file `from` to the file `to`, which appears whole or not at all, with mode 0600.
+    ///
+    /// The slots area is padded, so that a later rewrap in place has room. Returns the length of the
+    /// message in bytes. When it returns, the message survives a power failure.
+    ///
+    /// # Errors
+    /// As [`encrypt`](Self::encrypt); [`InvalidInput`](ErrorKind::InvalidInput) if the target exists,
+    /// [`Io`](ErrorKind::Io) with the path; the target is then as it was.
+    pub async fn encrypt_file(
+        &self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        let (from, to) = (from.as_ref().to_path_buf(), to.as_ref().to_path_buf());
+        let (source, target) = offload({
+            let options = options.clone();
+            move |_| Ok((open_source(&from)?, open_target(&to, &options)?))
+        })
+        .await?;
+        let encryptor = self.file_encryptor(context).await?;
+        offload(move |cancelled| encrypt_opened(source, target, encryptor, &options, cancelled)).await
+    }
+
+    /// Decrypts the file `from` to the file `to`, which appears whole or not at all, with mode 0600:
+    /// only once the end of the message was verified. Returns the length of the plaintext in bytes.
+    ///
+    /// # Errors
+    /// As [`decrypt`](Self::decrypt); [`InvalidInput`](ErrorKind::InvalidInput) if the target exists,
+    /// [`Io`](ErrorKind::Io) with the path; the target is then as it was.
+    pub async fn decrypt_file(
+        &self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        let (from, to) = (from.as_ref().to_path_buf(), to.as_ref().to_path_buf());
+        let message = self.open_message(&from, context).await?;
+        offload(move |cancelled| {
+            let target = open_target(&to, &options)?;
+            let total = message.body_len();
+            let mut reader = message.unlocked.decryptor.into_reader(message.file);
+            let mut source = Watched { inner: &mut reader, options: &options, cancelled, done: 0, total };
+            let mut target = io::BufWriter::with_capacity(COPY_LEN, target);
+            let length = copy(&mut source, &mut target, &from)?;
+            commit(target)?;
+            Ok(length)
+        })
+        .await
+    }
+
+    /// An encryptor whose message is padded for later rewraps, as messages in files are.
+    ///
+    /// # Errors
+    /// As [`encrypt`](Self::encrypt).
+    pub async fn file_encryptor(&self, context: &EncryptionContext) -> Result<Encryptor> {
+        self.encryptor_with_room(context, SlotsRoom::Spare).await
+    }
+
+    /// Opens the message in the file at `path`, in spite of a rewrap that is under way or was
+    /// interrupted: "a reader whose open fails tries the new, then the old slots of such a journal,
+    /// caps counted over all tries, then re-reads the file's slots once before it reports".
+    pub(super) async fn open_message(&self, path: &Path, context: &EncryptionContext) -> Result<Message> {
+        let mut tries = self.tries();
+        let head = offload({
+            let (path, limits) = (path.to_path_buf(), self.config.limits.clone());
+            move |_| Head::read(path, &limits)
+        })
+        .await?;
+        let failure = match &head.header {
+            Ok(header) => match self.unlock(header, context, &mut tries).await {
+                Ok(unlocked) => {
+                    let len = header.len();
+                    return Ok(head.into_message(unlocked, len));
+                }
+                Err(error) => Some(error),
+            },
+            Err(_) => None,
+        };
+        for raw in head.other_heads()? {
+            let Ok(header) = Header::parse(&raw) else { continue };
+            if let Ok(unlocked) = self.unlock(&header, context, &mut tries).await {
+                return Ok(head.into_message(unlocked, header.len()));
+            }
+        }
+        let failure = failure.or(head.header.err());
+        Err(failure.unwrap_or_else(|| Error::internal("a message that failed to open has an error")).with_path(path))
+    }
+}
+
+/// A message file that was opened with its key.
+pub(super) struct Message {
+    /// Stands at the first segment.
+    pub(super) file: File,
+    pub(super) unlocked: Unlocked,
+    head_len: u64,
+}
+
+impl Message {
+    pub(super) fn body_len(&self) -> Option<u64> {
+        let length = self.file.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
+        length.checked_sub(self.head_len)
+    }
+}
+
+/// The head of a message file as it was read.
+struct Head {
+    path: PathBuf,
+    file: File,
+    header: Result<Header>,
+    /// The bytes of the head, also where its slots are torn.
+    raw: Option<(Outline, Vec<u8>)>,
+}
+
+impl Head {
+    fn read(path: PathBuf, limits: &Limits) -> Result<Self> {
+        let mut file = open_source(&path)?;
+        let header = read_header(&mut file, limits);
+        let raw = match &header {
+            Ok(header) => Some((header.outline(), header.as_bytes().to_vec())),
+            Err(_) => read_outline(&mut file),
+        };
+        Ok(Self { path, file, header, raw })
+    }
+
+    /// The head with the slots of the journal, new and old, and with those that the file has now.
+    fn other_heads(&self) -> Result<Vec<Vec<u8>>> {
+        let Some((outline, raw)) = &self.raw else { return Ok(Vec::new()) };
+        let current = raw.get(outline.slots()).unwrap_or_default();
+        let mut areas = Vec::new();
+        if let Some(pending) = journal::pending(&self.path, current, &outline.binding(raw))? {
+            areas.extend([pending.new, pending.old]);
+        }
+        let mut again = &self.file;
+        if again.rewind().is_ok()
+            && let Some((outline_now, raw_now)) = read_outline(&mut again)
+            && outline_now == *outline
+            && raw_now != *raw
+        {
+            areas.push(raw_now.get(outline.slots()).unwrap_or_default().to_vec());
+        }
+        areas.iter().map(|area| outline.with_slots_area(raw, area)).collect()
+    }
+
+    fn into_message(mut self, unlocked: Unlocked, head_len: usize) -> Message {
+        let head_len = head_len as u64;
+        // A seek in a regular file to a place that was read before; a pipe stands there already.
+        let _ = self.file.seek(SeekFrom::Start(head_len));
+        Message { file: self.file, unlocked, head_len }
+    }
+}
+
+/// The head's bytes and where its parts lie, whatever the slots hold.
+pub(super) fn read_outline<F: Read + Seek>(file: &mut F) -> Option<(Outline, Vec<u8>)> {
+    file.rewind().ok()?;
+    let mut raw = Vec::new();
+    file.take(HEAD_MAX).read_to_end(&mut raw).ok()?;
+    let outline = Outline::of(&raw)?;
+    raw.truncate(outline.len());
+    Some((outline, raw))
+}
+
+/// More than any head within the default limits has.
+const HEAD_MAX: u64 = 65_536 + 128;
+
+pub(super) fn open_source(path: &Path) -> Result<File> {
+    let failed = |e| Error::io_at("the file cannot be opened", path, e);
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(Error::invalid_input("this is a folder")
+            .with_path(path)
+            .with_advice("name files, or pipe an archive: `tar c FOLDER | envelock encrypt - -o FOLDER.tar.elk`"));
+    }
+    Ok(file)
+}
+
+/// A target, and the message that it replaces.
+struct Target {
+    new: AtomicFile,
+    old: Option<LockedFile>,
+}
+
+fn open_target(path: &Path, options: &FileOptions) -> Result<Target> {
+    let new = AtomicFile::create(Arc::new(OsFileSystem), path, options.overwrite())?;
+    let old = if options.replace { recover_old(path)? } else { None };
+    Ok(Target { new, old })
+}
+
+/// "Replacing a file recovers its journal first."
+fn recover_old(path: &Path) -> Result<Option<LockedFile>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let old = match LockedFile::open(Arc::new(OsFileSystem), path, LOCK_WAIT) {
+        Ok(old) => old,
+        // A file that may be replaced and not written is no message whose rewrap is under way.
+        Err(error) if error.kind() == ErrorKind::Io => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match read_outline(&mut old.file()) {
+        Some((outline, raw)) => {
+            let _finished_or_removed = recover(&old, outline, &raw)?;
+            Ok(Some(old))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Finishes the rewrap of `message` that a crash interrupted.
+pub(super) fn recover(message: &LockedFile, outline: Outline, raw: &[u8]) -> Result<journal::Recovery> {
+    let binding = outline.binding(raw);
+    journal::recover(message, place(outline, &binding)?)
+}
+
+pub(super) fn place<'a>(outline: Outline, binding: &'a [&'a [u8]; 2]) -> Result<Place<'a>> {
+    let slots = outline.slots();
+    let len = u16::try_from(slots.len()).map_err(|_| Error::internal("a slots area has at most 65,535 bytes"))?;
+    Ok(Place { offset: slots.start as u64, len, binding })
+}
+
+fn encrypt_opened(
+    source: File,
+    target: Target,
+    encryptor: Encryptor,
+    options: &FileOptions,
+    cancelled: &Cancelled,
+) -> Result<u64> {
+    let total = source.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    let path = target.new.target().to_path_buf();
+    let (head_len, layout) = (encryptor.head().len() as u64, encryptor.layout());
+    let mut writer = encryptor.into_writer(target.new);
+    let mut source = Watched { inner: source, options, cancelled, done: 0, total };
+    let length = copy(&mut source, &mut writer, &path)?;
+    let new = writer.finish().map_err(|error| Error::from(error).with_path(&path))?;
+    journal::commit_over(new, target.old)?;
+    Ok(head_len + layout.sealed_len(length)?)
+}
+
+fn commit(target: io::BufWriter<Target>) -> Result<()> {
+    let Target { new, old } = target.into_inner().map_err(|error| Error::from(error.into_error()))?;
+    journal::commit_over(new, old)
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.new.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.new.flush()
+    }
+}
+
+/// Copies all of `source`; what fails names `path` unless it names one of its own.
+pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path) -> Result<u64> {
+    let named = |error: io::Error| {
+        let error = Error::from(error);
+        if error.path().is_none() { error.with_path(path) } else { error }
+    };
+    let mut buffer = Zeroizing::new(vec![0; COPY_LEN]);
+    let mut done = 0;
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(done),
+            Ok(count) => {
+                target.write_all(buffer.get(..count).unwrap_or_default()).map_err(named)?;
+                done += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(named(error)),
+        }
+    }
+}
+
+/// Bytes that a copy takes at once.
+const COPY_LEN: usize = 1 << 20;
+
+/// Reports progress, and ends when the caller has gone.
+struct Watched<'a, R> {
+    inner: R,
+    options: &'a FileOptions,
+    cancelled: &'a Cancelled,
+    done: u64,
+    total: Option<u64>,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.cancelled.check()?;
+        let count = self.inner.read(out)?;
+        self.done += count as u64;
+        if let Some(report) = &self.options.progress {
+            report(Progress { done: self.done, total: self.total });
+        }
+        Ok(count)
+    }
+}

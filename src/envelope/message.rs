@@ -1,0 +1,290 @@
+//! A message's key and segments: how one is made, and how one is opened (docs/format.md, rules 1, 2).
+
+use crate::context::{EncryptionContext, KeyUse, KmsContext, ReaderContext, WriterContext};
+use crate::crypto::random::SegmentIvs;
+use crate::envelope::{Envelope, plaintext_buffer};
+use crate::error::{Error, Result};
+use crate::io::range::{RangeReader, ReadAt};
+use crate::io::read::DecryptReader;
+use crate::io::whole;
+use crate::io::write::EncryptWriter;
+use crate::material::{DataKey, DataKeyLength};
+use crate::native::floe::Floe;
+use crate::native::header::{Header, HeaderParse, Limits, SlotsRoom, encode_core, encode_slots};
+use crate::provider::DataKeyAnswer;
+use crate::provider::multi::more_retryable;
+use crate::segments::{Layout, Position, Segments};
+use std::fmt;
+use std::io::{ErrorKind as IoKind, Read, Write};
+use std::sync::Arc;
+
+/// A message about to be written: its head and a key for its segments.
+///
+/// It must not be used on both sides of a fork: what seals refuses in the child.
+pub struct Encryptor {
+    head: Vec<u8>,
+    segments: Arc<Floe>,
+    ivs: SegmentIvs,
+}
+
+impl Encryptor {
+    /// The head of the message. It comes before the segments, or is kept apart from them.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Lengths and offsets of the segments.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.segments.layout()
+    }
+
+    /// Length of the whole message of a plaintext of `plaintext_len` bytes.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) past 2^40 segments or 2^60 bytes.
+    pub fn sealed_len(&self, plaintext_len: u64) -> Result<u64> {
+        Ok(self.layout().sealed_len(plaintext_len)? + self.head.len() as u64)
+    }
+
+    /// The whole message of `plaintext`.
+    ///
+    /// # Errors
+    /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
+    pub fn seal(self, plaintext: &[u8]) -> Result<Vec<u8>> {
+        let sealed_len = usize::try_from(self.sealed_len(plaintext.len() as u64)?)
+            .map_err(|_| Error::limit("the message does not fit into memory: use a writer"))?;
+        let mut out = vec![0; sealed_len];
+        self.seal_to(plaintext, &mut out)?;
+        Ok(out)
+    }
+
+    /// The whole message of `plaintext` into `out`, which has exactly [`sealed_len`](Self::sealed_len)
+    /// bytes. One pass over the data.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for another length of `out`,
+    /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
+    pub fn seal_to(mut self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        let (head, segments) = out
+            .split_at_mut_checked(self.head.len())
+            .ok_or_else(|| Error::invalid_input("the output is shorter than the message's head"))?;
+        whole::seal(&*self.segments, &mut self.ivs, plaintext, segments)?;
+        head.copy_from_slice(&self.head);
+        Ok(())
+    }
+
+    /// A writer that puts the head and then the segments into `inner`.
+    pub fn into_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
+        EncryptWriter::new(inner, self.head, self.segments, self.ivs)
+    }
+
+    /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
+    pub fn into_segment_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
+        EncryptWriter::new(inner, Vec::new(), self.segments, self.ivs)
+    }
+}
+
+impl fmt::Debug for Encryptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encryptor").field("segments", &self.segments).finish_non_exhaustive()
+    }
+}
+
+/// A message whose head was found authentic, with the key for its segments.
+#[derive(Debug)]
+pub struct Decryptor {
+    segments: Arc<Floe>,
+}
+
+impl Decryptor {
+    /// Lengths and offsets of the segments.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.segments.layout()
+    }
+
+    /// Opens all segments: the whole plaintext, or an error.
+    ///
+    /// # Errors
+    /// [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed),
+    /// [`Truncated`](crate::ErrorKind::Truncated), [`TrailingData`](crate::ErrorKind::TrailingData).
+    pub fn open(&self, segments: &[u8]) -> Result<Vec<u8>> {
+        // A length that no message has is found by the walk, in the order that a stream finds it.
+        let len = self.layout().plaintext_len(segments.len() as u64).unwrap_or(segments.len() as u64);
+        let mut plaintext = plaintext_buffer(len)?;
+        let len = self.open_to(segments, &mut plaintext)?;
+        plaintext.truncate(len);
+        Ok(std::mem::take(&mut *plaintext))
+    }
+
+    /// As [`open`](Self::open), into `out`; returns the length of the plaintext. One pass over the
+    /// data. On failure all of `out` is wiped.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`InvalidInput`](crate::ErrorKind::InvalidInput) if `out` is
+    /// shorter than the plaintext.
+    pub fn open_to(&self, segments: &[u8], out: &mut [u8]) -> Result<usize> {
+        whole::open(&*self.segments, segments, out)
+    }
+
+    /// Opens one segment by position into `plaintext`, which is exactly
+    /// [`overhead`](Layout::overhead) shorter.
+    ///
+    /// The caller says which segment it is: the end of the message is authentic only once the segment
+    /// that opens as the last one has been seen.
+    ///
+    /// # Errors
+    /// [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed); then `plaintext` is wiped.
+    pub fn open_segment(&self, at: Position, segment: &[u8], plaintext: &mut [u8]) -> Result<()> {
+        self.segments.open_to(at, segment, plaintext)
+    }
+
+    /// A reader of the plaintext; `inner` stands at the first segment.
+    pub fn into_reader<R: Read>(self, inner: R) -> DecryptReader<R> {
+        DecryptReader::new(inner, self.segments)
+    }
+
+    /// Ranges of the plaintext out of `source`, whose first segment is at `body_start`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) for the final segment, which is verified here.
+    pub fn into_range_reader<S: ReadAt>(self, source: S, body_start: u64) -> Result<RangeReader<S>> {
+        RangeReader::new(source, self.segments, body_start)
+    }
+}
+
+/// A message opened for a rewrap: what it is read with, and what a new slot needs.
+pub(crate) struct Unlocked {
+    pub(crate) decryptor: Decryptor,
+    pub(crate) key: DataKey,
+    pub(crate) kms: KmsContext,
+}
+
+/// How many slots may still be tried: counted over all attempts to open one message.
+pub(crate) struct Tries(usize);
+
+impl Envelope {
+    pub(crate) fn tries(&self) -> Tries {
+        Tries(self.config.limits.slots_tried)
+    }
+
+    pub(crate) async fn encryptor_with_room(&self, context: &EncryptionContext, room: SlotsRoom) -> Result<Encryptor> {
+        let config = &self.config;
+        let context = WriterContext::new(context, KeyUse::Message)?;
+        let mut head = encode_core(&context)?;
+        let generated = config.provider.generate_data_key(DataKeyLength::Bytes32, &context.kms).await?;
+        let area = encode_slots(&generated.encrypted, room, head.len())?;
+        // Before the key is used: a fork from here on is noticed by what seals.
+        let ivs = SegmentIvs::new();
+        let aad = [head.as_slice(), &context.unstored].concat();
+        let segments = Floe::create(&generated.key, config.aead, config.segment_len, aad)?;
+        #[expect(clippy::cast_possible_truncation, reason = "encode_slots checks it")]
+        head.extend_from_slice(&(area.len() as u16).to_be_bytes());
+        head.extend_from_slice(&area);
+        head.extend_from_slice(&segments.header().encode());
+        Ok(Encryptor { head, segments: Arc::new(segments), ivs })
+    }
+
+    /// Finds the data key among the slots. "A key that fails the FLOE header tag is not the key: try
+    /// the next slot, within the cap on provider calls."
+    pub(crate) async fn unlock(
+        &self,
+        header: &Header,
+        context: &EncryptionContext,
+        tries: &mut Tries,
+    ) -> Result<Unlocked> {
+        let given = context;
+        let context = self.reader_context(header, given)?;
+        let mut failure = None;
+        for slot in header.slots().iter().filter(|slot| !slot.is_missing()) {
+            if tries.0 == 0 {
+                failure = more_retryable(failure, too_many_tries(self.config.limits.slots_tried));
+                break;
+            }
+            let answer = self.config.provider.decrypt_data_key(slot, &context.kms).await;
+            let key = match answer {
+                DataKeyAnswer::NotMine => continue,
+                DataKeyAnswer::Key(key) if key.expose().len() == DataKeyLength::Bytes32.bytes() => key,
+                DataKeyAnswer::Key(_) => {
+                    tries.0 -= 1;
+                    failure = more_retryable(failure, Error::authentication());
+                    continue;
+                }
+                DataKeyAnswer::Failed(error) => {
+                    tries.0 -= 1;
+                    failure = more_retryable(failure, error);
+                    continue;
+                }
+            };
+            tries.0 -= 1;
+            let aad = [header.core(), &context.unstored].concat();
+            match Floe::open(&key, header.floe(), aad)? {
+                Some(floe) => {
+                    let decryptor = Decryptor { segments: Arc::new(floe) };
+                    return Ok(Unlocked { decryptor, key, kms: context.kms });
+                }
+                None => failure = more_retryable(failure, Error::authentication()),
+            }
+        }
+        Err(failure.unwrap_or_else(|| no_matching_key(header)))
+    }
+
+    pub(crate) fn reader_context(&self, header: &Header, given: &EncryptionContext) -> Result<ReaderContext> {
+        let how = self.config.context_match;
+        ReaderContext::new(header.stored_context(), header.has_unstored_context(), given, how, KeyUse::Message)
+    }
+}
+
+/// Reads a message's head from the front of `input`, and not a byte more.
+///
+/// # Errors
+/// [`Malformed`](crate::ErrorKind::Malformed), [`Unsupported`](crate::ErrorKind::Unsupported),
+/// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), [`Truncated`](crate::ErrorKind::Truncated) if
+/// the input ends within a well-formed head, [`Io`](crate::ErrorKind::Io).
+pub fn read_header(input: &mut impl Read, limits: &Limits) -> Result<Header> {
+    let mut bytes = Vec::new();
+    loop {
+        let needed = match Header::parse_some(&bytes, limits)? {
+            HeaderParse::Complete(header) => return Ok(header),
+            HeaderParse::More(needed) => needed,
+        };
+        let have = bytes.len();
+        bytes.resize(needed, 0);
+        let read = fill(input, bytes.get_mut(have..).unwrap_or_default())?;
+        bytes.truncate(have + read);
+        if bytes.len() < needed {
+            // What is there decides first: it may be no message at all.
+            return match Header::parse_some(&bytes, limits)? {
+                HeaderParse::Complete(header) => Ok(header),
+                HeaderParse::More(_) => Err(Error::truncated()),
+            };
+        }
+    }
+}
+
+/// Reads until `out` is full or the input ends.
+fn fill(input: &mut impl Read, out: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    while let Some(room) = out.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match input.read(room) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == IoKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(filled)
+}
+
+fn too_many_tries(most: usize) -> Error {
+    Error::limit(format!("{most} encrypted data keys were tried, the limit, and none opened this message"))
+        .with_advice("more are there: raise `Limits::slots_tried`, or configure the one key that opens it")
+}
+
+fn no_matching_key(header: &Header) -> Error {
+    let names: Vec<_> =
+        header.slots().iter().map(|slot| format!("{}:{}", slot.provider(), slot.key_id_text())).collect();
+    Error::no_matching_key(format!("none of the configured keys opens this message, which is for {}", names.join(", ")))
+}

@@ -1,0 +1,188 @@
+//! Rewrap: new slots on an unchanged core and body (docs/format.md, rule 5).
+
+use crate::context::EncryptionContext;
+use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
+use crate::envelope::Envelope;
+use crate::envelope::file::{self, LOCK_WAIT};
+use crate::envelope::message::Tries;
+use crate::envelope::offload::offload;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::journal;
+use crate::material::EncryptedDataKey;
+use crate::native::header::{Header, Outline, SlotsRoom, encode_slots};
+use crate::provider::multi::more_retryable;
+use std::io::{Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How [`rewrap_file`](Envelope::rewrap_file) works.
+#[derive(Clone, Debug, Default)]
+pub struct RewrapOptions {
+    mode: RewrapMode,
+    to: Option<PathBuf>,
+}
+
+/// Whether this process sees the data key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RewrapMode {
+    /// The data key is decrypted, checked against the message, and encrypted anew. The default.
+    #[default]
+    Open,
+    /// The KMS re-encrypts the wrapped key inside: this process never sees the data key.
+    ///
+    /// It cannot see that a slot was swapped, so keep the old key until
+    /// [`verify_file`](Envelope::verify_file) has opened the message under the new one.
+    Blind,
+}
+
+impl RewrapOptions {
+    /// Sets the mode. Default: [`RewrapMode::Open`].
+    #[must_use]
+    pub fn mode(mut self, mode: RewrapMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Writes the message to another file, which must not exist, and leaves this one as it is.
+    #[must_use]
+    pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.to = Some(path.into());
+        self
+    }
+}
+
+/// What a rewrap did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rewrapped {
+    /// Whether only the slots were overwritten; else the message was copied to a new file, because
+    /// the new slots did not fit or because the caller asked for it.
+    pub in_place: bool,
+    /// Something about an earlier, interrupted rewrap that a person should read.
+    pub notice: Option<&'static str>,
+}
+
+impl Envelope {
+    /// Encrypts the data key of the message at `path` for the recipients of `new` instead of those it
+    /// has. Core and body stay as they are, and so does the encryption context: milliseconds at any
+    /// size, unless the new slots do not fit.
+    ///
+    /// This envelope opens the message; `new` says who can open it afterwards, and nothing that the
+    /// file says does. **A rewrap is not a revocation**: whoever had the data key or a copy of the old
+    /// file still has it.
+    ///
+    /// # Errors
+    /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments; the new provider's own;
+    /// [`Unsupported`](ErrorKind::Unsupported) for a blind rewrap that no KMS can do inside;
+    /// [`Busy`](ErrorKind::Busy) after half a minute of waiting for another rewrap of the same file.
+    pub async fn rewrap_file(
+        &self,
+        path: impl AsRef<Path>,
+        new: &Envelope,
+        context: &EncryptionContext,
+        options: RewrapOptions,
+    ) -> Result<Rewrapped> {
+        let path = path.as_ref().to_path_buf();
+        let opened = offload({
+            let path = path.clone();
+            move |_| Opened::lock(&path)
+        })
+        .await?;
+        let slots = match options.mode {
+            RewrapMode::Open => self.slots_open(&opened.header, new, context).await,
+            RewrapMode::Blind => self.slots_blind(&opened.header, new, context).await,
+        };
+        let slots = slots.map_err(|error| error.with_path(&path))?;
+        offload(move |_| opened.write(&slots, options.to)).await
+    }
+
+    async fn slots_open(
+        &self,
+        header: &Header,
+        new: &Envelope,
+        context: &EncryptionContext,
+    ) -> Result<Vec<EncryptedDataKey>> {
+        let mut tries: Tries = self.tries();
+        let unlocked = self.unlock(header, context, &mut tries).await?;
+        new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await
+    }
+
+    async fn slots_blind(
+        &self,
+        header: &Header,
+        new: &Envelope,
+        context: &EncryptionContext,
+    ) -> Result<Vec<EncryptedDataKey>> {
+        let kms = self.reader_context(header, context)?.kms;
+        let mut failure = None;
+        let slots = header.slots().iter().filter(|slot| !slot.is_missing());
+        for slot in slots.take(self.config.limits.slots_tried) {
+            match new.config.provider.re_encrypt_data_key(slot, &kms).await {
+                Ok(Some(slots)) => return Ok(slots),
+                Ok(None) => {}
+                Err(error) => failure = more_retryable(failure, error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "no key provider re-encrypts a key of this message inside its KMS")
+                .with_advice("rewrap openly, with a provider that may decrypt")
+        }))
+    }
+}
+
+/// A message file under an exclusive lock, its journal recovered.
+struct Opened {
+    file: LockedFile,
+    outline: Outline,
+    header: Header,
+    notice: Option<&'static str>,
+}
+
+impl Opened {
+    fn lock(path: &Path) -> Result<Self> {
+        let file = LockedFile::open(Arc::new(OsFileSystem), path, LOCK_WAIT)?;
+        let mut notice = None;
+        if let Some((outline, raw)) = file::read_outline(&mut file.file()) {
+            notice = file::recover(&file, outline, &raw)?.notice();
+        }
+        let mut handle = file.file();
+        handle.rewind().map_err(|e| Error::io_at("the file cannot be read", path, e))?;
+        let header = crate::envelope::message::read_header(&mut handle, &Default::default())
+            .map_err(|error| error.with_path(path))?;
+        Ok(Self { outline: header.outline(), file, header, notice })
+    }
+
+    fn write(self, slots: &[EncryptedDataKey], to: Option<PathBuf>) -> Result<Rewrapped> {
+        let core_len = self.header.core().len();
+        let notice = self.notice;
+        let room = SlotsRoom::Exactly(self.outline.slots().len());
+        if to.is_none()
+            && let Ok(area) = encode_slots(slots, room, core_len)
+        {
+            let binding = self.outline.binding(self.header.as_bytes());
+            journal::rewrite(&self.file, file::place(self.outline, &binding)?, &area)?;
+            return Ok(Rewrapped { in_place: true, notice });
+        }
+        let area = encode_slots(slots, SlotsRoom::Spare, core_len)?;
+        self.copy(&area, to)?;
+        Ok(Rewrapped { in_place: false, notice })
+    }
+
+    /// The message with other slots, to a new file that takes the old one's place or another name.
+    fn copy(self, area: &[u8], to: Option<PathBuf>) -> Result<()> {
+        let old = self.file.path().to_path_buf();
+        let (target, overwrite) = match &to {
+            Some(to) => (to.as_path(), Overwrite::Never),
+            None => (old.as_path(), Overwrite::Replace),
+        };
+        let mut new = AtomicFile::create(Arc::new(OsFileSystem), target, overwrite)?;
+        let head = self.header.with_slots_area(area)?;
+        std::io::Write::write_all(&mut new, head.as_bytes())?;
+        let mut body = self.file.file();
+        body.seek(SeekFrom::Start(self.header.len() as u64))
+            .map_err(|e| Error::io_at("the file cannot be read", &old, e))?;
+        file::copy(&mut body, &mut new, &old)?;
+        let replaced = to.is_none().then_some(self.file);
+        journal::commit_over(new, replaced)
+    }
+}

@@ -1,0 +1,36 @@
+//! Verify: every segment of a message is authentic, and nothing is written.
+
+use crate::context::EncryptionContext;
+use crate::envelope::Envelope;
+use crate::envelope::offload::offload;
+use crate::envelope::{file, message::read_header};
+use crate::error::Result;
+use std::io::{self, Read};
+use std::path::Path;
+
+impl Envelope {
+    /// Decrypts the message at `path` without writing it anywhere, and returns the length of its
+    /// plaintext. After a blind rewrap, this is the check before the old key is retired.
+    ///
+    /// # Errors
+    /// As [`decrypt`](Self::decrypt), and [`Io`](crate::ErrorKind::Io), with the path.
+    pub async fn verify_file(&self, path: impl AsRef<Path>, context: &EncryptionContext) -> Result<u64> {
+        let path = path.as_ref().to_path_buf();
+        let message = self.open_message(&path, context).await?;
+        offload(move |_| {
+            let mut reader = message.unlocked.decryptor.into_reader(message.file);
+            file::copy(&mut reader, &mut io::sink(), &path)
+        })
+        .await
+    }
+
+    /// As [`verify_file`](Self::verify_file), for a message that is read from `input`.
+    ///
+    /// # Errors
+    /// As [`decrypt`](Self::decrypt), and [`Io`](crate::ErrorKind::Io).
+    pub async fn verify(&self, mut input: impl Read, context: &EncryptionContext) -> Result<u64> {
+        let header = read_header(&mut input, &self.config.limits)?;
+        let mut reader = self.decryptor(&header, context).await?.into_reader(input);
+        Ok(io::copy(&mut reader, &mut io::sink())?)
+    }
+}

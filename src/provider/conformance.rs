@@ -1,0 +1,222 @@
+//! What every key provider must keep, as a suite that runs against any of them (feature `test-util`).
+//!
+//! ```
+//! use envelock::{RawKeyProvider, conformance};
+//! # fn main() -> Result<(), envelock::Error> {
+//! # pollster::block_on(async {
+//! let provider = RawKeyProvider::generate("mine")?;
+//! let stranger = RawKeyProvider::generate("another")?;
+//! let report = conformance::check(&provider, &stranger).await.expect("the provider keeps its promises");
+//! assert!(report.checks >= 10);
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+
+use crate::context::{EncryptionContext, KmsContext};
+use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
+use crate::provider::{DataKeyAnswer, KeyProvider};
+
+/// What [`check`] found in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// How many single checks passed.
+    pub checks: usize,
+    /// Whether the provider re-encrypts inside its KMS.
+    pub re_encrypts: bool,
+}
+
+/// A promise that a provider broke, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken(String);
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Runs the suite: round trips, binding to the context, damage, what is not its own, re-encryption.
+///
+/// `stranger` is a provider of the same kind on another key: neither may open what the other wrapped.
+///
+/// # Errors
+/// [`Broken`] names the first promise that is not kept.
+pub async fn check(provider: &dyn KeyProvider, stranger: &dyn KeyProvider) -> Result<Report, Broken> {
+    let mut suite = Suite { provider, checks: 0 };
+    let context = context([("conformance", "yes"), ("tenant", "acme")])?;
+    suite.recipients_name_what_is_written(&context).await?;
+    let slots = suite.a_generated_key_comes_back(&context).await?;
+    suite.data_keys_are_fresh(&context).await?;
+    suite.a_key_of_the_callers_comes_back(&context).await?;
+    suite.the_context_is_bound(&slots).await?;
+    suite.damage_is_a_failed_try(&slots, &context).await?;
+    suite.other_slots_are_not_mine(&slots, &context).await?;
+    suite.a_stranger_opens_nothing(stranger, &slots, &context).await?;
+    let re_encrypts = suite.re_encryption_keeps_the_key(&slots, &context).await?;
+    Ok(Report { checks: suite.checks, re_encrypts })
+}
+
+struct Suite<'a> {
+    provider: &'a dyn KeyProvider,
+    checks: usize,
+}
+
+impl Suite<'_> {
+    fn expect(&mut self, holds: impl Into<Option<bool>>, promise: &str) -> Result<(), Broken> {
+        self.checks += 1;
+        if holds.into() == Some(true) { Ok(()) } else { Err(Broken(format!("{:?}: {promise}", self.provider))) }
+    }
+
+    async fn recipients_name_what_is_written(&mut self, context: &KmsContext) -> Result<(), Broken> {
+        let generated = self.generate(context).await?;
+        let recipients = self.provider.recipients();
+        let named = generated.1.iter().all(|slot| {
+            recipients.iter().any(|it| it.provider == slot.provider())
+                && !slot.provider().is_empty()
+                && slot.provider().is_ascii()
+                && slot.provider().len() <= 255
+        });
+        self.expect(named && !generated.1.is_empty(), "every slot is of a recipient that the provider names")
+    }
+
+    async fn a_generated_key_comes_back(&mut self, context: &KmsContext) -> Result<Vec<EncryptedDataKey>, Broken> {
+        let (key, slots) = self.generate(context).await?;
+        self.expect(key.expose().len() == 32, "a data key of 32 bytes was asked for")?;
+        self.expect(slots.iter().any(|slot| !slot.is_missing()), "at least one slot holds a wrapped key")?;
+        for slot in slots.iter().filter(|slot| !slot.is_missing()) {
+            let plain = slot.wrapped().windows(32).any(|window| window == key.expose());
+            self.expect(!plain, "a wrapped key does not show the data key")?;
+            let opened = self.open(slot, context).await;
+            self.expect(opened.map(|it| it.expose() == key.expose()), "each slot opens to the generated key")?;
+        }
+        Ok(slots)
+    }
+
+    async fn data_keys_are_fresh(&mut self, context: &KmsContext) -> Result<(), Broken> {
+        let (one, one_slots) = self.generate(context).await?;
+        let (two, two_slots) = self.generate(context).await?;
+        self.expect(one.expose() != two.expose(), "two data keys differ")?;
+        let again = self.encrypt(&one, context).await?;
+        let differ = one_slots.iter().zip(&two_slots).all(|(a, b)| a.wrapped() != b.wrapped())
+            && one_slots.iter().zip(&again).all(|(a, b)| a.is_missing() || a.wrapped() != b.wrapped());
+        self.expect(differ, "wrapping one key twice gives different bytes")
+    }
+
+    async fn a_key_of_the_callers_comes_back(&mut self, context: &KmsContext) -> Result<(), Broken> {
+        let key = DataKey::from_slice(&[0x5A; 32]).map_err(|e| Broken(e.to_string()))?;
+        for slot in self.encrypt(&key, context).await?.iter().filter(|slot| !slot.is_missing()) {
+            let opened = self.open(slot, context).await;
+            self.expect(opened.map(|it| it.expose() == key.expose()), "a key that the caller brings comes back")?;
+        }
+        Ok(())
+    }
+
+    async fn the_context_is_bound(&mut self, slots: &[EncryptedDataKey]) -> Result<(), Broken> {
+        // The second pair of contexts has equal bytes once keys and values are joined.
+        let others = [
+            context([("conformance", "yes"), ("tenant", "acmf")])?,
+            context([("conformance", "yes"), ("tenan", "tacme")])?,
+            context([("conformance", "yes")])?,
+        ];
+        for slot in slots.iter().filter(|slot| !slot.is_missing()) {
+            for other in &others {
+                let failed = matches!(self.provider.decrypt_data_key(slot, other).await, DataKeyAnswer::Failed(_));
+                self.expect(failed, "a slot fails under another context")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn damage_is_a_failed_try(&mut self, slots: &[EncryptedDataKey], context: &KmsContext) -> Result<(), Broken> {
+        for slot in slots.iter().filter(|slot| !slot.is_missing()) {
+            let wrapped = slot.wrapped();
+            let mut flipped = wrapped.to_vec();
+            if let Some(byte) = flipped.last_mut() {
+                *byte ^= 1;
+            }
+            let cut = wrapped.get(..wrapped.len() / 2).unwrap_or_default().to_vec();
+            for damaged in [flipped, cut, vec![0xFF]] {
+                let damaged = EncryptedDataKey::new(slot.provider(), slot.key_id(), damaged);
+                let answer = self.provider.decrypt_data_key(&damaged, context).await;
+                self.expect(matches!(answer, DataKeyAnswer::Failed(_)), "a damaged wrapped key is a failed try")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn other_slots_are_not_mine(
+        &mut self,
+        slots: &[EncryptedDataKey],
+        context: &KmsContext,
+    ) -> Result<(), Broken> {
+        for slot in slots.iter().filter(|slot| !slot.is_missing()) {
+            let renamed = EncryptedDataKey::new("com.example.nobody", slot.key_id(), slot.wrapped());
+            let rekeyed = EncryptedDataKey::new(slot.provider(), &b"no key of anybody"[..], slot.wrapped());
+            for other in [renamed, rekeyed] {
+                let answer = self.provider.decrypt_data_key(&other, context).await;
+                self.expect(matches!(answer, DataKeyAnswer::NotMine), "a slot of another name is not mine")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn a_stranger_opens_nothing(
+        &mut self,
+        stranger: &dyn KeyProvider,
+        slots: &[EncryptedDataKey],
+        context: &KmsContext,
+    ) -> Result<(), Broken> {
+        for slot in slots.iter().filter(|slot| !slot.is_missing()) {
+            let answer = stranger.decrypt_data_key(slot, context).await;
+            self.expect(!matches!(answer, DataKeyAnswer::Key(_)), "another key opens nothing of this one")?;
+        }
+        Ok(())
+    }
+
+    async fn re_encryption_keeps_the_key(
+        &mut self,
+        slots: &[EncryptedDataKey],
+        context: &KmsContext,
+    ) -> Result<bool, Broken> {
+        let mut re_encrypts = false;
+        for slot in slots.iter().filter(|slot| !slot.is_missing()) {
+            let before = self.open(slot, context).await;
+            let answer = self.provider.re_encrypt_data_key(slot, context).await;
+            let fresh = answer.map_err(|e| Broken(format!("{:?}: re-encryption failed: {e}", self.provider)))?;
+            for new in fresh.iter().flatten() {
+                re_encrypts = true;
+                let after = self.open(new, context).await;
+                let same = before.as_ref().zip(after).map(|(a, b)| a.expose() == b.expose());
+                self.expect(same, "a re-encrypted key is the same key")?;
+                self.expect(new.wrapped() != slot.wrapped(), "a re-encrypted key has new bytes")?;
+            }
+        }
+        Ok(re_encrypts)
+    }
+
+    async fn generate(&self, context: &KmsContext) -> Result<(DataKey, Vec<EncryptedDataKey>), Broken> {
+        let generated = self.provider.generate_data_key(DataKeyLength::Bytes32, context).await;
+        let generated = generated.map_err(|e| Broken(format!("{:?}: no data key: {e}", self.provider)))?;
+        Ok((generated.key, generated.encrypted))
+    }
+
+    async fn encrypt(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>, Broken> {
+        let encrypted = self.provider.encrypt_data_key(key, context).await;
+        encrypted.map_err(|e| Broken(format!("{:?}: cannot encrypt a data key: {e}", self.provider)))
+    }
+
+    async fn open(&self, slot: &EncryptedDataKey, context: &KmsContext) -> Option<DataKey> {
+        match self.provider.decrypt_data_key(slot, context).await {
+            DataKeyAnswer::Key(key) => Some(key),
+            DataKeyAnswer::Failed(_) | DataKeyAnswer::NotMine => None,
+        }
+    }
+}
+
+fn context<const N: usize>(entries: [(&str, &str); N]) -> Result<KmsContext, Broken> {
+    KmsContext::new(&EncryptionContext::from(entries)).map_err(|e| Broken(e.to_string()))
+}
