@@ -3,23 +3,25 @@
 use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::file::{self, LOCK_WAIT};
+use crate::envelope::file::{self, LOCK_WAIT, Stop};
 use crate::envelope::message::Tries;
-use crate::envelope::offload::offload;
+use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
 use crate::material::EncryptedDataKey;
 use crate::native::header::{Header, Outline, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// How [`rewrap_file`](Envelope::rewrap_file) works.
 #[derive(Clone, Debug, Default)]
 pub struct RewrapOptions {
     mode: RewrapMode,
     to: Option<PathBuf>,
+    stop: Stop,
 }
 
 /// Whether this process sees the data key.
@@ -47,6 +49,14 @@ impl RewrapOptions {
     #[must_use]
     pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.to = Some(path.into());
+        self
+    }
+
+    /// Ends a copy to a new file soon after `flag` is set, as
+    /// [`FileOptions::stop_when`](crate::FileOptions::stop_when) does. A rewrap in place is over too soon for that.
+    #[must_use]
+    pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = Stop::when(flag);
         self
     }
 }
@@ -93,7 +103,7 @@ impl Envelope {
             RewrapMode::Blind => self.slots_blind(&opened.header, new, context).await,
         };
         let slots = slots.map_err(|error| error.with_path(&path))?;
-        offload(move |_| opened.write(&slots, options.to)).await
+        offload(move |cancelled| opened.write(&slots, &options, cancelled)).await
     }
 
     async fn slots_open(
@@ -152,11 +162,11 @@ impl Opened {
         Ok(Self { outline: header.outline(), file, header, notice })
     }
 
-    fn write(self, slots: &[EncryptedDataKey], to: Option<PathBuf>) -> Result<Rewrapped> {
+    fn write(self, slots: &[EncryptedDataKey], options: &RewrapOptions, cancelled: &Cancelled) -> Result<Rewrapped> {
         let core_len = self.header.core().len();
         let notice = self.notice;
         let room = SlotsRoom::Exactly(self.outline.slots().len());
-        if to.is_none()
+        if options.to.is_none()
             && let Ok(area) = encode_slots(slots, room, core_len)
         {
             let binding = self.outline.binding(self.header.as_bytes());
@@ -164,14 +174,14 @@ impl Opened {
             return Ok(Rewrapped { in_place: true, notice });
         }
         let area = encode_slots(slots, SlotsRoom::Spare, core_len)?;
-        self.copy(&area, to)?;
+        self.copy(&area, options, cancelled)?;
         Ok(Rewrapped { in_place: false, notice })
     }
 
     /// The message with other slots, to a new file that takes the old one's place or another name.
-    fn copy(self, area: &[u8], to: Option<PathBuf>) -> Result<()> {
+    fn copy(self, area: &[u8], options: &RewrapOptions, cancelled: &Cancelled) -> Result<()> {
         let old = self.file.path().to_path_buf();
-        let (target, overwrite) = match &to {
+        let (target, overwrite) = match &options.to {
             Some(to) => (to.as_path(), Overwrite::Never),
             None => (old.as_path(), Overwrite::Replace),
         };
@@ -181,8 +191,24 @@ impl Opened {
         let mut body = self.file.file();
         body.seek(SeekFrom::Start(self.header.len() as u64))
             .map_err(|e| Error::io_at("the file cannot be read", &old, e))?;
+        let mut body = Stoppable { inner: body, stop: &options.stop, cancelled };
         file::copy(&mut body, &mut new, &old)?;
-        let replaced = to.is_none().then_some(self.file);
+        let replaced = options.to.is_none().then_some(self.file);
         journal::commit_over(new, replaced)
+    }
+}
+
+/// A body being copied, until the caller has gone or asks to stop.
+struct Stoppable<'a, R> {
+    inner: R,
+    stop: &'a Stop,
+    cancelled: &'a Cancelled,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.cancelled.check()?;
+        self.stop.check()?;
+        self.inner.read(out)
     }
 }
