@@ -47,7 +47,7 @@ proptest! {
         chacha in any::<bool>(),
     ) {
         let algorithm = if chacha { AeadAlgorithm::ChaCha20Poly1305 } else { AeadAlgorithm::Aes256Gcm };
-        let plaintext: Vec<u8> = (0..len).map(|at| seed.wrapping_mul(31).wrapping_add((at * 7 >> 3) as u8)).collect();
+        let plaintext: Vec<u8> = (0..len).map(|at| seed.wrapping_mul(31).wrapping_add(((at * 7) >> 3) as u8)).collect();
         let aws_lc = AwsLc::aead(algorithm, &key);
         let rust_crypto = RustCrypto::aead(algorithm, &key);
         let mut sealed: [Vec<u8>; 4] = std::array::from_fn(|_| [&plaintext[..], &[0; 16]].concat());
