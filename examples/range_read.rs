@@ -31,7 +31,11 @@ fn main() -> Result<(), envelock::Error> {
     let source = Counted { bytes: envelope.encrypt(&plaintext, &context)?, fetched: AtomicU64::new(0) };
 
     let reader = envelope.range_reader(&source, &context)?;
-    println!("{} bytes of plaintext, verified at the price of {} bytes", reader.len(), source.fetched.load(Ordering::Relaxed));
+    println!(
+        "{} bytes of plaintext, verified at the price of {} bytes",
+        reader.len(),
+        source.fetched.load(Ordering::Relaxed)
+    );
 
     source.fetched.store(0, Ordering::Relaxed);
     let range = reader.read_range(5_000_000..5_004_096)?;

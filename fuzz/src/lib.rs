@@ -2,8 +2,8 @@
 //! committed corpora (`tests/it/fuzz_corpora.rs`).
 
 use envelock::{
-    EncryptionContext, Envelope, ErrorKind, Header, HeaderParse, Limits, LocalKms, PassphraseProvider,
-    RawKeyProvider, RootKey, Secret, blocking,
+    EncryptionContext, Envelope, ErrorKind, Header, HeaderParse, Limits, LocalKms, PassphraseProvider, RawKeyProvider,
+    RootKey, Secret, blocking,
 };
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::sync::OnceLock;
@@ -99,7 +99,8 @@ pub fn keystore_blob(data: &[u8]) {
         let root = RootKey::file(folder.path().join("root.key")).expect("a path");
         let kms = LocalKms::open(folder.path().join("keys.db"), root).expect("a new keystore");
         let key = blocking::wait(kms.create_key(Default::default())).expect("a key");
-        let blob = blocking::wait(kms.encrypt(&key.key_id, b"attack at dawn", &context)).expect("a blob").ciphertext_blob;
+        let blob =
+            blocking::wait(kms.encrypt(&key.key_id, b"attack at dawn", &context)).expect("a blob").ciphertext_blob;
         Good { kms, blob, _folder: folder }
     });
     let open = |blob: &[u8]| blocking::wait(good.kms.decrypt(blob, &context));
@@ -131,11 +132,13 @@ pub fn passphrase_slot(data: &[u8]) {
         }
     }
     let field = b"passphrase\0\0";
-    let at = LOCKED.windows(field.len()).position(|window| window == field).expect("the base has the slot") + field.len();
+    let at =
+        LOCKED.windows(field.len()).position(|window| window == field).expect("the base has the slot") + field.len();
     let slots_len_at = 7;
     let old_len = usize::from(u16::from_be_bytes([LOCKED[at], LOCKED[at + 1]]));
     let slots_len = usize::from(u16::from_be_bytes([LOCKED[slots_len_at], LOCKED[slots_len_at + 1]]));
-    let (Ok(len), Ok(slots_len)) = (u16::try_from(wrapped.len()), u16::try_from(slots_len - old_len + wrapped.len())) else {
+    let (Ok(len), Ok(slots_len)) = (u16::try_from(wrapped.len()), u16::try_from(slots_len - old_len + wrapped.len()))
+    else {
         return;
     };
     let mut message = LOCKED[..slots_len_at].to_vec();
@@ -147,10 +150,7 @@ pub fn passphrase_slot(data: &[u8]) {
     match envelope.decrypt(&message, &EncryptionContext::new()) {
         Ok(plaintext) => assert_eq!(plaintext.len(), LOCKED_PLAINTEXT_LEN),
         Err(error) => assert!(
-            matches!(
-                error.kind(),
-                ErrorKind::AuthenticationFailed | ErrorKind::Malformed | ErrorKind::LimitExceeded
-            ),
+            matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::Malformed | ErrorKind::LimitExceeded),
             "{error}"
         ),
     }

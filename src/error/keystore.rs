@@ -45,8 +45,11 @@ impl Error {
     }
 
     pub(crate) fn tampered(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Storage, format!("the keystore was changed by something else than envelock: {}", message.into()))
-            .with_advice("do not use it: keep the file for an inquiry, and restore a backup")
+        Self::new(
+            ErrorKind::Storage,
+            format!("the keystore was changed by something else than envelock: {}", message.into()),
+        )
+        .with_advice("do not use it: keep the file for an inquiry, and restore a backup")
     }
 
     pub(crate) fn newer_schema(version: i64) -> Self {
@@ -67,8 +70,11 @@ impl Error {
 
     /// A keystore that was open when this process was forked.
     pub(crate) fn forked() -> Self {
-        Self::new(ErrorKind::Storage, "the keystore was open when this process was forked, and cannot be used in the child")
-            .with_advice("let the child call exec, or open the keystore only after the fork")
+        Self::new(
+            ErrorKind::Storage,
+            "the keystore was open when this process was forked, and cannot be used in the child",
+        )
+        .with_advice("let the child call exec, or open the keystore only after the fork")
     }
 
     pub(crate) fn keystore_closed() -> Self {

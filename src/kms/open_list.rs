@@ -40,7 +40,8 @@ impl Registered {
             // a connection to it by then.
             let made = make(path)?;
             let entry = identify(path)?;
-            if open.iter().any(|it| (it.device, it.inode) == (entry.device, entry.inode) && it.process != entry.process) {
+            if open.iter().any(|it| (it.device, it.inode) == (entry.device, entry.inode) && it.process != entry.process)
+            {
                 return Err(Error::forked().with_path(path));
             }
             open.push(entry);

@@ -6,9 +6,7 @@ use super::answers::{
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
 use super::cipher::{Blob, invalid_ciphertext, seal_blob};
-use super::key::{
-    KeyManager, KeyName, KeyOperation, MANAGED_PREFIX, check_alias, check_state, not_found, validation,
-};
+use super::key::{KeyManager, KeyName, KeyOperation, MANAGED_PREFIX, check_alias, check_state, not_found, validation};
 use super::records::{Alias, KeyRecord, with_key};
 use super::store::{Store, Tx};
 use crate::context::{EncryptionContext, KmsContext};
@@ -82,9 +80,11 @@ impl LocalKms {
             store.write(|tx| {
                 let mut key = KeyRecord::existing(tx, &name)?;
                 if key.manager == KeyManager::Managed {
-                    return Err(Error::invalid_input(format!("{name} is a managed key, which is not rotated on demand"))
-                        .with_code("UnsupportedOperationException")
-                        .with_advice("make a key of your own with `create_key` (`envelock keys create`) and rotate that"));
+                    return Err(Error::invalid_input(format!(
+                        "{name} is a managed key, which is not rotated on demand"
+                    ))
+                    .with_code("UnsupportedOperationException")
+                    .with_advice("make a key of your own with `create_key` (`envelock keys create`) and rotate that"));
                 }
                 check_state(&key.key_id, key.state, KeyOperation::RotateKeyOnDemand)?;
                 key.rotate(tx)?;
@@ -312,7 +312,10 @@ fn open(
             .with_advice("name the key that it was encrypted under, or none"));
     }
     let key = KeyRecord::find(tx, blob.key_id)?.ok_or_else(|| {
-        not_found(format!("the ciphertext is under the key {:?}, which is not in this keystore, {}", blob.key_id, tx.realm))
+        not_found(format!(
+            "the ciphertext is under the key {:?}, which is not in this keystore, {}",
+            blob.key_id, tx.realm
+        ))
     })?;
     check_state(&key.key_id, key.state, operation)?;
     let material = key.material(tx, blob.version)?.ok_or_else(invalid_ciphertext)?;

@@ -12,9 +12,7 @@ use super::store::Tx;
 use crate::context::KmsContext;
 use crate::error::{Error, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
-use crate::provider::{
-    DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations,
-};
+use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 

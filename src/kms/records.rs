@@ -12,7 +12,6 @@ use crate::secret::Secret;
 use rusqlite::types::Value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-
 /// A row of `keys`.
 #[derive(Clone, Debug)]
 pub(super) struct KeyRecord {
@@ -90,7 +89,8 @@ impl KeyRecord {
         let version = version.ok_or_else(|| Error::limit("the key has as many versions as a key can have"))?;
         let material = Secret::try_init(|out| crypto::random::fill(out))?;
         let wrapped = cipher::wrap(&tx.keys.root, self.place(tx.realm, version), &material)?;
-        let row = vec![text(&self.key_id), Value::Integer(version.into()), Value::Blob(wrapped), Value::Integer(tx.now)];
+        let row =
+            vec![text(&self.key_id), Value::Integer(version.into()), Value::Blob(wrapped), Value::Integer(tx.now)];
         tx.insert(&KEY_VERSIONS, row)?;
         self.current_version = version;
         Ok(())
@@ -109,8 +109,9 @@ impl KeyRecord {
         };
         let mut row = Fields(row.into_iter().skip(KEY_VERSIONS.identity));
         let wrapped = row.blob()?;
-        let secret = cipher::unwrap(&tx.keys.root, self.place(tx.realm, version), &wrapped)
-            .map_err(|e| Error::tampered(format!("the material of the key {} is not authentic", self.key_id)).with_source(e))?;
+        let secret = cipher::unwrap(&tx.keys.root, self.place(tx.realm, version), &wrapped).map_err(|e| {
+            Error::tampered(format!("the material of the key {} is not authentic", self.key_id)).with_source(e)
+        })?;
         Ok(Some(Material { key_id: self.key_id.clone(), version, secret }))
     }
 

@@ -257,7 +257,8 @@ pub(super) struct Claim {
 
 impl Claim {
     pub(super) fn read(sql: &rusqlite::Connection) -> Result<Self> {
-        let query = "SELECT keystore_id, check_value, argon_salt, argon_memory_kib, argon_passes, argon_lanes FROM meta";
+        let query =
+            "SELECT keystore_id, check_value, argon_salt, argon_memory_kib, argon_passes, argon_lanes FROM meta";
         let found = sql.query_row(query, [], |row| {
             let salt: Option<Vec<u8>> = row.get(2)?;
             let argon = match salt {
@@ -303,10 +304,11 @@ impl Material {
         let line = text.strip_suffix(b"\n").map_or(text, |line| line.strip_suffix(b"\r").unwrap_or(line));
         let encoded = line.strip_prefix(PREFIX.as_bytes()).filter(|it| it.len() == ENCODED_LEN).ok_or_else(bad)?;
         // Room for what the decoder estimates before it looks at the last characters.
-        let decoded = Secret::<{ DECODED_LEN + 2 }>::try_init(|out| match URL_SAFE_NO_PAD.decode_slice(encoded, out) {
-            Ok(DECODED_LEN) => Ok(()),
-            _ => Err(bad()),
-        })?;
+        let decoded =
+            Secret::<{ DECODED_LEN + 2 }>::try_init(|out| match URL_SAFE_NO_PAD.decode_slice(encoded, out) {
+                Ok(DECODED_LEN) => Ok(()),
+                _ => Err(bad()),
+            })?;
         let (keystore_id, rest) = decoded.expose().split_first_chunk::<16>().ok_or_else(bad)?;
         let (key, rest) = rest.split_first_chunk::<32>().ok_or_else(bad)?;
         if rest.get(..CHECK_LEN) != crypto::sha256(&[keystore_id, key]).get(..CHECK_LEN) {

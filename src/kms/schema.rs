@@ -25,8 +25,16 @@ pub(super) struct Table {
 pub(super) static META: Table = Table {
     name: "meta",
     columns: &[
-        "id", "keystore_id", "region", "created_at", "root_kind", "check_value", "argon_salt", "argon_memory_kib",
-        "argon_passes", "argon_lanes",
+        "id",
+        "keystore_id",
+        "region",
+        "created_at",
+        "root_kind",
+        "check_value",
+        "argon_salt",
+        "argon_memory_kib",
+        "argon_passes",
+        "argon_lanes",
     ],
     identity: 1,
 };
@@ -128,7 +136,8 @@ pub(super) enum Found {
 /// # Errors
 /// Kind Unsupported for a newer schema, Storage for another program's database.
 pub(super) fn look(sql: &Connection) -> Result<Found> {
-    let objects: i64 = sql.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(Error::sqlite)?;
+    let objects: i64 =
+        sql.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(Error::sqlite)?;
     let version: i64 = sql.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(Error::sqlite)?;
     let application: i32 = sql.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(Error::sqlite)?;
     match (objects, application) {

@@ -142,7 +142,8 @@ impl Store {
 impl Tx<'_> {
     /// The row of `table` with this identity; `None` only if there is none and should be none.
     pub(super) fn row(&self, table: &Table, identity: &[Value]) -> Result<Option<Columns>> {
-        let conditions: Vec<_> = table.columns.iter().take(table.identity).map(|column| format!("{column} = ?")).collect();
+        let conditions: Vec<_> =
+            table.columns.iter().take(table.identity).map(|column| format!("{column} = ?")).collect();
         let query = format!("{} WHERE {}", select(table), conditions.join(" AND "));
         let mut statement = self.sql.prepare_cached(&query).map_err(Error::sqlite)?;
         let mut found = statement.query(params_from_iter(identity)).map_err(Error::sqlite)?;
@@ -198,7 +199,8 @@ impl Tx<'_> {
     /// Removes a row that must exist.
     pub(super) fn delete(&mut self, table: &Table, identity: &[Value]) -> Result<()> {
         self.changing()?;
-        let conditions: Vec<_> = table.columns.iter().take(table.identity).map(|column| format!("{column} = ?")).collect();
+        let conditions: Vec<_> =
+            table.columns.iter().take(table.identity).map(|column| format!("{column} = ?")).collect();
         let statement = format!("DELETE FROM {} WHERE {}", table.name, conditions.join(" AND "));
         let removed = self.sql.execute(&statement, params_from_iter(identity)).map_err(Error::sqlite)?;
         let name = RowName::new(table, identity);
