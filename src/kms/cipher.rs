@@ -11,6 +11,7 @@
 //! Each has a key of its own, derived with a random salt, so that the number of blobs under one key
 //! is not a worry (NIST SP 800-38D, section 8.3). HKDF-Expand: RFC 5869.
 
+use super::key::is_key_id;
 use crate::codec::{Reader, put_byte_string};
 use crate::context::KmsContext;
 use crate::crypto::{self, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN};
@@ -115,6 +116,9 @@ impl<'a> Blob<'a> {
         }
         let len = reader.u8().ok()?;
         let key_id = std::str::from_utf8(reader.take(usize::from(len)).ok()?).ok()?;
+        if !is_key_id(key_id) {
+            return None;
+        }
         let version = reader.u32().ok()?;
         reader.take(SALT_LEN).ok()?;
         let (head, rest) = blob.split_at_checked(blob.len() - reader.remaining())?;

@@ -243,7 +243,9 @@ pub(super) struct Argon {
 impl Argon {
     fn derive(&self, passphrase: &[u8]) -> Result<Secret<32>> {
         let PassphraseCost { memory_kib, passes, lanes } = self.cost;
-        Secret::try_init(|out| crypto::argon2id(passphrase, &self.salt, memory_kib, passes, u32::from(lanes), out))
+        Secret::try_init(|out| {
+            crypto::password::argon2id(passphrase, &self.salt, memory_kib, passes, u32::from(lanes), out)
+        })
     }
 }
 

@@ -312,11 +312,11 @@ impl Head {
             .query_row([], |row| {
                 let head = Self {
                     schema_version: row.get(0)?,
-                    sequence: row.get(1)?,
+                    sequence: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
                     digest: row.get(2)?,
                     audit: row.get(3)?,
                 };
-                Ok((head, row.get::<_, Vec<u8>>(4)?, row.get::<_, u64>(5)?))
+                Ok((head, row.get::<_, Vec<u8>>(4)?, row.get::<_, i64>(5)?))
             })
             .optional();
         // A column of another type or length than was written.
