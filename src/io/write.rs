@@ -141,7 +141,8 @@ impl<W: Write> EncryptWriter<W> {
 
     fn seal_buffered(&mut self, last: Last) -> Result<()> {
         let len = self.filled + self.segments.layout().overhead();
-        self.buffer.resize(self.buffer.len().max(len), 0);
+        let room = self.buffer.len().max(len);
+        self.buffer.resize(room, 0);
         self.seal(last, None, len)
     }
 
