@@ -3,7 +3,7 @@
 use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::message::{Encryptor, Unlocked, read_header};
+use crate::envelope::message::{Encryptor, Unlocked, fill, read_header};
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
@@ -169,7 +169,8 @@ impl Envelope {
     ) -> Result<u64> {
         let from = from.as_ref().to_path_buf();
         let message = self.open_message(&from, context).await?;
-        let total = message.body_len();
+        let layout = message.unlocked.decryptor.layout();
+        let total = message.body_len().and_then(|len| layout.plaintext_len(len).ok());
         let done = decrypt_opened(message.into_reader(), total, to.as_ref(), options).await;
         done.map_err(|error| named(error, &from))
     }
@@ -400,30 +401,14 @@ async fn decrypt_opened<R: Read + Send + 'static>(
 ) -> Result<u64> {
     let to = to.to_path_buf();
     offload(move |cancelled| {
-        let target = open_target(&to, &options)?;
+        let mut target = open_target(&to, &options)?;
         let mut source = Watched { inner: &mut reader, options: &options, cancelled, done: 0, total };
-        let mut target = io::BufWriter::with_capacity(COPY_LEN, target);
-        let length = copy_all(&mut source, &mut target)?;
+        let length = copy_all(&mut source, &mut target.new)?;
         source.check()?;
-        commit(target)?;
+        journal::commit_over(target.new, target.old)?;
         Ok(length)
     })
     .await
-}
-
-fn commit(target: io::BufWriter<Target>) -> Result<()> {
-    let Target { new, old } = target.into_inner().map_err(|error| Error::from(error.into_error()))?;
-    journal::commit_over(new, old)
-}
-
-impl Write for Target {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.new.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.new.flush()
-    }
 }
 
 /// Copies all of `source`; what fails names `path` unless it names one of its own.
@@ -439,14 +424,11 @@ fn copy_all(source: &mut impl Read, target: &mut impl Write) -> Result<u64> {
     let mut buffer = Zeroizing::new(vec![0; COPY_LEN]);
     let mut done = 0;
     loop {
-        match source.read(&mut buffer) {
-            Ok(0) => return Ok(done),
-            Ok(count) => {
-                target.write_all(buffer.get(..count).unwrap_or_default())?;
-                done += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+        let count = fill(source, &mut buffer)?;
+        target.write_all(buffer.get(..count).unwrap_or_default())?;
+        done += count as u64;
+        if count < buffer.len() {
+            return Ok(done);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::failure::EXIT_CODES;
 use crate::provider::ProviderName;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use envelock::AeadAlgorithm;
 use std::path::PathBuf;
