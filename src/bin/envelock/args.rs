@@ -63,12 +63,12 @@ pub(crate) struct KeystorePlace {
 pub(crate) struct Opening {
     /// A key provider; repeat it for several. Default: local:alias/envelock/default
     ///
-    /// local:[KEY]                   a key of the embedded keystore: alias/NAME, a key id, a full key name
-    /// raw:file=PATH[,id=NAME]       a file of 64 hex digits; NAME (default: the file's name without its
-    ///                               last extension) goes into the message, and must be the same later
-    /// passphrase:                   asked for on the terminal
-    /// passphrase:file=PATH          read from a file, less one line end
-    /// passphrase:fd=N               read from an open file descriptor, less one line end
+    /// local:[KEY]              a key of the embedded keystore: alias/NAME, a key id or a full key name
+    /// raw:file=PATH[,id=NAME]  a file of 64 hex digits; NAME goes into the message, and must be the
+    ///                          same later; default: the file's name without its last extension
+    /// passphrase:              asked for on the terminal
+    /// passphrase:file=PATH     read from a file, less one line end
+    /// passphrase:fd=N          read from an open file descriptor, less one line end
     #[arg(long, short, value_name = "PROVIDER", verbatim_doc_comment)]
     pub(crate) provider: Vec<ProviderName>,
     /// An entry of the encryption context, stored in the message in the clear; repeatable

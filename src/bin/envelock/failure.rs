@@ -27,12 +27,12 @@ Exit codes:
   0    done
   1    another failure (an unsupported message, a limit, a damaged keystore)
   2    wrong usage
-  3    not authentic: changed, truncated, followed by other data, no envelock message, or of another context
+  3    not authentic: changed, cut off, followed by other data, of another context, or no message
   4    no usable key: none given opens the message, or the key is refused, disabled or not there
   5    worth retrying: a key service or a file is busy or out of reach
   6    input or output failed
   7    the target exists, and --force was not given
-  130  interrupted (129 and 143: hung up, terminated); nothing half-written is left
+  130  interrupted (129: hung up, 143: terminated); nothing half-written is left
 With several files the rest is still done, and the code is that of the first failure.";
 
 impl Failure {
