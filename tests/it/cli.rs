@@ -199,7 +199,8 @@ fn each_kind_of_failure_has_its_code() {
 
     desk.run("no-such-command").exits(2);
     desk.run(&format!("encrypt a {raw} --segment-len 3 -o x")).exits(2);
-    desk.run("encrypt a -p passphrase:hunter2").exits(2);
+    let exposed = desk.run("encrypt a -o x -p passphrase:hunter2").exits(2).says("never from an argument");
+    assert!(!exposed.err.contains("hunter2"), "a passphrase is not repeated");
     desk.run("decrypt a").exits(2).says(".elk");
 
     let mut changed = sealed.clone();
@@ -214,7 +215,9 @@ fn each_kind_of_failure_has_its_code() {
     desk.run(&format!("decrypt a.elk {raw} --context tenant=other -o out")).exits(3).says("tenant");
     assert!(!desk.path("out").exists());
 
-    desk.run("decrypt a.elk -p raw:file=other.key --context tenant=acme").exits(4).says("none of the configured keys");
+    desk.run("decrypt a.elk -p raw:file=other.key --context tenant=acme -o out")
+        .exits(4)
+        .says("none of the configured keys");
     desk.run("decrypt a.elk -p raw:file=other.key,id=k --context tenant=acme -o out").exits(3);
     desk.run("decrypt a.elk --context tenant=acme -o out").exits(4).says("there is no keystore");
     assert!(!desk.path("home").exists(), "reading makes no keystore");

@@ -17,9 +17,16 @@ use std::sync::Arc;
 /// `local:…`, `raw:…` or `passphrase:…`, as typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProviderName {
-    Local { key: String },
-    Raw { file: PathBuf, id: String },
+    Local {
+        key: String,
+    },
+    Raw {
+        file: PathBuf,
+        id: String,
+    },
     Passphrase(PassphraseSource),
+    /// A passphrase in an argument: refused later, since a parser's error would repeat it.
+    Exposed,
 }
 
 /// The managed key that the quick start uses.
@@ -68,11 +75,7 @@ fn passphrase(rest: &str) -> Result<ProviderName, String> {
         Some(("fd", number)) => PassphraseSource::Descriptor(
             number.parse().map_err(|_| "a file descriptor is a small number: passphrase:fd=3".to_owned())?,
         ),
-        _ => {
-            return Err("a passphrase comes from the terminal (passphrase:), from passphrase:file=PATH or from \
-                        passphrase:fd=N, never from an argument, which other users can see"
-                .into());
-        }
+        _ => return Ok(ProviderName::Exposed),
     };
     Ok(ProviderName::Passphrase(source))
 }
@@ -115,6 +118,12 @@ impl<'a> Providers<'a> {
 
     fn member(&mut self, name: &ProviderName, purpose: Purpose) -> Result<Member, Failure> {
         Ok(match name {
+            ProviderName::Exposed => {
+                return Err(Failure::usage(
+                    "a passphrase comes from the terminal (passphrase:), from passphrase:file=PATH or from \
+                     passphrase:fd=N, never from an argument, which other users can see",
+                ));
+            }
             ProviderName::Local { key } => Member::Local(self.kms(purpose)?.provider(key)?),
             ProviderName::Raw { file, id } => Member::Other(Arc::new(RawKeyProvider::from_file(id.as_str(), file)?)),
             ProviderName::Passphrase(source) => {
@@ -213,10 +222,8 @@ mod tests {
             "raw:x",
             "raw:file=a,id=",
             "raw:file=/",
-            "passphrase:hunter2",
             "passphrase:fd=-1",
             "passphrase:fd=x",
-            "passphrase:file=",
             "aws-kms:arn",
             "https://x",
         ] {
@@ -225,7 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn a_passphrase_in_an_argument_is_not_repeated() {
-        assert!(!parsed("passphrase:hunter2").unwrap_err().contains("hunter2"));
+    fn a_passphrase_in_an_argument_is_refused_and_not_kept() {
+        assert_eq!(parsed("passphrase:hunter2"), Ok(ProviderName::Exposed));
+        assert_eq!(parsed("passphrase:hunter=2"), Ok(ProviderName::Exposed));
     }
 }
