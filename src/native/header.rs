@@ -349,12 +349,12 @@ fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
 fn check_start(bytes: &[u8]) -> Result<()> {
     match bytes.first() {
         Some(0x01 | 0x02) => {
-            return Err(Error::unsupported(
+            return Err(Error::malformed(
                 "this looks like a message of the AWS Encryption SDK, which this version cannot open",
             ));
         }
         Some(0xE1) => {
-            return Err(Error::unsupported("this is a compact record, which this version cannot open"));
+            return Err(Error::malformed("this is a compact record, which this version cannot open"));
         }
         _ => {}
     }
