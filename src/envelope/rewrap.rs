@@ -12,6 +12,7 @@ use crate::material::EncryptedDataKey;
 use crate::native::header::{Header, Limits, Outline, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -182,6 +183,11 @@ impl Opened {
             None => (old.as_path(), Overwrite::Replace),
         };
         let mut new = AtomicFile::create(Arc::new(OsFileSystem), target, overwrite)?;
+        if to.is_none() {
+            let metadata =
+                self.file.file().metadata().map_err(|e| Error::io_at("the file cannot be looked at", &old, e))?;
+            new.set_mode(metadata.permissions().mode());
+        }
         let head = self.header.with_slots_area(area)?;
         std::io::Write::write_all(&mut new, head.as_bytes())?;
         let mut body = self.file.file();
