@@ -65,7 +65,7 @@ fn an_unstored_entry_must_be_known_to_the_reader() {
 
 #[test]
 fn contexts_that_break_the_rules_are_invalid_input_before_any_call() {
-    let (provider, calls) = Counted::new(raw("mine", 1));
+    let (provider, calls) = Counted::wrap(raw("mine", 1));
     let envelope = envelope(&provider);
     let sealed = envelope.encrypt(b"", &empty()).unwrap();
     let made = calls.all();
@@ -93,7 +93,7 @@ fn contexts_that_break_the_rules_are_invalid_input_before_any_call() {
 
 #[test]
 fn the_longest_context_is_8192_bytes_as_the_kms_sees_it() {
-    let (provider, calls) = Counted::new(raw("mine", 1));
+    let (provider, calls) = Counted::wrap(raw("mine", 1));
     let envelope = envelope(&provider);
     // u16(count), the constant entry (2 + 12 + 2 + 9), and one entry: 2 + 1 + 2 + value.
     let room = 8_192 - 2 - 25 - 5;
@@ -131,7 +131,7 @@ fn ask(
 ) -> (Option<ErrorKind>, Vec<u8>) {
     let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
-    let provider = Scripted::new(Scripted::numbered(count), move |slot| {
+    let provider = Scripted::shared(Scripted::numbered(count), move |slot| {
         let number = slot.wrapped()[0];
         seen.lock().unwrap().push(number);
         answer(number)
@@ -199,7 +199,7 @@ fn of_several_failures_the_most_retryable_is_reported() {
     }
     assert_eq!(order(vec![AuthenticationFailed, AuthenticationFailed]), AuthenticationFailed);
     // Among providers as among slots: a member that is down does not hide one that opens.
-    let (near, down) = (raw("near", 1), Down::new("com.example.hsm", "far", Unavailable));
+    let (near, down) = (raw("near", 1), Down::shared("com.example.hsm", "far", Unavailable));
     let writer: Arc<dyn KeyProvider> =
         Arc::new(MultiProvider::at_least(1, vec![Arc::clone(&down), Arc::clone(&near)]).unwrap());
     let sealed = envelope(&writer).encrypt(b"x", &empty()).unwrap();
@@ -243,7 +243,7 @@ fn several_providers_are_refused_where_they_could_not_all_be_read() {
 #[test]
 fn slots_that_no_reader_would_take_are_not_written() {
     let write = |slots: Vec<EncryptedDataKey>| {
-        let provider = Scripted::new(slots, |_| DataKeyAnswer::NotMine);
+        let provider = Scripted::shared(slots, |_| DataKeyAnswer::NotMine);
         envelope(&provider).encrypt(b"", &empty()).err().map(|e| e.kind())
     };
     let slot = |provider: &str| EncryptedDataKey::new(provider, "k", "w");

@@ -11,9 +11,12 @@ use envelock::AeadAlgorithm::{Aes256Gcm, ChaCha20Poly1305};
 use envelock::ErrorKind::{self, *};
 use std::collections::BTreeMap;
 
+/// Kinds of errors; `None` stands for none.
+type Kinds = &'static [Option<ErrorKind>];
+
 /// What a flipped bit gives, field by field. `None` is the identical plaintext, in slots only.
 /// Where two columns stand, the first is the streaming readers', the second the seeking ones'.
-const TABLE: &[(&str, &[Option<ErrorKind>], &[Option<ErrorKind>])] = &[
+const TABLE: &[(&str, Kinds, Kinds)] = &[
     ("magic", &[Some(Malformed)], &[Some(Malformed)]),
     ("version", &[Some(Unsupported)], &[Some(Unsupported)]),
     // Bit 0 changes what the reader's context must hold; the others are unknown or reserved.
@@ -39,11 +42,11 @@ const TABLE: &[(&str, &[Option<ErrorKind>], &[Option<ErrorKind>])] = &[
     ("prefix", &[Some(AuthenticationFailed), Some(Truncated)], FORGED),
     ("segment", FORGED, FORGED),
 ];
-const FORGED: &[Option<ErrorKind>] = &[Some(AuthenticationFailed)];
-const LENGTH: &[Option<ErrorKind>] = &[Some(LimitExceeded), Some(Truncated), Some(Malformed)];
-const SLOTS_LENGTH: &[Option<ErrorKind>] = &[Some(LimitExceeded), Some(Truncated), Some(Malformed), Some(Unsupported)];
-const SLOTS: &[Option<ErrorKind>] = &[None, Some(Malformed), Some(NoMatchingKey), Some(AuthenticationFailed)];
-const SEGMENT_LENGTH: &[Option<ErrorKind>] = &[Some(Malformed), Some(LimitExceeded), Some(AuthenticationFailed)];
+const FORGED: Kinds = &[Some(AuthenticationFailed)];
+const LENGTH: Kinds = &[Some(LimitExceeded), Some(Truncated), Some(Malformed)];
+const SLOTS_LENGTH: Kinds = &[Some(LimitExceeded), Some(Truncated), Some(Malformed), Some(Unsupported)];
+const SLOTS: Kinds = &[None, Some(Malformed), Some(NoMatchingKey), Some(AuthenticationFailed)];
+const SEGMENT_LENGTH: Kinds = &[Some(Malformed), Some(LimitExceeded), Some(AuthenticationFailed)];
 
 /// The field that byte `at` of a whole message belongs to.
 fn field(head: &Head, at: usize) -> &'static str {
@@ -71,7 +74,7 @@ fn field(head: &Head, at: usize) -> &'static str {
     }
 }
 
-fn allowed(field: &str, way: Way) -> &'static [Option<ErrorKind>] {
+fn allowed(field: &str, way: Way) -> Kinds {
     let (_, stream, seek) = TABLE.iter().find(|(name, ..)| *name == field).expect("every field has a line");
     if matches!(way, Way::Whole | Way::Stream(_)) { stream } else { seek }
 }

@@ -11,6 +11,7 @@ use envelock::AeadAlgorithm::Aes256Gcm;
 use envelock::ErrorKind::{self, *};
 use envelock::{EncryptionContext, Envelope, Header, Limits, PassphraseProvider, ReadAt, blocking};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::slice;
 use std::sync::Arc;
 
 /// The reader's default limit on a head, with the FLOE header.
@@ -24,7 +25,7 @@ struct Reader {
 }
 
 fn reader(limits: Limits) -> Reader {
-    let (provider, calls) = Counted::new(raw("mine", 2));
+    let (provider, calls) = Counted::wrap(raw("mine", 2));
     let envelope = Envelope::builder(provider).limits(limits).build().unwrap();
     Reader { envelope: blocking::Envelope::new(envelope), calls }
 }
@@ -164,7 +165,7 @@ fn heads_at_the_limits_reach_the_provider() {
     let reader = reader(Limits::default());
     let mine = slot(b"raw", b"mine", &[7; 93]);
     let used = 1 + mine.len();
-    let at_limit = Forged::slots(1, &[mine.clone()], 65_536 - 9 - used).bytes();
+    let at_limit = Forged::slots(1, slice::from_ref(&mine), 65_536 - 9 - used).bytes();
     let others = vec![slot(b"com.example.x", b"", &[1]); 31];
     let many = Forged::slots(32, &[others, vec![mine]].concat(), 0).bytes();
     let long = Forged { parameters: parameters(16 << 20, 32), ..Forged::default() }.bytes();
@@ -185,7 +186,7 @@ fn an_owner_may_lower_the_limits() {
     let mine = slot(b"raw", b"mine", &[7; 93]);
     let used = 9 + 1 + mine.len();
     let kind = |forged: Forged| reader.open(&forged.bytes()).0;
-    assert_eq!(kind(Forged::slots(1, &[mine.clone()], 200 - used)), Some(AuthenticationFailed));
+    assert_eq!(kind(Forged::slots(1, slice::from_ref(&mine), 200 - used)), Some(AuthenticationFailed));
     let calls = reader.calls.all();
     assert_eq!(kind(Forged::slots(1, &[mine], 201 - used)), Some(LimitExceeded));
     assert_eq!(kind(Forged { parameters: parameters(129, 32), ..Forged::default() }), Some(LimitExceeded));

@@ -131,7 +131,7 @@ fn a_rewrap_to_another_file_leaves_the_first_as_it_was() {
 #[test]
 fn a_recipient_that_was_missing_is_recorded_listed_and_filled_by_a_later_rewrap() {
     let (near, far) = (raw("near", 1), raw("far", 2));
-    let down = Down::new("raw", "far", ErrorKind::Unavailable);
+    let down = Down::shared("raw", "far", ErrorKind::Unavailable);
     assert_eq!(
         blocking::wait(at_least(2, &[&near, &down]).encrypt_data_key(&Scripted::key(), &kms())).unwrap_err().kind(),
         ErrorKind::Unavailable,
@@ -163,7 +163,7 @@ fn a_planted_empty_slot_gets_nothing() {
     fs::write(&scene.path, &message).unwrap();
     assert_eq!(scene.slots(), [("owner".to_owned(), false), ("thief".to_owned(), true)]);
     scene.opens(&owner).unwrap();
-    let (next, calls) = Counted::new(raw("next", 2));
+    let (next, calls) = Counted::wrap(raw("next", 2));
     scene.rewrap(&owner, &next);
     assert_eq!(scene.slots(), [("next".to_owned(), false)]);
     assert_eq!(calls.encrypt.load(Ordering::SeqCst), 1);
@@ -225,7 +225,7 @@ fn a_blind_rewrap_needs_no_right_to_decrypt_and_sees_no_data_key() {
     let scene = Scene::new(&all(&writers));
     let before = scene.bytes();
     let inner: Arc<dyn KeyProvider> = Arc::new(MayReEncrypt { old, new: Arc::clone(&new) });
-    let (principal, calls) = Counted::new(inner);
+    let (principal, calls) = Counted::wrap(inner);
     assert!(blind(&scene, &principal).unwrap().in_place);
     let Calls { generate, encrypt, decrypt, re_encrypt } = &*calls;
     let count = |it: &AtomicUsize| it.load(Ordering::SeqCst);
@@ -243,7 +243,7 @@ fn a_blind_rewrap_that_no_provider_can_do_leaves_the_file() {
     let scene = Scene::new(&old);
     let before = scene.bytes();
     assert_eq!(blind(&scene, &old).unwrap_err().kind(), ErrorKind::Unsupported);
-    let down = Down::new("raw", "old", ErrorKind::Unavailable);
+    let down = Down::shared("raw", "old", ErrorKind::Unavailable);
     assert_eq!(blind(&scene, &down).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!((scene.bytes(), scene.journal().exists()), (before, false));
 }
@@ -253,7 +253,7 @@ fn a_rewrap_whose_new_provider_fails_leaves_the_file() {
     let old = raw("old", 1);
     let scene = Scene::new(&old);
     let before = scene.bytes();
-    let down = Down::new("com.example.hsm", "new", ErrorKind::KeyDenied);
+    let down = Down::shared("com.example.hsm", "new", ErrorKind::KeyDenied);
     let error =
         envelope(&old).rewrap_file(&scene.path, &envelope(&down), &context(), RewrapOptions::default()).unwrap_err();
     assert_eq!((error.kind(), error.path()), (ErrorKind::KeyDenied, Some(scene.path.as_path())));
@@ -457,7 +457,7 @@ fn tries_are_counted_over_the_file_and_its_journal_together() {
         mixed[area.start + 30..area.end].copy_from_slice(&after[area.start + 30..area.end]);
         mixed
     };
-    let (reader, calls) = Counted::new(Scripted::new(Vec::new(), |_| {
+    let (reader, calls) = Counted::wrap(Scripted::shared(Vec::new(), |_| {
         DataKeyAnswer::Failed(Error::new(ErrorKind::AuthenticationFailed, "not my key"))
     }));
     for bytes in [&mixed, &before, &after] {

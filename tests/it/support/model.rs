@@ -5,7 +5,10 @@
 use envelock::ErrorKind::{self, *};
 use std::ops::Range;
 
-/// One slot and where it lies.
+/// An entry of a context.
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// One slot in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) provider: Vec<u8>,
@@ -17,7 +20,7 @@ pub(crate) struct Slot {
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) core: Range<usize>,
-    pub(crate) stored: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) stored: Vec<Entry>,
     pub(crate) unstored: bool,
     /// The m bytes.
     pub(crate) area: Range<usize>,
@@ -103,13 +106,13 @@ impl Head {
 }
 
 /// Rule 7, for a stored context.
-fn judge_context(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ErrorKind> {
+fn judge_context(bytes: &[u8]) -> Result<Vec<Entry>, ErrorKind> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
     let mut fields = Fields { bytes, at: 0, short: Malformed };
     let count = fields.uint(2)?;
-    let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for _ in 0..count {
         let (key, value) = (fields.byte_string()?, fields.byte_string()?);
         let sorted = entries.last().is_none_or(|(before, _)| before.as_slice() < key);

@@ -56,7 +56,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    pub(crate) fn new(inner: Arc<dyn KeyProvider>) -> (Arc<dyn KeyProvider>, Arc<Calls>) {
+    pub(crate) fn wrap(inner: Arc<dyn KeyProvider>) -> (Arc<dyn KeyProvider>, Arc<Calls>) {
         let calls = Arc::new(Calls::default());
         (Arc::new(Self { inner, calls: Arc::clone(&calls) }), calls)
     }
@@ -101,7 +101,7 @@ pub(crate) struct Down {
 }
 
 impl Down {
-    pub(crate) fn new(provider: &str, key_id: &str, kind: ErrorKind) -> Arc<dyn KeyProvider> {
+    pub(crate) fn shared(provider: &str, key_id: &str, kind: ErrorKind) -> Arc<dyn KeyProvider> {
         Arc::new(Self { recipient: Recipient::new(provider, key_id), kind })
     }
 
@@ -146,7 +146,7 @@ impl Scripted {
     /// The data key of everything that [`Scripted`] makes.
     pub(crate) const KEY: [u8; 32] = [0x77; 32];
 
-    pub(crate) fn new(
+    pub(crate) fn shared(
         slots: Vec<EncryptedDataKey>,
         answer: impl Fn(&EncryptedDataKey) -> DataKeyAnswer + Send + Sync + 'static,
     ) -> Arc<dyn KeyProvider> {

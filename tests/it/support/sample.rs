@@ -24,7 +24,7 @@ impl Sample {
     /// Slots of four recipients (one missing, one foreign, two of the reader's), stored and unstored
     /// entries, padded slots. `len` bytes of plaintext in segments of 64 bytes, 32 each.
     pub(crate) fn rich(aead: AeadAlgorithm, len: usize) -> Self {
-        let gone = Down::new("com.example.gone", "far away", ErrorKind::Unavailable);
+        let gone = Down::shared("com.example.gone", "far away", ErrorKind::Unavailable);
         let (foreign, mine, second) = (raw("foreign", 1), raw("mine", 2), raw("second", 3));
         let writer = at_least(3, &[&gone, &foreign, &mine, &second]);
         let writer = Envelope::builder(writer).aead(aead).segment_len(64).build().unwrap();
