@@ -292,6 +292,10 @@ impl Head {
         let Some((outline, raw)) = &self.raw else { return Ok(Vec::new()) };
         let current = raw.get(outline.slots()).unwrap_or_default();
         let mut areas = Vec::new();
+        if self.header.is_err() {
+            // Read a second time, since the slots were torn: perhaps the rewrap ended in between.
+            areas.push(current.to_vec());
+        }
         if let Some(pending) = journal::pending(&self.path, current, &outline.binding(raw))? {
             areas.extend([pending.new, pending.old]);
         }

@@ -126,12 +126,19 @@ impl Envelope {
     ) -> Result<Vec<EncryptedDataKey>> {
         let kms = self.reader_context(header, context)?.kms;
         let mut failure = None;
-        let slots = header.slots().iter().filter(|slot| !slot.is_missing());
-        for slot in slots.take(self.config.limits.slots_tried) {
+        let mut failed = 0;
+        for slot in header.slots().iter().filter(|slot| !slot.is_missing()) {
             match new.config.provider.re_encrypt_data_key(slot, &kms).await {
                 Ok(Some(slots)) => return Ok(slots),
+                // A slot that is not the provider's costs no call, and so no try.
                 Ok(None) => {}
-                Err(error) => failure = more_retryable(failure, error),
+                Err(error) => {
+                    failure = more_retryable(failure, error);
+                    failed += 1;
+                }
+            }
+            if failed == self.config.limits.slots_tried {
+                break;
             }
         }
         Err(failure.unwrap_or_else(|| {

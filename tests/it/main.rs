@@ -2,7 +2,23 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(all(feature = "blocking", feature = "test-util"))]
+mod conformance;
+#[cfg(feature = "blocking")]
+mod contexts;
+#[cfg(feature = "blocking")]
+mod damage;
 mod fuzz_corpora;
+#[cfg(feature = "blocking")]
+mod hostile;
 mod house;
 mod layers;
+#[cfg(feature = "blocking")]
+mod rewrap;
 mod source;
+#[cfg(feature = "blocking")]
+mod streams;
+#[cfg(feature = "blocking")]
+mod support;
+#[cfg(feature = "blocking")]
+mod unverified;
