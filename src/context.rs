@@ -274,19 +274,13 @@ pub struct StoredContext {
 }
 
 impl StoredContext {
-    /// Parses what is at hand of `declared` bytes of a core's context field.
-    ///
-    /// Returns `None` if the bytes so far are well formed and more are needed.
-    pub(crate) fn parse(bytes: &[u8], declared: usize) -> Result<Option<Self>> {
-        if declared == 0 {
-            return Ok(Some(Self::default()));
+    /// Parses a core's context field, which is judged as a whole: all of its bytes are here.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        if !bytes.is_empty() {
+            check_encoded(bytes)
+                .map_err(|Flaw(what)| Error::malformed(format!("the stored encryption context {what}")))?;
         }
-        let mut reader = Reader::partial(bytes, declared);
-        match check_encoded(&mut reader) {
-            Ok(()) => Ok(Some(Self { encoded: bytes.get(..declared).unwrap_or(bytes).to_vec() })),
-            Err(Flaw::Missing) => Ok(None),
-            Err(Flaw::Malformed(what)) => Err(Error::malformed(format!("the stored encryption context {what}"))),
-        }
+        Ok(Self { encoded: bytes.to_vec() })
     }
 
     /// The stored entries, sorted by key bytes.
@@ -319,46 +313,41 @@ impl fmt::Debug for StoredContext {
     }
 }
 
-enum Flaw {
-    Missing,
-    Malformed(&'static str),
-}
+struct Flaw(&'static str);
 
 impl From<Short> for Flaw {
-    fn from(short: Short) -> Self {
-        match short {
-            Short::Missing => Self::Missing,
-            Short::Beyond => Self::Malformed("ends within an entry"),
-        }
+    fn from(_: Short) -> Self {
+        Self("ends within an entry")
     }
 }
 
 /// Rule 7 on encoded entries: sorted, unique, not empty, UTF-8, not reserved, nothing left over.
-fn check_encoded(reader: &mut Reader<'_>) -> Result<(), Flaw> {
+fn check_encoded(bytes: &[u8]) -> Result<(), Flaw> {
+    let mut reader = Reader::new(bytes);
     let count = reader.u16()?;
     if count == 0 {
-        return Err(Flaw::Malformed("has a length and no entries"));
+        return Err(Flaw("has a length and no entries"));
     }
     let mut previous: &[u8] = &[];
     for _ in 0..count {
         let key = reader.byte_string()?;
         if key.is_empty() {
-            return Err(Flaw::Malformed("has an empty key"));
+            return Err(Flaw("has an empty key"));
         }
         if key <= previous {
-            return Err(Flaw::Malformed("is not sorted by unique keys"));
+            return Err(Flaw("is not sorted by unique keys"));
         }
         if key.starts_with(RESERVED_PREFIX.as_bytes()) {
-            return Err(Flaw::Malformed("has a key that begins with `envelock-`"));
+            return Err(Flaw("has a key that begins with `envelock-`"));
         }
         let key_text = std::str::from_utf8(key).is_ok();
         if !key_text || std::str::from_utf8(reader.byte_string()?).is_err() {
-            return Err(Flaw::Malformed("is not UTF-8"));
+            return Err(Flaw("is not UTF-8"));
         }
         previous = key;
     }
     if reader.remaining() != 0 {
-        return Err(Flaw::Malformed("has bytes after its last entry"));
+        return Err(Flaw("has bytes after its last entry"));
     }
     Ok(())
 }
