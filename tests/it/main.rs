@@ -1,5 +1,8 @@
 //! The integration tests: one binary, so that the crate is linked once.
 
+mod cases;
 mod house;
 mod layers;
+mod python;
 mod source;
+mod vectors;
