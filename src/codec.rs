@@ -61,11 +61,6 @@ impl<'a> Reader<'a> {
         self.take(usize::from(len))
     }
 
-    /// What is at hand of the rest of the region.
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
     /// Bytes of the region (at hand or not) that have not been read.
     pub(crate) fn remaining(&self) -> usize {
         self.declared - self.at

@@ -272,11 +272,11 @@ pub struct StoredContext {
 }
 
 impl StoredContext {
-    /// Parses a core's context field.
+    /// Parses a core's context field, which is judged as a whole: all of its bytes are here.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         if !bytes.is_empty() {
-            let malformed = |what| Error::malformed(format!("the stored encryption context {what}"));
-            check_encoded(&mut Reader::new(bytes)).map_err(|Flaw(what)| malformed(what))?;
+            check_encoded(bytes)
+                .map_err(|Flaw(what)| Error::malformed(format!("the stored encryption context {what}")))?;
         }
         Ok(Self { encoded: bytes.to_vec() })
     }
@@ -320,7 +320,8 @@ impl From<Short> for Flaw {
 }
 
 /// Rule 7 on encoded entries: sorted, unique, not empty, UTF-8, not reserved, nothing left over.
-fn check_encoded(reader: &mut Reader<'_>) -> Result<(), Flaw> {
+fn check_encoded(bytes: &[u8]) -> Result<(), Flaw> {
+    let mut reader = Reader::new(bytes);
     let count = reader.u16()?;
     if count == 0 {
         return Err(Flaw("has a length and no entries"));

@@ -201,7 +201,8 @@ impl Outline {
         }
         let core_len = FIXED_LEN + context_len;
         check_header_len(core_len + 2, limits)?;
-        // "The context as one field of n bytes, when all of them are there."
+        // "The context as one field of n bytes and the slots as one field of m bytes, when all of them
+        // are there": an input that ends within one is truncated, whatever the field holds so far.
         let Some(context) = rest.get(..context_len) else {
             return Err(Stop::More(core_len + 2));
         };
@@ -331,11 +332,10 @@ fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
     let (outline, context) = Outline::parse(bytes, limits)?;
     let Outline { core_len, slots_len } = outline;
     let floe_at = core_len + 2 + slots_len;
-    // "The slots as one field of m bytes, when all of them are there."
     let Some(area) = bytes.get(core_len + 2..floe_at) else {
         return Err(Stop::More(floe_at));
     };
-    let slots = parse_slots(&mut Reader::new(area))?;
+    let slots = parse_slots(area)?;
     let floe = FloeHeader::parse(bytes.get(floe_at..).unwrap_or_default(), limits.segment_len)?;
     let end = floe_at + FLOE_HEADER_LEN;
     let (Some(floe), Some(raw)) = (floe, bytes.get(..end)) else {
@@ -354,7 +354,7 @@ fn check_start(bytes: &[u8]) -> Result<()> {
             ));
         }
         Some(0xE1) => {
-            return Err(Error::malformed("this is a compact record, which this version cannot open"));
+            return Err(Error::malformed("this looks like a compact record, which this version cannot open"));
         }
         _ => {}
     }
@@ -380,8 +380,9 @@ fn check_start(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn parse_slots(area: &mut Reader<'_>) -> Result<Vec<EncryptedDataKey>> {
+fn parse_slots(area: &[u8]) -> Result<Vec<EncryptedDataKey>> {
     let short = |_: Short| Error::malformed("the slots end within a field");
+    let mut area = Reader::new(area);
     let count = usize::from(area.u8().map_err(short)?);
     if count > SLOTS_MAX {
         return Err(too_many_slots(count));
@@ -390,14 +391,16 @@ fn parse_slots(area: &mut Reader<'_>) -> Result<Vec<EncryptedDataKey>> {
     for _ in 0..count {
         let len = usize::from(area.u8().map_err(short)?);
         let provider = std::str::from_utf8(area.take(len).map_err(short)?).ok();
-        let provider = provider.filter(|name| !name.is_empty() && name.is_ascii());
-        let provider = provider.ok_or_else(|| Error::malformed("a slot's provider name is empty or not ASCII"))?;
+        let provider = provider
+            .filter(|name| !name.is_empty() && name.is_ascii())
+            .ok_or_else(|| Error::malformed("a slot's provider name is empty or not ASCII"))?;
         let key_id = area.byte_string().map_err(short)?;
         let wrapped = area.byte_string().map_err(short)?;
         slots.push(EncryptedDataKey::new(provider, key_id, wrapped));
     }
     check_slots(&slots).map_err(|what| Error::malformed(format!("the message {what}")))?;
-    if area.rest().iter().any(|&byte| byte != 0) {
+    let padding = area.take(area.remaining()).map_err(short)?;
+    if padding.iter().any(|&byte| byte != 0) {
         return Err(Error::malformed("the padding after the slots is not zero"));
     }
     Ok(slots)

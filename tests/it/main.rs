@@ -1,24 +1,21 @@
-//! The integration tests: one binary, so that the crate is linked once.
+//! The integration tests: one binary, so that the crate is linked once. They need the default
+//! features but for the backends; `cli` and `test-util` add to them.
 
+mod cases;
 #[cfg(feature = "cli")]
 mod cli;
-#[cfg(all(feature = "blocking", feature = "test-util"))]
+#[cfg(feature = "test-util")]
 mod conformance;
-#[cfg(feature = "blocking")]
 mod contexts;
-#[cfg(feature = "blocking")]
 mod damage;
 mod fuzz_corpora;
-#[cfg(feature = "blocking")]
 mod hostile;
 mod house;
 mod layers;
-#[cfg(feature = "blocking")]
+mod python;
 mod rewrap;
 mod source;
-#[cfg(feature = "blocking")]
 mod streams;
-#[cfg(feature = "blocking")]
 mod support;
-#[cfg(feature = "blocking")]
 mod unverified;
+mod vectors;

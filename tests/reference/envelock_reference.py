@@ -436,12 +436,14 @@ def open_message(message, providers, context, at_least=False, limits=Limits):
     aad = header.core + (encode_context(unstored) if unstored else b"")
     tries = derivations = 0
     for slot in header.slots:
+        if slot[2] and tries == limits.tries:
+            raise Fault("LimitExceeded", "slots tried")
         for provider in providers:
             if not slot[2] or not provider.owns(slot):
                 continue
             derives = isinstance(provider, Passphrase)
-            if tries == limits.tries or (derives and derivations == limits.derivations):
-                raise Fault("LimitExceeded", "slots tried")
+            if derives and derivations == limits.derivations:
+                raise Fault("LimitExceeded", "passphrase derivations")
             tries, derivations = tries + 1, derivations + derives
             key = provider.unwrap(slot[2], kms)
             if key is None:

@@ -408,7 +408,12 @@ def keys(out):
         out.fails(name, "the KMS context holds envelock-use = message/1", Message(name, context=context), failed)
     wrong = [Planted(b"raw", b"primary", b"x")] * 4
     out.fails("fifth try would open", "four slots are tried", Message("fifth", wrappers=wrong + [primary]), "LimitExceeded")
-    out.fails("four tries, none opens", "no slot of ours remains", Message("four", wrappers=wrong + [foreign()]), failed)
+    out.fails("four tries, a foreign slot left", "whose it is, only a provider could tell",
+              Message("four", wrappers=wrong + [foreign()]), "LimitExceeded")
+    out.fails("four tries, none opens", "an empty slot is not one that is left",
+              Message("four", wrappers=wrong + [Planted(b"raw", b"primary", b"")]), failed)
+    out.fails("three tries, a foreign slot first", "a slot that is nobody's here is no try",
+              Message("three", wrappers=[foreign()] + wrong[:3] + [foreign()]), failed)
 
     secret = Message("phrase", wrappers=[Passphrase(PASSPHRASE.encode(), SMALL_ARGON2)], data_key=message.data_key)
     reader = {"provider": b"passphrase", "key_id": b"", "providers": [phrase()]}
