@@ -1,5 +1,5 @@
-//! envelock: client-side envelope encryption.
-
+#![cfg_attr(all(feature = "local-kms", feature = "blocking"), doc = include_str!("../README.md"))]
+#![cfg_attr(not(all(feature = "local-kms", feature = "blocking")), doc = "Client-side envelope encryption.")]
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations, rust_2018_idioms, unreachable_pub)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo)]

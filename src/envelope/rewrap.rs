@@ -4,14 +4,15 @@ use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::file::{self, LOCK_WAIT};
-use crate::envelope::message::Tries;
+use crate::envelope::message::read_header;
 use crate::envelope::offload::offload;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
 use crate::material::EncryptedDataKey;
-use crate::native::header::{Header, Outline, SlotsRoom, encode_slots};
+use crate::native::header::{Header, Limits, Outline, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,8 +85,8 @@ impl Envelope {
     ) -> Result<Rewrapped> {
         let path = path.as_ref().to_path_buf();
         let opened = offload({
-            let path = path.clone();
-            move |_| Opened::lock(&path)
+            let (path, limits) = (path.clone(), self.config.limits.clone());
+            move |_| Opened::lock(&path, &limits)
         })
         .await?;
         let slots = match options.mode {
@@ -102,7 +103,7 @@ impl Envelope {
         new: &Envelope,
         context: &EncryptionContext,
     ) -> Result<Vec<EncryptedDataKey>> {
-        let mut tries: Tries = self.tries();
+        let mut tries = self.tries();
         let unlocked = self.unlock(header, context, &mut tries).await?;
         new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await
     }
@@ -139,7 +140,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn lock(path: &Path) -> Result<Self> {
+    fn lock(path: &Path, limits: &Limits) -> Result<Self> {
         let file = LockedFile::open(Arc::new(OsFileSystem), path, LOCK_WAIT)?;
         let mut notice = None;
         if let Some((outline, raw)) = file::read_outline(&mut file.file()) {
@@ -147,8 +148,7 @@ impl Opened {
         }
         let mut handle = file.file();
         handle.rewind().map_err(|e| Error::io_at("the file cannot be read", path, e))?;
-        let header = crate::envelope::message::read_header(&mut handle, &Default::default())
-            .map_err(|error| error.with_path(path))?;
+        let header = read_header(&mut handle, limits).map_err(|error| error.with_path(path))?;
         Ok(Self { outline: header.outline(), file, header, notice })
     }
 
@@ -176,6 +176,11 @@ impl Opened {
             None => (old.as_path(), Overwrite::Replace),
         };
         let mut new = AtomicFile::create(Arc::new(OsFileSystem), target, overwrite)?;
+        if to.is_none() {
+            let metadata =
+                self.file.file().metadata().map_err(|e| Error::io_at("the file cannot be looked at", &old, e))?;
+            new.set_mode(metadata.permissions().mode());
+        }
         let head = self.header.with_slots_area(area)?;
         std::io::Write::write_all(&mut new, head.as_bytes())?;
         let mut body = self.file.file();
