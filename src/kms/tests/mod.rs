@@ -1,9 +1,12 @@
 //! Tests of the embedded KMS from inside the crate.
 
+mod cipher;
 mod operations;
 mod provider;
 mod root;
 mod states;
+mod store;
+mod tamper;
 
 use super::{CreateKeyRequest, KmsOptions, LocalKms, RootKey};
 use crate::context::EncryptionContext;
