@@ -87,21 +87,21 @@ pub(crate) trait KdfKey: Send + Sync + fmt::Debug {
 pub(crate) type AeadKey = <choice::ForAead as Backend>::Aead;
 
 /// A prepared HKDF-Expand key of the chosen backend. It implements [`KdfKey`].
-pub(crate) type HkdfKey = hkdf::Hkdf<<choice::ForHmac as Backend>::Hmac>;
+pub(crate) type HkdfKey = hkdf::Hkdf<choice::ForHmac>;
 
 /// Prepares `key` for many segments.
 pub(crate) fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> AeadKey {
-    stack::wiped(|| choice::ForAead::aead(algorithm, key))
+    choice::ForAead::aead(algorithm, key)
 }
 
 /// Prepares `key`, of any length, for many HKDF-Expand-SHA-384 (RFC 5869, section 2.3).
 pub(crate) fn hkdf_sha384(key: &[u8]) -> HkdfKey {
-    hkdf::Hkdf::new::<choice::ForHmac>(Sha2::Sha384, key)
+    hkdf::Hkdf::new(Sha2::Sha384, key)
 }
 
 /// Prepares `key`, of any length, for many HKDF-Expand-SHA-512 (RFC 5869, section 2.3).
 pub(crate) fn hkdf_sha512(key: &[u8]) -> HkdfKey {
-    hkdf::Hkdf::new::<choice::ForHmac>(Sha2::Sha512, key)
+    hkdf::Hkdf::new(Sha2::Sha512, key)
 }
 
 /// One HKDF-Expand-SHA-384 under a key that is used this once.

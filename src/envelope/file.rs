@@ -3,7 +3,7 @@
 use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::message::{Encryptor, Unlocked, read_header};
+use crate::envelope::message::{Encryptor, Unlocked, fill, read_header};
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
@@ -103,13 +103,13 @@ impl Envelope {
         let (from, to) = (from.as_ref().to_path_buf(), to.as_ref().to_path_buf());
         let message = self.open_message(&from, context).await?;
         offload(move |cancelled| {
-            let target = open_target(&to, &options)?;
-            let total = message.body_len();
+            let mut target = open_target(&to, &options)?;
+            let layout = message.unlocked.decryptor.layout();
+            let total = message.body_len().and_then(|len| layout.plaintext_len(len).ok());
             let mut reader = message.unlocked.decryptor.into_reader(message.file);
             let mut source = Watched { inner: &mut reader, options: &options, cancelled, done: 0, total };
-            let mut target = io::BufWriter::with_capacity(COPY_LEN, target);
-            let length = copy(&mut source, &mut target, &from)?;
-            commit(target)?;
+            let length = copy(&mut source, &mut target.new, &from)?;
+            journal::commit_over(target.new, target.old)?;
             Ok(length)
         })
         .await
@@ -302,21 +302,6 @@ fn encrypt_opened(
     Ok(head_len + layout.sealed_len(length)?)
 }
 
-fn commit(target: io::BufWriter<Target>) -> Result<()> {
-    let Target { new, old } = target.into_inner().map_err(|error| Error::from(error.into_error()))?;
-    journal::commit_over(new, old)
-}
-
-impl Write for Target {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.new.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.new.flush()
-    }
-}
-
 /// Copies all of `source`; what fails names `path` unless it names one of its own.
 pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path) -> Result<u64> {
     let named = |error: io::Error| {
@@ -326,14 +311,11 @@ pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path)
     let mut buffer = Zeroizing::new(vec![0; COPY_LEN]);
     let mut done = 0;
     loop {
-        match source.read(&mut buffer) {
-            Ok(0) => return Ok(done),
-            Ok(count) => {
-                target.write_all(buffer.get(..count).unwrap_or_default()).map_err(named)?;
-                done += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(named(error)),
+        let count = fill(source, &mut buffer).map_err(named)?;
+        target.write_all(buffer.get(..count).unwrap_or_default()).map_err(named)?;
+        done += count as u64;
+        if count < buffer.len() {
+            return Ok(done);
         }
     }
 }

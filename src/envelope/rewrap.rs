@@ -4,12 +4,12 @@ use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::file::{self, LOCK_WAIT};
-use crate::envelope::message::Tries;
+use crate::envelope::message::read_header;
 use crate::envelope::offload::offload;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
 use crate::material::EncryptedDataKey;
-use crate::native::header::{Header, Outline, SlotsRoom, encode_slots};
+use crate::native::header::{Header, Limits, Outline, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -84,8 +84,8 @@ impl Envelope {
     ) -> Result<Rewrapped> {
         let path = path.as_ref().to_path_buf();
         let opened = offload({
-            let path = path.clone();
-            move |_| Opened::lock(&path)
+            let (path, limits) = (path.clone(), self.config.limits.clone());
+            move |_| Opened::lock(&path, &limits)
         })
         .await?;
         let slots = match options.mode {
@@ -102,7 +102,7 @@ impl Envelope {
         new: &Envelope,
         context: &EncryptionContext,
     ) -> Result<Vec<EncryptedDataKey>> {
-        let mut tries: Tries = self.tries();
+        let mut tries = self.tries();
         let unlocked = self.unlock(header, context, &mut tries).await?;
         new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await
     }
@@ -139,7 +139,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn lock(path: &Path) -> Result<Self> {
+    fn lock(path: &Path, limits: &Limits) -> Result<Self> {
         let file = LockedFile::open(Arc::new(OsFileSystem), path, LOCK_WAIT)?;
         let mut notice = None;
         if let Some((outline, raw)) = file::read_outline(&mut file.file()) {
@@ -147,8 +147,7 @@ impl Opened {
         }
         let mut handle = file.file();
         handle.rewind().map_err(|e| Error::io_at("the file cannot be read", path, e))?;
-        let header = crate::envelope::message::read_header(&mut handle, &Default::default())
-            .map_err(|error| error.with_path(path))?;
+        let header = read_header(&mut handle, limits).map_err(|error| error.with_path(path))?;
         Ok(Self { outline: header.outline(), file, header, notice })
     }
 

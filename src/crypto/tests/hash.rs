@@ -32,7 +32,7 @@ fn hmac<B: Backend>(hash: Sha2, key: &[u8], data: &[u8]) -> Vec<u8> {
 /// HKDF-Expand, by the prepared and by the single-use key, which must agree.
 fn expand<B: Backend>(hash: Sha2, key: &[u8], info: &[&[u8]], len: usize) -> Vec<u8> {
     let (mut prepared, mut once) = (vec![0; len], vec![0; len]);
-    let hkdf = Hkdf::new::<B>(hash, key);
+    let hkdf = Hkdf::<B>::new(hash, key);
     for _ in 0..2 {
         hkdf.expand(info, &mut prepared).unwrap();
     }
