@@ -88,8 +88,7 @@ impl Subject {
     }
 
     fn read(&self, sealed: &[u8], out: &mut [u8], chunk: usize) {
-        let mut reader =
-            pollster::block_on(self.envelope.decrypt_reader(sealed, &self.context)).expect("our message");
+        let mut reader = pollster::block_on(self.envelope.decrypt_reader(sealed, &self.context)).expect("our message");
         out.chunks_mut(chunk).for_each(|piece| reader.read_exact(piece).expect("authentic"));
         assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
     }

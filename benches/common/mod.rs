@@ -191,7 +191,8 @@ impl Report {
 /// The processor, its cores and the build: no name of a host.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim_matches([':', ' ', '\t']));
+    let field =
+        |name| info.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim_matches([':', ' ', '\t']));
     let model = field("model name").unwrap_or("unknown processor");
     let flags = field("flags").unwrap_or_default();
     let notable: Vec<_> =
