@@ -117,6 +117,22 @@ pub(crate) fn hkdf_expand_sha384(key: &[u8], info: &[&[u8]], out: &mut [u8]) -> 
     hkdf::expand_once::<choice::ForHmac>(Sha2::Sha384, key, info, out)
 }
 
+/// Some HKDF-Expand-SHA-384 under a key that is used for these only.
+///
+/// # Errors
+/// As [`hkdf_expand_sha384`].
+pub(crate) fn hkdf_expand_sha384_each(key: &[u8], each: &mut [hkdf::Expansion<'_>]) -> Result<()> {
+    hkdf::expand_each_once::<choice::ForHmac>(Sha2::Sha384, key, each)
+}
+
+/// Prepares the AEAD key HKDF-Expand-SHA-384(`key`, `info`, 32), which nobody else sees.
+///
+/// # Errors
+/// None that a caller could cause: the length is within HKDF's.
+pub(crate) fn aead_of_hkdf_sha384(algorithm: AeadAlgorithm, key: &[u8], info: &[&[u8]]) -> Result<AeadKey> {
+    hkdf::aead_once::<choice::ForHmac, choice::ForAead>(Sha2::Sha384, key, info, algorithm)
+}
+
 /// HMAC-SHA-256 of the concatenated `parts`, under a key of any length.
 pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut out = [0; 32];

@@ -24,7 +24,6 @@ use std::sync::Arc;
 pub struct Encryptor {
     head: Vec<u8>,
     segments: Arc<Floe>,
-    ivs: SegmentIvs,
 }
 
 impl Encryptor {
@@ -66,23 +65,23 @@ impl Encryptor {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for another length of `out`,
     /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
-    pub fn seal_to(mut self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+    pub fn seal_to(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
         let (head, segments) = out
             .split_at_mut_checked(self.head.len())
             .ok_or_else(|| Error::invalid_input("the output is shorter than the message's head"))?;
-        whole::seal(&*self.segments, &mut self.ivs, plaintext, segments)?;
+        whole::seal(&*self.segments, plaintext, segments)?;
         head.copy_from_slice(&self.head);
         Ok(())
     }
 
     /// A writer that puts the head and then the segments into `inner`.
     pub fn into_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
-        EncryptWriter::new(inner, self.head, self.segments, self.ivs)
+        EncryptWriter::new(inner, self.head, self.segments, SegmentIvs::new())
     }
 
     /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
     pub fn into_segment_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
-        EncryptWriter::new(inner, Vec::new(), self.segments, self.ivs)
+        EncryptWriter::new(inner, Vec::new(), self.segments, SegmentIvs::new())
     }
 }
 
@@ -176,15 +175,15 @@ impl Envelope {
         let mut head = encode_core(&context)?;
         let generated = config.provider.generate_data_key(DataKeyLength::Bytes32, &context.kms).await?;
         let area = encode_slots(&generated.encrypted, room, head.len())?;
-        // Before the key is used: a fork from here on is noticed by what seals.
-        let ivs = SegmentIvs::new();
         let aad = [head.as_slice(), &context.unstored].concat();
         let segments = Floe::create(&generated.key, config.aead, config.segment_len, aad)?;
+        let floe = segments.header().encode();
+        head.reserve_exact(2 + area.len() + floe.len());
         #[expect(clippy::cast_possible_truncation, reason = "encode_slots checks it")]
         head.extend_from_slice(&(area.len() as u16).to_be_bytes());
         head.extend_from_slice(&area);
-        head.extend_from_slice(&segments.header().encode());
-        Ok(Encryptor { head, segments: Arc::new(segments), ivs })
+        head.extend_from_slice(&floe);
+        Ok(Encryptor { head, segments: Arc::new(segments) })
     }
 
     /// Finds the data key among the slots. "A key that fails the FLOE header tag is not the key: try
