@@ -1,6 +1,8 @@
 //! The integration tests: one binary, so that the crate is linked once. They need the default
 //! features but for the backends; `cli` and `test-util` add to them.
 
+mod at_once;
+mod big;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
@@ -8,10 +10,14 @@ mod cli;
 mod conformance;
 mod contexts;
 mod damage;
+mod disk;
+mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod kill;
 mod layers;
+mod memory;
 mod python;
 mod rewrap;
 mod source;

@@ -4,6 +4,7 @@ pub(crate) mod alloc;
 pub(crate) mod damage;
 pub(crate) mod flaky;
 pub(crate) mod model;
+pub(crate) mod process;
 pub(crate) mod providers;
 pub(crate) mod random;
 pub(crate) mod sample;
