@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that the crate is linked once.
 
 mod cases;
+mod examples;
 mod house;
 mod layers;
 mod python;

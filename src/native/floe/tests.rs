@@ -1,6 +1,7 @@
 //! What the keys of a body commit to, and what a segment is bound to. Known answers and the meeting
 //! with another implementation stand in files of their own.
 
+mod examples;
 mod foreign;
 mod known_answers;
 
