@@ -6,6 +6,7 @@
 use crate::codec::{Reader, Short, put_byte_string};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::fmt;
 use subtle::ConstantTimeEq;
 
@@ -99,10 +100,11 @@ impl EncryptionContext {
     }
 
     fn insert(mut self, key: String, value: String, storage: Storage) -> Self {
-        if self.entries.contains_key(&key) {
-            self.repeated = Some(key);
-        } else {
-            self.entries.insert(key, Entry { value, storage });
+        match self.entries.entry(key) {
+            Slot::Occupied(taken) => self.repeated = Some(taken.key().clone()),
+            Slot::Vacant(free) => {
+                free.insert(Entry { value, storage });
+            }
         }
         self
     }
@@ -210,7 +212,8 @@ pub(crate) struct WriterContext {
 impl WriterContext {
     pub(crate) fn new(context: &EncryptionContext, key_use: KeyUse) -> Result<Self> {
         context.check()?;
-        let kms = with_use(context.iter(), key_use)?;
+        // "Given by a caller, a KMS context above 8,192 bytes is invalid input."
+        let kms = with_use(context.iter(), key_use).map_err(|error| Error::invalid_input(error.to_string()))?;
         Ok(Self {
             stored: encode_or_empty(context.of(Storage::Stored))?,
             unstored: encode_unstored(context.of(Storage::Unstored))?,
@@ -241,9 +244,6 @@ impl ReaderContext {
         let mut matched = 0_usize;
         for (key, entry) in &given.entries {
             match stored.value(key) {
-                Some(_) if entry.storage == Storage::Unstored => {
-                    return Err(Error::context_mismatch(format!("the entry {key:?} is stored in the message")));
-                }
                 Some(value) if bool::from(value.as_bytes().ct_eq(entry.value.as_bytes())) => matched += 1,
                 Some(_) => {
                     return Err(Error::context_mismatch(format!("the message has another value for {key:?}")));

@@ -1,5 +1,5 @@
-//! envelock: client-side envelope encryption.
-
+#![cfg_attr(all(feature = "local-kms", feature = "blocking"), doc = include_str!("../README.md"))]
+#![cfg_attr(not(all(feature = "local-kms", feature = "blocking")), doc = "Client-side envelope encryption.")]
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations, rust_2018_idioms, unreachable_pub)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo)]
@@ -24,8 +24,10 @@ mod segments;
 mod native;
 mod provider;
 
-// -- 4: shells around the formats
+// -- 4: shells around the formats, and the embedded KMS
 mod io;
+#[cfg(feature = "local-kms")]
+pub mod kms;
 
 // -- 5: the front door, where header, keys, segments and I/O meet
 mod envelope;
@@ -46,6 +48,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use io::range::{RangeReader, ReadAt};
 pub use io::read::DecryptReader;
 pub use io::write::{EncryptWriter, FinishError};
+#[cfg(feature = "local-kms")]
+pub use kms::{CreateKeyRequest, KmsOptions, LocalKms, LocalProvider, RootKey};
 pub use material::{DataKey, DataKeyLength, EncryptedDataKey};
 pub use native::header::{Header, HeaderParse, Limits};
 pub use provider::multi::MultiProvider;

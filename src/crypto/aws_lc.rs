@@ -3,7 +3,7 @@
 //! Its contexts are wiped by the C side: `HMAC_CTX_cleanup` and `OPENSSL_free` both cleanse.
 
 use super::backend::{Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2, Sha256Hasher, lengths_differ, refuse, too_long};
-use super::{AEAD_KEY_LEN, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN};
+use super::{AEAD_KEY_LEN, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN, stack};
 use crate::error::Result;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hmac};
@@ -14,6 +14,7 @@ pub(crate) struct AwsLc;
 
 impl Backend for AwsLc {
     const NAME: &'static str = "aws-lc-rs";
+    const HMAC_STACK_KIB: usize = 8;
     type Aead = AwsLcAead;
     type Hmac = AwsLcHmac;
     type Sha256 = AwsLcSha256;
@@ -61,16 +62,31 @@ fn algorithm_of(hash: Sha2) -> hmac::Algorithm {
     }
 }
 
-/// An AEAD key; it lies in memory of the C side.
+/// How deep into the stack every call of ChaCha20 leaves the key, in KiB: the assembly spills it.
+const CHACHA_STACK_KIB: usize = 3;
+
+/// An AEAD key; it lies in memory of the C side. AES leaves nothing of it on the stack.
 #[derive(Debug)]
 pub(crate) struct AwsLcAead(LessSafeKey);
+
+impl AwsLcAead {
+    /// Runs a sealing or opening, and wipes the stack after it where that is needed.
+    fn run<R>(&self, work: impl FnOnce(&LessSafeKey) -> R) -> R {
+        if self.0.algorithm() == &CHACHA20_POLY1305 {
+            stack::wiped(CHACHA_STACK_KIB, || work(&self.0))
+        } else {
+            work(&self.0)
+        }
+    }
+}
 
 impl Aead for AwsLcAead {
     fn seal_in_place(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], data_and_tag: &mut [u8]) -> Result<()> {
         let Some((data, tag)) = data_and_tag.split_last_chunk_mut::<TAG_LEN>() else {
             return Err(lengths_differ());
         };
-        let sealed = self.0.seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data);
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
+        let sealed = self.run(|key| key.seal_in_place_separate_tag(nonce, aad, data));
         tag.copy_from_slice(sealed.map_err(|_| too_long())?.as_ref());
         Ok(())
     }
@@ -80,17 +96,16 @@ impl Aead for AwsLcAead {
             return Err(lengths_differ());
         }
         let (data, tag) = out.split_at_mut(plaintext.len());
-        self.0
-            .seal_out_of_place_scatter(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), plaintext, data, &[], tag)
-            .map_err(|_| too_long())
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
+        self.run(|key| key.seal_out_of_place_scatter(nonce, aad, plaintext, data, &[], tag)).map_err(|_| too_long())
     }
 
     fn open_in_place(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], data_and_tag: &mut [u8]) -> Result<()> {
         let Some((data, tag)) = data_and_tag.split_last_chunk_mut::<TAG_LEN>() else {
             return Err(lengths_differ());
         };
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        if self.0.open_in_place_separate_tag(nonce, Aad::from(aad), tag, data).is_err() {
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
+        if self.run(|key| key.open_in_place_separate_tag(nonce, aad, tag, data).is_err()) {
             return Err(refuse(data_and_tag));
         }
         Ok(())
@@ -103,9 +118,8 @@ impl Aead for AwsLcAead {
         if data.len() != out.len() {
             return Err(lengths_differ());
         }
-        self.0
-            .open_separate_gather(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data, tag, out)
-            .map_err(|_| refuse(out))
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
+        self.run(|key| key.open_separate_gather(nonce, aad, data, tag, out)).map_err(|_| refuse(out))
     }
 }
 

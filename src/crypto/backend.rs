@@ -31,9 +31,11 @@ impl Sha2 {
 pub(crate) const MAX_HASH_LEN: usize = 64;
 
 /// What a crypto backend must bring. Stateless: a name for a set of types.
-pub(crate) trait Backend {
+pub(crate) trait Backend: 'static {
     /// The crate behind it, for messages and tests.
     const NAME: &'static str;
+    /// How deep into the stack its HMAC leaves key material, in KiB, with room to spare.
+    const HMAC_STACK_KIB: usize;
     /// A keyed AEAD. Moving it moves no key: the key lies on the heap, and is wiped there.
     type Aead: Aead + 'static;
     /// A keyed HMAC. Moving it moves no key.
@@ -41,13 +43,13 @@ pub(crate) trait Backend {
     /// SHA-256 in pieces.
     type Sha256: Sha256Hasher;
 
-    /// Prepares an AEAD key.
+    /// Prepares an AEAD key. It, and the calls on it, leave no copy of the key on the stack.
     fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> Self::Aead;
 
-    /// Prepares an HMAC key of any length, on the heap, for many uses.
+    /// Prepares an HMAC key of any length, on the heap, for many uses. The caller wipes the stack.
     fn hmac(hash: Sha2, key: &[u8]) -> Self::Hmac;
 
-    /// Prepares an HMAC key on the stack, hands it to `use_it`, and wipes it: no allocation.
+    /// Prepares an HMAC key on the stack, hands it to `use_it`, and wipes it. The caller wipes the stack.
     fn with_hmac<R>(hash: Sha2, key: &[u8], use_it: impl FnOnce(&dyn HmacKey) -> R) -> R;
 
     /// SHA-384 of the concatenated `parts`.

@@ -4,38 +4,37 @@ use super::backend::{Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2};
 use super::{KdfKey, stack};
 use crate::error::{Error, Result};
 use std::fmt;
-use zeroize::Zeroizing;
 
 /// A prepared key: its HMAC is keyed once.
-pub(crate) struct Hkdf<H>(H);
+pub(crate) struct Hkdf<B: Backend>(B::Hmac);
 
-impl<H: HmacKey> Hkdf<H> {
-    pub(super) fn new<B: Backend<Hmac = H>>(hash: Sha2, key: &[u8]) -> Self {
-        Self(stack::wiped(|| B::hmac(hash, key)))
+impl<B: Backend> Hkdf<B> {
+    pub(super) fn new(hash: Sha2, key: &[u8]) -> Self {
+        Self(stack::wiped(B::HMAC_STACK_KIB, || B::hmac(hash, key)))
     }
 }
 
-impl<H: HmacKey> KdfKey for Hkdf<H> {
+impl<B: Backend> KdfKey for Hkdf<B> {
     fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Result<()> {
-        stack::wiped(|| expand(&self.0, info, out))
+        stack::wiped(B::HMAC_STACK_KIB, || expand(&self.0, info, out))
     }
 }
 
-impl<H> fmt::Debug for Hkdf<H> {
+impl<B: Backend> fmt::Debug for Hkdf<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hkdf(..)")
+        write!(f, "Hkdf({}, ..)", B::NAME)
     }
 }
 
 /// One HKDF-Expand under a key that is used this once.
 pub(super) fn expand_once<B: Backend>(hash: Sha2, key: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<()> {
-    stack::wiped(|| B::with_hmac(hash, key, |hmac| expand(hmac, info, out)))
+    stack::wiped(B::HMAC_STACK_KIB, || B::with_hmac(hash, key, |hmac| expand(hmac, info, out)))
 }
 
 /// One HMAC under a key that is used this once. `out` is at most one hash long.
 pub(super) fn hmac_once<B: Backend>(hash: Sha2, key: &[u8], parts: &[&[u8]], out: &mut [u8]) {
-    stack::wiped(|| {
-        let mut tag = Zeroizing::new([0; MAX_HASH_LEN]);
+    stack::wiped(B::HMAC_STACK_KIB, || {
+        let mut tag = [0; MAX_HASH_LEN];
         B::with_hmac(hash, key, |hmac| hmac.sign(&Parts::of(parts), &mut tag));
         for (out, byte) in out.iter_mut().zip(tag.iter()) {
             *out = *byte;
@@ -49,15 +48,16 @@ fn expand<H: HmacKey + ?Sized>(hmac: &H, info: &[&[u8]], out: &mut [u8]) -> Resu
         return Err(Error::internal(format!("HKDF gives at most {} bytes, not {}", 255 * len, out.len())));
     }
     // T(0) = empty, T(i) = HMAC(PRK, T(i-1) || info || i)
-    let mut block = Zeroizing::new([0; MAX_HASH_LEN]);
-    let mut previous = Zeroizing::new([0; MAX_HASH_LEN]);
+    // (These hold key material, and lie in the part of the stack that every caller overwrites.)
+    let mut block = [0; MAX_HASH_LEN];
+    let mut previous = [0; MAX_HASH_LEN];
     let mut previous_len = 0;
     for (counter, chunk) in (1..=u8::MAX).zip(out.chunks_mut(len)) {
         let parts = Parts { first: &previous[..previous_len], middle: info, last: &[counter] };
         hmac.sign(&parts, &mut block);
         chunk.copy_from_slice(&block[..chunk.len()]);
         if chunk.len() == len {
-            previous.copy_from_slice(&block[..]);
+            previous = block;
             previous_len = len;
         }
     }

@@ -29,7 +29,7 @@ pub(crate) fn argon2id(
             .with_advice("use less memory for the passphrase, or a machine that has it")
     })?;
     memory.resize(params.block_count(), Block::new());
-    stack::wiped(|| {
+    stack::wiped(8, || {
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
             passphrase,
             salt,

@@ -15,23 +15,28 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::fmt;
 use zeroize::Zeroizing;
 
+/// How deep into the stack a key's preparation and every call with it leave the key, in KiB: AES spills
+/// round keys, ChaCha20 its state.
+const AEAD_STACK_KIB: usize = 4;
+
 /// RustCrypto, as a [`Backend`].
 #[derive(Debug)]
 pub(crate) struct RustCrypto;
 
 impl Backend for RustCrypto {
     const NAME: &'static str = "RustCrypto";
+    const HMAC_STACK_KIB: usize = 3;
     type Aead = RustCryptoAead;
     type Hmac = RustCryptoHmac;
     type Sha256 = Sha256;
 
     fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> RustCryptoAead {
-        match algorithm {
+        stack::wiped(AEAD_STACK_KIB, || match algorithm {
             AeadAlgorithm::Aes256Gcm => RustCryptoAead::Aes256Gcm(Box::new(Aes256Gcm::new(key.into()))),
             AeadAlgorithm::ChaCha20Poly1305 => {
                 RustCryptoAead::ChaCha20Poly1305(Box::new(ChaCha20Poly1305::new(key.into())))
             }
-        }
+        })
     }
 
     fn hmac(hash: Sha2, key: &[u8]) -> RustCryptoHmac {
@@ -66,11 +71,10 @@ pub(crate) enum RustCryptoAead {
 
 impl RustCryptoAead {
     fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], data: InOutBuf<'_, '_, u8>) -> Result<Tag<Aes256Gcm>> {
-        match self {
+        stack::wiped(AEAD_STACK_KIB, || match self {
             Self::Aes256Gcm(key) => key.encrypt_inout_detached(nonce.into(), aad, data),
-            // ChaCha20 puts the raw key into its state for every call.
-            Self::ChaCha20Poly1305(key) => stack::wiped(|| key.encrypt_inout_detached(nonce.into(), aad, data)),
-        }
+            Self::ChaCha20Poly1305(key) => key.encrypt_inout_detached(nonce.into(), aad, data),
+        })
         .map_err(|_| too_long())
     }
 
@@ -81,12 +85,10 @@ impl RustCryptoAead {
         data: InOutBuf<'_, '_, u8>,
         tag: &[u8; TAG_LEN],
     ) -> Result<(), aes_gcm::Error> {
-        match self {
+        stack::wiped(AEAD_STACK_KIB, || match self {
             Self::Aes256Gcm(key) => key.decrypt_inout_detached(nonce.into(), aad, data, tag.into()),
-            Self::ChaCha20Poly1305(key) => {
-                stack::wiped(|| key.decrypt_inout_detached(nonce.into(), aad, data, tag.into()))
-            }
-        }
+            Self::ChaCha20Poly1305(key) => key.decrypt_inout_detached(nonce.into(), aad, data, tag.into()),
+        })
     }
 }
 

@@ -1,19 +1,18 @@
 //! Covers what key-handling code leaves on the stack.
 //!
 //! Backends wipe the values they drop, and cannot wipe the copies that a compiler makes of them when
-//! it moves, spills or inlines. So the calls that see raw keys run in a frame of their own, and what
-//! they used of the stack is overwritten when they return.
+//! it moves, spills or inlines. So the calls that leave raw or derived keys behind run in a frame of
+//! their own, and the stack that they used is overwritten when they return. How deep each reaches was
+//! measured; `tests/stack.rs` reads the stack back.
 
 use std::hint::black_box;
 
-/// How deep the backends' key handling reaches, with room to spare: a test holds it.
-const DEPTH: usize = 4096;
-
-/// Runs `work`, then overwrites the stack that it used.
+/// Runs `work`, then overwrites that many KiB of the stack that it used.
 #[inline(always)]
-pub(super) fn wiped<R>(work: impl FnOnce() -> R) -> R {
+pub(super) fn wiped<R>(kib: usize, work: impl FnOnce() -> R) -> R {
     let result = apart(work);
-    overwrite();
+    // Frames of code that is not optimised are several times as large.
+    overwrite(if cfg!(debug_assertions) { 4 * kib } else { kib });
     result
 }
 
@@ -25,6 +24,10 @@ fn apart<R>(work: impl FnOnce() -> R) -> R {
 
 /// Stands where the frames of `work` stood.
 #[inline(never)]
-fn overwrite() {
-    black_box(&mut [0_u8; DEPTH]);
+fn overwrite(kib: usize) {
+    let mut frame = [0_u8; 1024];
+    if kib > 1 {
+        overwrite(kib - 1);
+    }
+    black_box(&mut frame);
 }

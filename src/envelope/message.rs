@@ -15,7 +15,7 @@ use crate::provider::DataKeyAnswer;
 use crate::provider::multi::more_retryable;
 use crate::segments::{Layout, Position, Segments};
 use std::fmt;
-use std::io::{ErrorKind as IoKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// A message about to be written: its head and a key for its segments.
@@ -251,6 +251,8 @@ pub fn read_header(input: &mut impl Read, limits: &Limits) -> Result<Header> {
             HeaderParse::More(needed) => needed,
         };
         let have = bytes.len();
+        // Not an amortized growth: a stranger's length field buys no more than the limit.
+        bytes.reserve_exact(needed.saturating_sub(have));
         bytes.resize(needed, 0);
         let read = fill(input, bytes.get_mut(have..).unwrap_or_default())?;
         bytes.truncate(have + read);
@@ -265,14 +267,14 @@ pub fn read_header(input: &mut impl Read, limits: &Limits) -> Result<Header> {
 }
 
 /// Reads until `out` is full or the input ends.
-fn fill(input: &mut impl Read, out: &mut [u8]) -> Result<usize> {
+pub(super) fn fill(input: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(room) = out.get_mut(filled..).filter(|room| !room.is_empty()) {
         match input.read(room) {
             Ok(0) => break,
             Ok(count) => filled += count,
-            Err(error) if error.kind() == IoKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(filled)

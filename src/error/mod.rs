@@ -5,6 +5,8 @@
 //! log. The constructors of each family stand in a file that mirrors the module tree.
 
 mod format;
+#[cfg(feature = "local-kms")]
+mod keystore;
 mod provider;
 mod storage;
 

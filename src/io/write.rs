@@ -6,7 +6,7 @@ use crate::segments::{Position, Segments};
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A writer that encrypts what is written to it into `W`.
 ///
@@ -25,7 +25,7 @@ pub struct EncryptWriter<W: Write> {
     head: Vec<u8>,
     head_sent: usize,
     /// One segment: plaintext in its place, or sealed bytes on their way out.
-    buffer: Vec<u8>,
+    buffer: Zeroizing<Vec<u8>>,
     /// Bytes of plaintext gathered in `buffer`.
     filled: usize,
     /// Bytes of `buffer` that are sealed and must go out, and how many have.
@@ -52,7 +52,7 @@ impl<W: Write> EncryptWriter<W> {
             ivs,
             head,
             head_sent: 0,
-            buffer: Vec::new(),
+            buffer: Zeroizing::default(),
             filled: 0,
             sealed: 0,
             sent: 0,
@@ -67,8 +67,8 @@ impl<W: Write> EncryptWriter<W> {
     /// What the inner writer or the system's randomness returned; the inner writer is in the error.
     pub fn finish(mut self) -> Result<W, FinishError<W>> {
         match self.try_finish() {
-            Ok(()) => Ok(self.take_inner()),
-            Err(error) => Err(FinishError { error: error.into(), inner: self.take_inner() }),
+            Ok(()) => Ok(self.inner),
+            Err(error) => Err(FinishError { error: error.into(), inner: self.inner }),
         }
     }
 
@@ -90,14 +90,6 @@ impl<W: Write> EncryptWriter<W> {
     /// The inner writer.
     pub fn inner(&self) -> &W {
         &self.inner
-    }
-
-    fn take_inner(self) -> W {
-        // The buffer holds plaintext that was never sealed: it is wiped here, since a type with
-        // `Drop` could not be taken apart.
-        let Self { inner, mut buffer, .. } = self;
-        buffer.zeroize();
-        inner
     }
 
     fn check(&self) -> io::Result<()> {
@@ -149,7 +141,8 @@ impl<W: Write> EncryptWriter<W> {
 
     fn seal_buffered(&mut self, last: Last) -> Result<()> {
         let len = self.filled + self.segments.layout().overhead();
-        self.buffer.resize(self.buffer.len().max(len), 0);
+        let room = self.buffer.len().max(len);
+        self.buffer.resize(room, 0);
         self.seal(last, None, len)
     }
 

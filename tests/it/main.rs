@@ -1,9 +1,22 @@
-//! The integration tests: one binary, so that the crate is linked once.
+//! The integration tests: one binary, so that the crate is linked once. They need the default
+//! features but for the backends; `cli` and `test-util` add to them.
 
 mod cases;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "test-util")]
+mod conformance;
+mod contexts;
+mod damage;
 mod examples;
+mod fuzz_corpora;
+mod hostile;
 mod house;
 mod layers;
 mod python;
+mod rewrap;
 mod source;
+mod streams;
+mod support;
+mod unverified;
 mod vectors;

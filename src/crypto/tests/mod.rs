@@ -5,6 +5,8 @@ mod aead;
 mod between;
 mod hash;
 mod password;
+#[cfg(target_os = "linux")]
+mod stack;
 
 /// Every hash, shortest first.
 const SHA2: [Sha2; 3] = [Sha2::Sha256, Sha2::Sha384, Sha2::Sha512];

@@ -1,0 +1,157 @@
+//! What the fuzz targets do with their input. The ordinary tests call the same functions on the
+//! committed corpora (`tests/it/fuzz_corpora.rs`).
+
+use envelock::{
+    EncryptionContext, Envelope, ErrorKind, Header, HeaderParse, Limits, LocalKms, PassphraseProvider, RawKeyProvider,
+    RootKey, Secret, blocking,
+};
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::sync::OnceLock;
+
+/// A message of three segments, whose body the `body` target replaces.
+const BASE: &[u8] = include_bytes!("base.elk");
+const BASE_HEAD: usize = 208;
+const BASE_KEY: &str = "d28dcceec9e8a57fa68ba89c9f1a371e48368bd28d734bf0001bf852579d951f";
+const BASE_PLAINTEXT_LEN: usize = 70;
+/// A message for a passphrase, whose wrapped key the `passphrase_slot` target replaces.
+const LOCKED: &[u8] = include_bytes!("passphrase.elk");
+const PASSPHRASE: &str = "correct horse battery staple";
+const LOCKED_PLAINTEXT_LEN: usize = 33;
+
+/// Any bytes as a message head, whole and cut everywhere.
+pub fn header(data: &[u8]) {
+    let whole = Header::parse(data);
+    if let Ok(header) = &whole {
+        assert_eq!(header.as_bytes(), &data[..header.len()]);
+        assert!(header.slots().iter().any(|slot| !slot.is_missing()));
+        assert!(header.stored_context().iter().count() == header.stored_context().len());
+        let again = Header::parse(header.as_bytes()).expect("a head parses by itself");
+        assert_eq!(again.slots(), header.slots());
+    }
+    for len in 0..data.len().min(600) {
+        match Header::parse_some(&data[..len], &Limits::default()) {
+            Ok(HeaderParse::More(needed)) => assert!(needed > len, "more than there is was asked for"),
+            Ok(HeaderParse::Complete(header)) => assert!(header.len() <= len && whole.is_ok()),
+            Err(error) => {
+                // A fault that a prefix shows, the whole shows too.
+                let kind = whole.as_ref().map(|_| ()).expect_err("the whole has the fault of its prefix").kind();
+                assert_eq!(kind, error.kind());
+            }
+        }
+    }
+}
+
+/// Any bytes as the segments of a message: every way in gives the message's plaintext or an error.
+pub fn body(data: &[u8]) {
+    static ENVELOPE: OnceLock<blocking::Envelope> = OnceLock::new();
+    let envelope = ENVELOPE.get_or_init(|| {
+        let key = Secret::init(|key| {
+            for (byte, at) in key.iter_mut().zip((0..).step_by(2)) {
+                *byte = u8::from_str_radix(&BASE_KEY[at..at + 2], 16).expect("hex");
+            }
+        });
+        let provider = RawKeyProvider::new("primary", key).expect("a short name");
+        blocking::Envelope::new(Envelope::builder(provider).build().expect("defaults"))
+    });
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let message = [&BASE[..BASE_HEAD], data].concat();
+    let expected: Vec<u8> = (0..BASE_PLAINTEXT_LEN).map(|i| (i % 251) as u8).collect();
+
+    let whole = envelope.decrypt(&message, &context);
+    let mut streamed = Vec::new();
+    let mut reader = envelope.decrypt_reader(&message[..], &context).expect("the head is untouched");
+    let stream = reader.read_to_end(&mut streamed).map_err(envelock::Error::from);
+    assert!(expected.starts_with(&streamed), "a byte that is not of the message");
+    assert_eq!(whole.is_ok(), stream.is_ok());
+    if let (Err(whole), Err(stream)) = (&whole, &stream) {
+        assert_eq!(whole.kind(), stream.kind());
+    }
+    if let Ok(plaintext) = &whole {
+        assert_eq!(plaintext, &expected);
+    }
+
+    let mut reader = envelope.decrypt_reader(Cursor::new(&message), &context).expect("the head is untouched");
+    if reader.seek(SeekFrom::Start(33)).is_ok() {
+        let mut rest = Vec::new();
+        if reader.read_to_end(&mut rest).is_ok() {
+            assert_eq!(rest, expected[33..]);
+        }
+    }
+    if let Ok(ranges) = envelope.range_reader(&message[..], &context) {
+        assert_eq!(ranges.len(), BASE_PLAINTEXT_LEN as u64);
+        if let Ok(bytes) = ranges.read_range(30..66) {
+            assert_eq!(bytes, expected[30..66]);
+        }
+    }
+}
+
+/// Any bytes as a ciphertext blob of the embedded keystore, and as damage to a good one.
+pub fn keystore_blob(data: &[u8]) {
+    struct Good {
+        kms: LocalKms,
+        blob: Vec<u8>,
+        _folder: tempfile::TempDir,
+    }
+    static GOOD: OnceLock<Good> = OnceLock::new();
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let good = GOOD.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = RootKey::file(folder.path().join("root.key")).expect("a path");
+        let kms = LocalKms::open(folder.path().join("keys.db"), root).expect("a new keystore");
+        let key = blocking::wait(kms.create_key(Default::default())).expect("a key");
+        let blob =
+            blocking::wait(kms.encrypt(&key.key_id, b"attack at dawn", &context)).expect("a blob").ciphertext_blob;
+        Good { kms, blob, _folder: folder }
+    });
+    let open = |blob: &[u8]| blocking::wait(good.kms.decrypt(blob, &context));
+    if let Ok(opened) = open(data) {
+        assert_eq!(opened.plaintext(), b"attack at dawn");
+    }
+    let mut damaged = good.blob.clone();
+    let Some((&at, damage)) = data.split_first() else { return };
+    for (byte, flip) in damaged.iter_mut().skip(usize::from(at)).zip(damage) {
+        *byte ^= flip;
+    }
+    assert_eq!(open(&damaged).is_ok(), damaged == good.blob, "a damaged blob opened");
+}
+
+/// Any bytes as the wrapped key of a passphrase slot.
+pub fn passphrase_slot(data: &[u8]) {
+    static ENVELOPE: OnceLock<blocking::Envelope> = OnceLock::new();
+    let envelope = ENVELOPE.get_or_init(|| {
+        let provider = PassphraseProvider::new(PASSPHRASE).expect("not empty");
+        blocking::Envelope::new(Envelope::builder(provider).build().expect("defaults"))
+    });
+    let mut wrapped = data.to_vec();
+    // A cost within the caps that takes seconds is no finding: a small one takes its place.
+    if let Some(cost) = wrapped.get_mut(1..10) {
+        let memory = u32::from_be_bytes([cost[0], cost[1], cost[2], cost[3]]);
+        if (1 << 10..=1 << 20).contains(&memory) {
+            cost[..2].copy_from_slice(&[0, 0]);
+            cost[2] &= 0b11;
+        }
+    }
+    let field = b"passphrase\0\0";
+    let at =
+        LOCKED.windows(field.len()).position(|window| window == field).expect("the base has the slot") + field.len();
+    let slots_len_at = 7;
+    let old_len = usize::from(u16::from_be_bytes([LOCKED[at], LOCKED[at + 1]]));
+    let slots_len = usize::from(u16::from_be_bytes([LOCKED[slots_len_at], LOCKED[slots_len_at + 1]]));
+    let (Ok(len), Ok(slots_len)) = (u16::try_from(wrapped.len()), u16::try_from(slots_len - old_len + wrapped.len()))
+    else {
+        return;
+    };
+    let mut message = LOCKED[..slots_len_at].to_vec();
+    message.extend_from_slice(&slots_len.to_be_bytes());
+    message.extend_from_slice(&LOCKED[slots_len_at + 2..at]);
+    message.extend_from_slice(&len.to_be_bytes());
+    message.extend_from_slice(&wrapped);
+    message.extend_from_slice(&LOCKED[at + 2 + old_len..]);
+    match envelope.decrypt(&message, &EncryptionContext::new()) {
+        Ok(plaintext) => assert_eq!(plaintext.len(), LOCKED_PLAINTEXT_LEN),
+        Err(error) => assert!(
+            matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::Malformed | ErrorKind::LimitExceeded),
+            "{error}"
+        ),
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads the stack back, and finds no key on it.
+
+use super::{SHA2, on_every_backend};
+use crate::crypto::backend::Backend;
+use crate::crypto::hkdf::{Hkdf, expand_once, hmac_once};
+use crate::crypto::{Aead, AeadAlgorithm, KdfKey, password, stack};
+use std::fs::File;
+use std::hint::black_box;
+use std::os::unix::fs::FileExt;
+
+on_every_backend!(no_aead_leaves_a_key_on_the_stack, no_derivation_leaves_a_key_on_the_stack);
+
+/// How far below its own frame a search looks.
+const WINDOW: usize = 96 * 1024;
+/// Keys are kept masked while they are searched for, so that the search does not find itself.
+const MASK: u8 = 0xA7;
+
+/// How often half of the secret that `work` returns, or that it was given, lies below this frame.
+///
+/// On a thread of its own: no other code writes to its stack, so what `work` leaves stays.
+fn copies_left(work: impl FnOnce(&[u8; 32]) -> Vec<u8> + Send + 'static) -> usize {
+    let searching = move || {
+        let key = black_box(Box::new([0_u8; 32]));
+        let mut key = key;
+        getrandom::fill(&mut key[..]).unwrap();
+        let mut masked: Vec<Vec<u8>> = halves_masked(&key[..]);
+        clear();
+        let derived = black_box(work(&key));
+        let mut memory = vec![0; WINDOW];
+        let here = std::ptr::from_ref(&memory) as usize;
+        // The frame of this closure is above; what `work` used lies below `here`.
+        File::open("/proc/self/mem").unwrap().read_exact_at(&mut memory, (here - WINDOW) as u64).unwrap();
+        masked.extend(halves_masked(&derived));
+        let is = |window: &[u8], half: &[u8]| window.iter().zip(half).all(|(byte, masked)| byte ^ MASK == *masked);
+        memory.windows(16).filter(|window| masked.iter().any(|half| is(window, half))).count()
+    };
+    std::thread::Builder::new().stack_size(1 << 20).spawn(searching).unwrap().join().unwrap()
+}
+
+fn halves_masked(secret: &[u8]) -> Vec<Vec<u8>> {
+    secret.chunks_exact(16).take(2).map(|half| half.iter().map(|byte| byte ^ MASK).collect()).collect()
+}
+
+/// Overwrites what making the key has left.
+#[inline(never)]
+fn clear() {
+    black_box(&mut [0_u8; WINDOW]);
+}
+
+#[inline(never)]
+fn copies_to_the_stack(key: &[u8; 32]) {
+    black_box(&mut black_box([0; 512])[100..132]).copy_from_slice(key);
+}
+
+#[test]
+fn the_search_finds_a_key_that_is_left_and_none_that_is_covered() {
+    let left = copies_left(|key| {
+        copies_to_the_stack(key);
+        vec![]
+    });
+    assert!(left >= 2, "both halves, found {left}");
+    let covered = copies_left(|key| {
+        stack::wiped(2, || copies_to_the_stack(key));
+        vec![]
+    });
+    assert_eq!(covered, 0);
+}
+
+fn no_aead_leaves_a_key_on_the_stack<B: Backend>() {
+    for algorithm in [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::ChaCha20Poly1305] {
+        for len in [0, 100, 600, 5000, 70_000] {
+            let left = copies_left(move |key| {
+                let aead = B::aead(algorithm, key);
+                let (mut sealed, mut out) = (vec![0; len + 16], vec![0; len]);
+                aead.seal_in_place(&[1; 12], b"aad", &mut sealed).unwrap();
+                aead.open_to(&[1; 12], b"aad", &sealed, &mut out).unwrap();
+                aead.seal_to(&[1; 12], b"aad", &out, &mut sealed).unwrap();
+                aead.open_in_place(&[1; 12], b"aad", &mut sealed).unwrap();
+                vec![]
+            });
+            assert_eq!(left, 0, "{} {algorithm:?} {len}", B::NAME);
+        }
+    }
+}
+
+fn no_derivation_leaves_a_key_on_the_stack<B: Backend>() {
+    for hash in SHA2 {
+        let prepared = copies_left(move |key| {
+            let mut out = vec![0; 32];
+            Hkdf::<B>::new(hash, key).expand(&[b"info"], &mut out).unwrap();
+            out
+        });
+        let once = copies_left(move |key| {
+            let mut out = vec![0; 32];
+            expand_once::<B>(hash, key, &[b"info"], &mut out).unwrap();
+            out
+        });
+        let hmac = copies_left(move |key| {
+            let mut out = vec![0; 32];
+            hmac_once::<B>(hash, key, &[b"data"], &mut out);
+            out
+        });
+        assert_eq!((prepared, once, hmac), (0, 0, 0), "{} {hash:?}", B::NAME);
+    }
+}
+
+#[test]
+fn no_passphrase_hash_is_left_on_the_stack() {
+    let left = copies_left(|key| {
+        let mut out = vec![0; 48];
+        password::argon2id(key, &[0; 16], 64, 1, 1, &mut out).unwrap();
+        out
+    });
+    assert_eq!(left, 0);
+}

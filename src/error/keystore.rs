@@ -1,0 +1,83 @@
+//! Failures of the embedded KMS's keystore file.
+
+use super::{Error, ErrorKind};
+use rusqlite::ErrorCode;
+
+impl Error {
+    /// What SQLite reports, by what the caller can do about it.
+    pub(crate) fn sqlite(source: rusqlite::Error) -> Self {
+        let (kind, message, advice) = match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+                ErrorKind::Busy,
+                "another process holds the keystore for longer than this call waits",
+                "nothing was changed: try again in a moment",
+            ),
+            Some(ErrorCode::DiskFull) => {
+                (ErrorKind::Io, "the keystore's disk is full", "nothing was changed: free space on it, then try again")
+            }
+            Some(ErrorCode::CannotOpen) => (
+                ErrorKind::Io,
+                "the keystore file cannot be opened",
+                "check that its folder exists and who may read and write there",
+            ),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
+                ErrorKind::Io,
+                "the keystore file cannot be written to",
+                "nothing was changed: check who may write to the file and to its folder",
+            ),
+            Some(ErrorCode::SystemIoFailure) => {
+                (ErrorKind::Io, "reading or writing the keystore failed", "check the disk, then try again")
+            }
+            Some(ErrorCode::NotADatabase) => return Self::not_a_keystore().with_source(source),
+            Some(ErrorCode::DatabaseCorrupt) => (
+                ErrorKind::Storage,
+                "the keystore file is damaged",
+                "keep the file as it is, and restore a backup of it",
+            ),
+            // Only a changed schema makes our own statements fail otherwise.
+            _ => (
+                ErrorKind::Storage,
+                "the keystore file does not have the tables that it was made with",
+                "somebody else has changed it, or it is damaged: restore a backup of it",
+            ),
+        };
+        Self::new(kind, format!("{message} ({source})")).with_source(source).with_advice(advice)
+    }
+
+    pub(crate) fn tampered(message: impl Into<String>) -> Self {
+        Self::new(
+            ErrorKind::Storage,
+            format!("the keystore was changed by something else than envelock: {}", message.into()),
+        )
+        .with_advice("do not use it: keep the file for an inquiry, and restore a backup")
+    }
+
+    pub(crate) fn newer_schema(version: i64) -> Self {
+        Self::unsupported(format!("the keystore has schema version {version}, which a newer envelock wrote"))
+            .with_advice("update envelock; nothing was changed")
+    }
+
+    pub(crate) fn not_a_keystore() -> Self {
+        Self::new(ErrorKind::Storage, "this file is not an envelock keystore")
+            .with_advice("check the path; nothing was changed")
+    }
+
+    /// The check value in the file is not that of the root key that it was opened with.
+    pub(crate) fn root_key_replaced() -> Self {
+        Self::new(ErrorKind::NoMatchingKey, "the keystore has another root key than when it was opened")
+            .with_advice("close it and open it with its new root key")
+    }
+
+    /// A keystore that was open when this process was forked.
+    pub(crate) fn forked() -> Self {
+        Self::new(
+            ErrorKind::Storage,
+            "the keystore was open when this process was forked, and cannot be used in the child",
+        )
+        .with_advice("let the child call exec, or open the keystore only after the fork")
+    }
+
+    pub(crate) fn keystore_closed() -> Self {
+        Self::new(ErrorKind::Storage, "the keystore was closed").with_advice("open it again")
+    }
+}

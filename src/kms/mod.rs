@@ -1,0 +1,287 @@
+//! The embedded KMS: what a cloud KMS gives, in the application's own process and one file.
+//!
+//! [`LocalKms`] keeps keys that never leave it in the clear, in an SQLite file, encrypted under a
+//! [`RootKey`]. Names and semantics are AWS KMS's. Several processes may use one keystore at once.
+//!
+//! Every operation is one transaction, and is acknowledged once it is durable. A change of the file by
+//! anything but envelock is found when the file is opened and when the changed row is used; only an
+//! older whole file put back, while no process has the keystore open, is not.
+
+mod answers;
+mod cipher;
+mod key;
+mod open_list;
+mod operations;
+mod provider;
+mod records;
+mod root;
+mod rows;
+mod schema;
+mod store;
+mod thread;
+
+#[cfg(test)]
+mod tests;
+
+pub use answers::{
+    AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
+    GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
+};
+pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
+pub use provider::LocalProvider;
+pub use root::{RootKey, RootKeyExport};
+
+use crate::clock::{Clock, SystemClock};
+use crate::crypto;
+use crate::error::{Error, Result};
+use crate::provider::Revocations;
+use futures_channel::oneshot;
+use key::{Realm, check_region};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use store::Store;
+use thread::Message;
+use uuid::Uuid;
+
+/// An embedded KMS on one keystore file. Cheap to clone; all clones share one connection.
+///
+/// Opening starts one thread, `envelock-kms`, which owns the connection; the methods are asynchronous
+/// and need no runtime. Dropping the future of a call does not undo the call. The file is closed when
+/// the last clone is dropped, or by [`close`](Self::close).
+///
+/// After a fork, the child cannot use a keystore that was open: each call, and opening it again, is
+/// an error of kind [`Storage`](crate::ErrorKind::Storage) there, until the child calls `exec`. Drop is harmless.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), envelock::Error> {
+/// use envelock::{CreateKeyRequest, EncryptionContext, LocalKms, RootKey};
+/// let kms = LocalKms::open("keys.db", RootKey::file("root.key")?)?;
+/// let key = kms.create_key(CreateKeyRequest::default().alias("alias/orders")).await?;
+/// let context = EncryptionContext::from([("tenant", "acme")]);
+/// let sealed = kms.encrypt("alias/orders", b"4111 1111", &context).await?;
+/// let opened = kms.decrypt(&sealed.ciphertext_blob, &context).await?;
+/// assert_eq!(opened.plaintext(), b"4111 1111");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct LocalKms(Arc<Shared>);
+
+struct Shared {
+    /// `None` only while it is dropped.
+    jobs: Option<mpsc::Sender<Message>>,
+    /// The process that has the thread.
+    process: u32,
+    path: PathBuf,
+    opened: Opened,
+    /// Random: which opening of a keystore this is.
+    instance: Uuid,
+    revocations: Revocations,
+}
+
+/// What opening found out.
+#[derive(Clone, Debug)]
+struct Opened {
+    realm: Realm,
+    made_keystore: bool,
+    made_root_key_file: bool,
+}
+
+/// How a keystore is opened: see [`LocalKms::open_with`].
+#[derive(Clone, Debug)]
+pub struct KmsOptions {
+    region: Option<String>,
+    busy_timeout: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl KmsOptions {
+    /// The Region name of a keystore that is made; that of an existing one must agree.
+    /// Default: `local` for a new one, any for an existing one.
+    #[must_use]
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// How long an operation waits for another process before it is an error of kind
+    /// [`Busy`](crate::ErrorKind::Busy). Default: 5 s.
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// Where the time comes from. Default: the system.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+}
+
+impl Default for KmsOptions {
+    fn default() -> Self {
+        Self { region: None, busy_timeout: Duration::from_secs(5), clock: Arc::new(SystemClock) }
+    }
+}
+
+impl LocalKms {
+    /// Opens the keystore at `path`, or makes it, with mode 0600, if there is none.
+    ///
+    /// Blocks until the file is open and checked: a few milliseconds, a tenth of a second more for a
+    /// passphrase. The folder must exist.
+    ///
+    /// # Errors
+    /// [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey) if the root key is missing, wrong or another
+    /// keystore's; [`Storage`](crate::ErrorKind::Storage) if the file is damaged, no keystore, was tampered
+    /// with, or was open when this process was forked; [`Unsupported`](crate::ErrorKind::Unsupported) if a
+    /// newer version wrote it; [`Busy`](crate::ErrorKind::Busy); [`Io`](crate::ErrorKind::Io).
+    pub fn open(path: impl AsRef<Path>, root: RootKey) -> Result<Self> {
+        Self::open_with(path, root, KmsOptions::default())
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`InvalidInput`](crate::ErrorKind::InvalidInput) if the Region is not
+    /// the keystore's, or no Region name.
+    pub fn open_with(path: impl AsRef<Path>, root: RootKey, options: KmsOptions) -> Result<Self> {
+        options.region.as_deref().map_or(Ok(()), check_region)?;
+        let mut random = [0; 16];
+        crypto::random::fill(&mut random)?;
+        let instance = Uuid::from_bytes(root::uuid_v4(random));
+        let path = path.as_ref().to_path_buf();
+        let (jobs, opened) = thread::start(path.clone(), root, options)?;
+        let process = std::process::id();
+        let revocations = Revocations::default();
+        Ok(Self(Arc::new(Shared { jobs: Some(jobs), process, path, opened, instance, revocations })))
+    }
+
+    /// Closes the file and wipes the root key, once the calls before it are done. Every later call, by
+    /// any clone, is an error.
+    ///
+    /// # Errors
+    /// [`Storage`](crate::ErrorKind::Storage) if it was closed before, or in a forked child.
+    pub async fn close(&self) -> Result<()> {
+        let (reply, closed) = oneshot::channel();
+        self.send(Message::Close(reply))?;
+        self.wait(closed).await
+    }
+
+    /// The root key as text, for safe keeping, whatever it was opened with.
+    ///
+    /// # Errors
+    /// [`Storage`](crate::ErrorKind::Storage) if the keystore was closed, or in a forked child.
+    pub async fn export_root_key(&self) -> Result<RootKeyExport> {
+        self.call(|store| store.read(|tx| tx.keys.export())).await
+    }
+
+    /// Where the keystore file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The keystore's id: a UUID, part of every full key name.
+    #[must_use]
+    pub fn keystore_id(&self) -> String {
+        Uuid::from_bytes(self.0.opened.realm.keystore_id).to_string()
+    }
+
+    /// The keystore's Region name.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.0.opened.realm.region
+    }
+
+    /// Whether opening made the keystore.
+    #[must_use]
+    pub fn made_keystore(&self) -> bool {
+        self.0.opened.made_keystore
+    }
+
+    /// Whether opening made the root key file: then its owner should be told to keep a copy.
+    #[must_use]
+    pub fn made_root_key_file(&self) -> bool {
+        self.0.opened.made_root_key_file
+    }
+
+    /// An epoch that moves when this keystore revokes a key.
+    pub(crate) fn revocations(&self) -> Revocations {
+        self.0.revocations.clone()
+    }
+
+    fn realm(&self) -> &Realm {
+        &self.0.opened.realm
+    }
+
+    fn instance(&self) -> Uuid {
+        self.0.instance
+    }
+
+    /// Runs `operation` on the keystore's thread.
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Job(Box::new(move |store| drop(reply.send(operation(store))))))?;
+        self.wait(answer).await?
+    }
+
+    /// As [`call`](Self::call), for the few set-up calls that are not asynchronous.
+    fn call_blocking<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.send(Message::Job(Box::new(move |store| drop(reply.send(operation(store))))))?;
+        answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.0.path))?
+    }
+
+    fn send(&self, message: Message) -> Result<()> {
+        self.check_process()?;
+        let sent = self.0.jobs.as_ref().map(|jobs| jobs.send(message));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Error::keystore_closed().with_path(&self.0.path)),
+        }
+    }
+
+    /// The answer of the thread; a call that was begun before a fork and is polled in the child fails.
+    async fn wait<T>(&self, answer: oneshot::Receiver<T>) -> Result<T> {
+        let mut answer = pin!(answer);
+        std::future::poll_fn(|context| {
+            if let Err(error) = self.check_process() {
+                return std::task::Poll::Ready(Err(error));
+            }
+            answer.as_mut().poll(context).map_err(|_| Error::keystore_closed().with_path(&self.0.path))
+        })
+        .await
+    }
+
+    fn check_process(&self) -> Result<()> {
+        match self.0.process == std::process::id() {
+            true => Ok(()),
+            false => Err(Error::forked().with_path(&self.0.path)),
+        }
+    }
+}
+
+impl fmt::Debug for LocalKms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalKms").field("path", &self.0.path).field("realm", &self.0.opened.realm.to_string()).finish()
+    }
+}
+
+impl Drop for Shared {
+    /// In a forked child the channel's locks may be held by threads that do not exist there.
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            std::mem::forget(self.jobs.take());
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A key of the embedded KMS as key provider.
+//!
+//! In slots, the provider's name is `local`, the key id the full key name, and the wrapped key a
+//! ciphertext blob.
+
+use super::LocalKms;
+use super::answers::EncryptAnswer;
+use super::key::{KeyName, KeyOperation, validation};
+use super::operations::{check_blob, decrypt, describe, encrypt, generate, re_encrypt};
+use super::records::{Alias, KeyRecord};
+use super::store::Tx;
+use crate::context::KmsContext;
+use crate::error::{Error, Result};
+use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
+use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
+use async_trait::async_trait;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A key of a [`LocalKms`], for envelopes.
+///
+/// It encrypts under the key that it was named by: of an alias, the key that it points to at the
+/// time. It opens what was encrypted under that key, under every key that the alias ever pointed to,
+/// and under the keys of [`also_opens`](Self::also_opens).
+#[derive(Clone, Debug)]
+pub struct LocalProvider {
+    kms: LocalKms,
+    name: Arc<str>,
+    also: Arc<[String]>,
+    /// The full name of the key that encrypted last.
+    current: Arc<Mutex<String>>,
+}
+
+impl LocalKms {
+    /// A provider on a key, named by its id, full name or alias. The first use of
+    /// `alias/envelock/<service>` makes its key.
+    ///
+    /// Waits for the keystore, as [`open`](Self::open) does: a call for the set-up.
+    ///
+    /// # Errors
+    /// NotFoundException, ValidationException; the keystore's own failures.
+    pub fn provider(&self, key: &str) -> Result<LocalProvider> {
+        let name = key.to_owned();
+        let metadata = self.call_blocking(move |store| describe(store, &name))?;
+        Ok(LocalProvider {
+            kms: self.clone(),
+            name: key.into(),
+            also: Arc::default(),
+            current: Arc::new(Mutex::new(metadata.arn)),
+        })
+    }
+}
+
+impl LocalProvider {
+    /// The same provider, which also opens what was encrypted under these keys, named by id or full
+    /// name.
+    ///
+    /// # Errors
+    /// NotFoundException, ValidationException (also for an alias); the keystore's own failures.
+    pub fn also_opens<K: AsRef<str>>(self, keys: impl IntoIterator<Item = K>) -> Result<Self> {
+        let names: Vec<String> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
+        let also = self.kms.call_blocking(move |store| {
+            store.read(|tx| {
+                let mut ids = Vec::new();
+                for name in &names {
+                    if let KeyName::Alias(alias) = tx.realm.resolve(name)? {
+                        return Err(validation(format!("{alias} is an alias: name the keys that it pointed to")));
+                    }
+                    ids.push(KeyRecord::existing(tx, name)?.key_id);
+                }
+                ids.sort_unstable();
+                ids.dedup();
+                Ok(ids)
+            })
+        })?;
+        Ok(Self { also: also.into(), ..self })
+    }
+
+    /// The full name of the key that encrypted last, or was found when the provider was made.
+    #[must_use]
+    pub fn key_name(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn slot(&self, key_name: String, blob: Vec<u8>) -> EncryptedDataKey {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&key_name);
+        EncryptedDataKey::new(NAME, key_name, blob)
+    }
+
+    /// The key id in a slot that may be this provider's: a full key name of this keystore.
+    fn key_id_of(&self, slot: &EncryptedDataKey) -> Option<String> {
+        if slot.provider() != NAME {
+            return None;
+        }
+        let text = std::str::from_utf8(slot.key_id()).ok()?;
+        match self.kms.realm().resolve(text) {
+            Ok(KeyName::Id(key_id)) if self.kms.realm().full_name(key_id) == text => Some(key_id.to_owned()),
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl KeyProvider for LocalProvider {
+    fn recipients(&self) -> Vec<Recipient> {
+        vec![Recipient::new(NAME, self.key_name())]
+    }
+
+    async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
+        let (name, context) = (Arc::clone(&self.name), context.clone());
+        let operation = KeyOperation::GenerateDataKey;
+        let made = self.kms.call(move |store| generate(store, &name, length, &context, operation)).await?;
+        Ok(GeneratedDataKey { key: made.plaintext, encrypted: vec![self.slot(made.key_id, made.ciphertext_blob)] })
+    }
+
+    async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
+        let (name, context) = (Arc::clone(&self.name), context.clone());
+        let key = DataKey::from_slice(key.expose())?;
+        let EncryptAnswer { key_id, ciphertext_blob } =
+            self.kms.call(move |store| encrypt(store, &name, key.expose(), &context)).await?;
+        Ok(vec![self.slot(key_id, ciphertext_blob)])
+    }
+
+    /// Slots of other keystores are answered without a call; whether a key of this keystore is one
+    /// that this provider opens is looked up in the transaction that decrypts.
+    async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
+        let Some(key_id) = self.key_id_of(slot) else { return DataKeyAnswer::NotMine };
+        let (name, also, context) = (Arc::clone(&self.name), Arc::clone(&self.also), context.clone());
+        let blob = match check_blob(slot.wrapped()) {
+            Ok(blob) => blob,
+            Err(error) => return DataKeyAnswer::Failed(error),
+        };
+        let answer = self.kms.call(move |store| {
+            store.read(|tx| match opens(tx, &name, &also, &key_id)? {
+                true => decrypt(tx, &blob, &context, Some(&key_id)).map(Some).map_err(not_authentic),
+                false => Ok(None),
+            })
+        });
+        match answer.await {
+            Ok(None) => DataKeyAnswer::NotMine,
+            Ok(Some(answer)) => match DataKey::from_slice(answer.plaintext()) {
+                Ok(key) => DataKeyAnswer::Key(key),
+                Err(_) => DataKeyAnswer::Failed(Error::authentication()),
+            },
+            Err(error) => DataKeyAnswer::Failed(error),
+        }
+    }
+
+    async fn re_encrypt_data_key(
+        &self,
+        slot: &EncryptedDataKey,
+        context: &KmsContext,
+    ) -> Result<Option<Vec<EncryptedDataKey>>> {
+        let Some(key_id) = self.key_id_of(slot) else { return Ok(None) };
+        let (name, also, context) = (Arc::clone(&self.name), Arc::clone(&self.also), context.clone());
+        let blob = check_blob(slot.wrapped())?;
+        let answer = self.kms.call(move |store| {
+            if !store.read(|tx| opens(tx, &name, &also, &key_id))? {
+                return Ok(None);
+            }
+            re_encrypt(store, &blob, &context, Some(&key_id), &name).map(Some).map_err(not_authentic)
+        });
+        Ok(answer.await?.map(|answer| vec![self.slot(answer.key_id, answer.ciphertext_blob)]))
+    }
+
+    fn revocations(&self) -> Option<Revocations> {
+        Some(self.kms.revocations())
+    }
+
+    /// Providers of one opening of a keystore that name the same keys share; two openings do not,
+    /// since each has revocations of its own.
+    fn identity(&self) -> Option<ProviderIdentity> {
+        let (keystore, instance) = (self.kms.keystore_id(), self.kms.instance());
+        Some(ProviderIdentity::new(format!("local {keystore} {instance} {} {}", self.name, self.also.join(" "))))
+    }
+}
+
+/// Whether a provider on `name` opens what is under `key_id`.
+fn opens(tx: &Tx<'_>, name: &str, also: &[String], key_id: &str) -> Result<bool> {
+    if also.iter().any(|it| it == key_id) {
+        return Ok(true);
+    }
+    match tx.realm.resolve(name)? {
+        KeyName::Id(id) => Ok(id == key_id),
+        KeyName::Alias(alias) => Ok(Alias::history(tx, alias)?.iter().any(|it| it == key_id)),
+    }
+}
+
+/// A blob that names another key than its slot does was changed.
+fn not_authentic(error: Error) -> Error {
+    match error.code() {
+        Some(code @ "IncorrectKeyException") => Error::authentication().with_code(code),
+        _ => error,
+    }
+}
+
+/// The provider name in slots.
+const NAME: &str = "local";

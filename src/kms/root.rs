@@ -1,0 +1,485 @@
+//! The root key: where it comes from, and what is derived from it.
+//!
+//! ```text
+//! text form = "envelock-root1." || base64url without padding (keystore id (16) || root key (32) || check (4))
+//! check     = first 4 bytes of SHA-256(keystore id || root key)
+//! ```
+//! One line, with one LF or CRLF at most after it. The root key only ever keys HKDF-Expand-SHA-384
+//! (RFC 5869). A passphrase becomes a root key by Argon2id (RFC 9106), at OWASP's minimum or above.
+
+use super::rows::RowKey;
+use super::schema::META;
+use crate::crypto;
+use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider::passphrase::PassphraseCost;
+use crate::secret::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rusqlite::types::Value;
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind as Io, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// Where a keystore's root key comes from. Whoever has it and the keystore file has every key.
+///
+/// Lost, it cannot be made again: keep the text of [`export_root_key`](super::LocalKms::export_root_key)
+/// somewhere safe. Opening with that text, as a file or a [`value`](Self::value), always works.
+pub struct RootKey(Source);
+
+enum Source {
+    File(PathBuf),
+    Value(Material),
+    Passphrase { passphrase: Zeroizing<Vec<u8>>, cost: PassphraseCost },
+}
+
+impl RootKey {
+    /// A file, made with mode 0600 when the keystore is; never made anew beside an existing keystore.
+    /// On Unix, a file that others than its owner may read or write is refused.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the path names no file.
+    pub fn file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        match path.file_name() {
+            Some(_) => Ok(Self(Source::File(path.to_path_buf()))),
+            None => Err(Error::invalid_input("the root key's path names no file").with_path(path)),
+        }
+    }
+
+    /// The root key's text itself: `envelock-root1.` and what follows. A new keystore gets the
+    /// keystore id in it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if it is not such a text, whole.
+    pub fn value(text: &str) -> Result<Self> {
+        Material::parse(text.as_bytes()).map(|material| Self(Source::Value(material)))
+    }
+
+    /// Derived from a passphrase by Argon2id, at 64 MiB, 3 passes and 4 lanes unless
+    /// [`with_cost`](Self::with_cost) says otherwise; the keystore stores the parameters.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the passphrase is empty.
+    pub fn passphrase(passphrase: impl Into<Vec<u8>>) -> Result<Self> {
+        let passphrase = Zeroizing::new(passphrase.into());
+        if passphrase.is_empty() {
+            return Err(Error::invalid_input("the passphrase is empty"));
+        }
+        Ok(Self(Source::Passphrase { passphrase, cost: PassphraseCost::default() }))
+    }
+
+    /// The cost of a passphrase in a keystore that is made now. An existing one says its own.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) below 19 MiB or 2 passes (OWASP's minimum), or if
+    /// this is no passphrase; [`LimitExceeded`](crate::ErrorKind::LimitExceeded) above 1 GiB, 10 passes or 16 lanes.
+    pub fn with_cost(self, cost: PassphraseCost) -> Result<Self> {
+        check_cost(cost)?;
+        match self.0 {
+            Source::Passphrase { passphrase, .. } => Ok(Self(Source::Passphrase { passphrase, cost })),
+            _ => Err(Error::invalid_input("only a passphrase has a cost")),
+        }
+    }
+
+    /// From the environment: `ENVELOCK_ROOT_KEY` is a path, `ENVELOCK_ROOT_KEY_VALUE` the text itself.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if both are set, neither is, or the text is not a root key.
+    pub fn from_env() -> Result<Self> {
+        Self::from_variables()?.ok_or_else(|| {
+            Error::invalid_input("neither ENVELOCK_ROOT_KEY nor ENVELOCK_ROOT_KEY_VALUE is set")
+                .with_advice("set the first to the path of the root key file, or the second to the root key's text")
+        })
+    }
+
+    /// As [`from_env`](Self::from_env), or the file at `path` if neither variable is set.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env) and [`file`](Self::file).
+    pub fn from_env_or_file(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_variables()?.map_or_else(|| Self::file(path), Ok)
+    }
+
+    fn from_variables() -> Result<Option<Self>> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        match (set("ENVELOCK_ROOT_KEY"), set("ENVELOCK_ROOT_KEY_VALUE")) {
+            (Some(_), Some(value)) => {
+                drop(Zeroizing::new(value.into_encoded_bytes()));
+                Err(Error::invalid_input("both ENVELOCK_ROOT_KEY and ENVELOCK_ROOT_KEY_VALUE are set")
+                    .with_advice("set only one of them"))
+            }
+            (Some(path), None) => Self::file(path).map(Some),
+            (None, Some(value)) => {
+                let value = Zeroizing::new(value.into_encoded_bytes());
+                Material::parse(&value).map(|material| Some(Self(Source::Value(material))))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// A fresh root key as text, for a keystore that will take it as a [`value`](Self::value).
+    ///
+    /// # Errors
+    /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
+    pub fn generate() -> Result<RootKeyExport> {
+        Material::generate()?.export()
+    }
+
+    /// The root key for a keystore that does not exist yet, durable before this returns.
+    pub(super) fn for_new(&self) -> Result<(Material, Kind, RootKeyFile)> {
+        match &self.0 {
+            Source::Value(material) => Ok((material.copy(), Kind::Key, RootKeyFile::NotMade)),
+            Source::File(path) => match read_file(path)? {
+                Some(material) => Ok((material, Kind::Key, RootKeyFile::NotMade)),
+                None => {
+                    let (material, made) = make_file(path)?;
+                    Ok((material, Kind::Key, made))
+                }
+            },
+            Source::Passphrase { passphrase, cost } => {
+                let mut keystore_id = [0; 16];
+                crypto::random::fill(&mut keystore_id)?;
+                let mut salt = [0; 16];
+                crypto::random::fill(&mut salt)?;
+                let argon = Argon { salt: salt.to_vec(), cost: *cost };
+                let material = Material { keystore_id: uuid_v4(keystore_id), root: argon.derive(passphrase)? };
+                Ok((material, Kind::Passphrase(argon), RootKeyFile::NotMade))
+            }
+        }
+    }
+
+    /// The root key for a keystore that exists: never made anew.
+    pub(super) fn for_existing(&self, claim: &Claim) -> Result<RootKeys> {
+        let material = match &self.0 {
+            Source::Value(material) => material.copy(),
+            Source::File(path) => read_file(path)?.ok_or_else(|| missing(path))?,
+            Source::Passphrase { passphrase, .. } => {
+                let argon = claim.argon.as_ref().ok_or_else(|| {
+                    Error::new(ErrorKind::NoMatchingKey, "this keystore's root key is not a passphrase")
+                        .with_advice("open it with its root key file or text")
+                })?;
+                check_cost(argon.cost)?;
+                Material { keystore_id: claim.keystore_id, root: argon.derive(passphrase)? }
+            }
+        };
+        if material.keystore_id != claim.keystore_id {
+            return Err(Error::new(
+                ErrorKind::NoMatchingKey,
+                format!(
+                    "the root key is of the keystore {}, and this keystore is {}",
+                    Uuid::from_bytes(material.keystore_id),
+                    Uuid::from_bytes(claim.keystore_id)
+                ),
+            )
+            .with_advice("give the root key that was made with this keystore, or its export"));
+        }
+        let keys = RootKeys::derive(&material)?;
+        if keys.check.as_slice() != claim.check {
+            let what = match &self.0 {
+                Source::Passphrase { .. } => "the passphrase is not this keystore's",
+                _ => "the root key is not, or no longer, this keystore's",
+            };
+            return Err(Error::new(ErrorKind::NoMatchingKey, what)
+                .with_advice("give the one that the keystore was last opened with, or its export"));
+        }
+        Ok(keys)
+    }
+}
+
+/// Prints the kind and the path, never the key.
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::File(path) => f.debug_tuple("RootKey::file").field(path).finish(),
+            Source::Value(_) => f.write_str("RootKey::value(..)"),
+            Source::Passphrase { .. } => f.write_str("RootKey::passphrase(..)"),
+        }
+    }
+}
+
+/// A root key as text, for safe keeping. Wiped on drop, never printed.
+pub struct RootKeyExport(Zeroizing<String>);
+
+impl RootKeyExport {
+    /// The line `envelock-root1.…`, without a line end.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RootKeyExport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RootKeyExport(..)")
+    }
+}
+
+/// Whether opening made a root key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RootKeyFile {
+    Made,
+    NotMade,
+}
+
+/// How the keystore remembers its root key's source.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Key,
+    Passphrase(Argon),
+}
+
+/// How a passphrase becomes the root key.
+#[derive(Debug)]
+pub(super) struct Argon {
+    salt: Vec<u8>,
+    cost: PassphraseCost,
+}
+
+impl Argon {
+    fn derive(&self, passphrase: &[u8]) -> Result<Secret<32>> {
+        let PassphraseCost { memory_kib, passes, lanes } = self.cost;
+        Secret::try_init(|out| {
+            crypto::password::argon2id(passphrase, &self.salt, memory_kib, passes, u32::from(lanes), out)
+        })
+    }
+}
+
+/// What an existing keystore says of its root key, before anything in it is authenticated.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) keystore_id: [u8; 16],
+    check: Vec<u8>,
+    argon: Option<Argon>,
+}
+
+impl Claim {
+    pub(super) fn read(sql: &rusqlite::Connection) -> Result<Self> {
+        let query =
+            "SELECT keystore_id, check_value, argon_salt, argon_memory_kib, argon_passes, argon_lanes FROM meta";
+        let found = sql.query_row(query, [], |row| {
+            let salt: Option<Vec<u8>> = row.get(2)?;
+            let argon = match salt {
+                None => None,
+                Some(salt) => Some(Argon {
+                    salt,
+                    cost: PassphraseCost { memory_kib: row.get(3)?, passes: row.get(4)?, lanes: row.get(5)? },
+                }),
+            };
+            Ok(Self { keystore_id: row.get(0)?, check: row.get(1)?, argon })
+        });
+        found.map_err(|e| match e.sqlite_error_code() {
+            None => Error::tampered("what it says of its root key is not as it was written").with_source(e),
+            Some(_) => Error::sqlite(e),
+        })
+    }
+}
+
+/// A root key and the id of its keystore.
+#[derive(Debug)]
+pub(super) struct Material {
+    pub(super) keystore_id: [u8; 16],
+    pub(super) root: Secret<32>,
+}
+
+impl Material {
+    fn generate() -> Result<Self> {
+        let mut keystore_id = [0; 16];
+        crypto::random::fill(&mut keystore_id)?;
+        Ok(Self { keystore_id: uuid_v4(keystore_id), root: Secret::try_init(|key| crypto::random::fill(key))? })
+    }
+
+    fn copy(&self) -> Self {
+        Self { keystore_id: self.keystore_id, root: Secret::init(|out| out.copy_from_slice(self.root.expose())) }
+    }
+
+    fn parse(text: &[u8]) -> Result<Self> {
+        let bad = || {
+            Error::invalid_input("this is not a root key").with_advice(
+                "a root key is one line, `envelock-root1.` and 70 letters, digits, `-` and `_`: check that all of it is there",
+            )
+        };
+        let line = text.strip_suffix(b"\n").map_or(text, |line| line.strip_suffix(b"\r").unwrap_or(line));
+        let encoded = line.strip_prefix(PREFIX.as_bytes()).filter(|it| it.len() == ENCODED_LEN).ok_or_else(bad)?;
+        // Room for what the decoder estimates before it looks at the last characters.
+        let decoded =
+            Secret::<{ DECODED_LEN + 2 }>::try_init(|out| match URL_SAFE_NO_PAD.decode_slice(encoded, out) {
+                Ok(DECODED_LEN) => Ok(()),
+                _ => Err(bad()),
+            })?;
+        let (keystore_id, rest) = decoded.expose().split_first_chunk::<16>().ok_or_else(bad)?;
+        let (key, rest) = rest.split_first_chunk::<32>().ok_or_else(bad)?;
+        if rest.get(..CHECK_LEN) != crypto::sha256(&[keystore_id, key]).get(..CHECK_LEN) {
+            return Err(bad());
+        }
+        Ok(Self { keystore_id: *keystore_id, root: Secret::init(|out| out.copy_from_slice(key)) })
+    }
+
+    pub(super) fn export(&self) -> Result<RootKeyExport> {
+        export(&self.keystore_id, &self.root)
+    }
+}
+
+/// The root key and what is derived from it, in memory while the keystore is open.
+#[derive(Debug)]
+pub(super) struct RootKeys {
+    pub(super) root: Secret<32>,
+    pub(super) rows: RowKey,
+    pub(super) head: Secret<32>,
+    /// Stored in the clear, so that a wrong root key is told from tampering.
+    pub(super) check: [u8; 16],
+}
+
+impl RootKeys {
+    pub(super) fn derive(material: &Material) -> Result<Self> {
+        let root = material.root.expose();
+        let mut check = [0; 16];
+        crypto::hkdf_expand_sha384(root, &[b"envelock/kms/v1 check\0", &material.keystore_id], &mut check)?;
+        let key = Secret::try_init(|out| crypto::hkdf_expand_sha384(root, &[b"envelock/kms/v1 row\0"], out))?;
+        Ok(Self {
+            root: material.copy().root,
+            rows: RowKey { key, keystore_id: material.keystore_id },
+            head: Secret::try_init(|out| crypto::hkdf_expand_sha384(root, &[b"envelock/kms/v1 head\0"], out))?,
+            check,
+        })
+    }
+
+    pub(super) fn export(&self) -> Result<RootKeyExport> {
+        export(&self.rows.keystore_id, &self.root)
+    }
+
+    /// The row of `meta` for a keystore that is made now.
+    pub(super) fn meta(&self, region: &str, now: i64, kind: Kind) -> Vec<Value> {
+        let (name, argon) = match kind {
+            Kind::Key => ("key", [Value::Null, Value::Null, Value::Null, Value::Null]),
+            Kind::Passphrase(Argon { salt, cost }) => (
+                "passphrase",
+                [
+                    Value::Blob(salt),
+                    Value::Integer(cost.memory_kib.into()),
+                    Value::Integer(cost.passes.into()),
+                    Value::Integer(cost.lanes.into()),
+                ],
+            ),
+        };
+        let mut row = vec![
+            Value::Integer(1),
+            Value::Blob(self.rows.keystore_id.to_vec()),
+            Value::Text(region.to_owned()),
+            Value::Integer(now),
+            Value::Text(name.to_owned()),
+            Value::Blob(self.check.to_vec()),
+        ];
+        row.extend(argon);
+        debug_assert_eq!(row.len(), META.columns.len());
+        row
+    }
+}
+
+fn export(keystore_id: &[u8; 16], root: &Secret<32>) -> Result<RootKeyExport> {
+    let check = crypto::sha256(&[keystore_id, root.expose()]);
+    let bytes = Secret::<DECODED_LEN>::init(|out| {
+        out[..16].copy_from_slice(keystore_id);
+        out[16..48].copy_from_slice(root.expose());
+        out[48..].copy_from_slice(&check[..CHECK_LEN]);
+    });
+    let mut encoded = Zeroizing::new(vec![0; ENCODED_LEN]);
+    let written = URL_SAFE_NO_PAD.encode_slice(bytes.expose(), &mut encoded);
+    let text = std::str::from_utf8(&encoded).map_err(|_| Error::internal("base64 is text"))?;
+    if written != Ok(ENCODED_LEN) {
+        return Err(Error::internal("a root key has 70 base64 characters"));
+    }
+    let mut line = Zeroizing::new(String::with_capacity(PREFIX.len() + ENCODED_LEN));
+    line.push_str(PREFIX);
+    line.push_str(text);
+    Ok(RootKeyExport(line))
+}
+
+/// The root key in the file at `path`; `None` if there is no file.
+fn read_file(path: &Path) -> Result<Option<Material>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == Io::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io_at("the root key file cannot be opened", path, e)),
+    };
+    refuse_readable_by_others(&file, path)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
+    file.take(FILE_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(|e| Error::io_at("the root key file cannot be read", path, e))?;
+    Material::parse(&text).map(Some).map_err(|e| e.with_path(path))
+}
+
+/// Writes a fresh root key, unless somebody else has just done so.
+fn make_file(path: &Path) -> Result<(Material, RootKeyFile)> {
+    let material = Material::generate()?;
+    let text = material.export()?;
+    let written = AtomicFile::create(Arc::new(OsFileSystem), path, Overwrite::Never).and_then(|mut file| {
+        file.write_all(text.expose().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.commit().map(drop)
+    });
+    match written {
+        Ok(()) => Ok((material, RootKeyFile::Made)),
+        Err(error) => match read_file(path) {
+            Ok(Some(theirs)) => Ok((theirs, RootKeyFile::NotMade)),
+            _ => Err(error),
+        },
+    }
+}
+
+#[cfg(unix)]
+fn refuse_readable_by_others(file: &File, path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let metadata = file.metadata().map_err(|e| Error::io_at("the root key file cannot be looked at", path, e))?;
+    match metadata.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => Err(Error::new(ErrorKind::Io, "others than its owner may read or write the root key file")
+            .with_path(path)
+            .with_advice("run `chmod 600` on it; if others may have read it, take its keys as known to them")),
+    }
+}
+
+#[cfg(not(unix))]
+fn refuse_readable_by_others(_file: &File, _path: &Path) -> Result<()> {
+    Ok(())
+}
+
+fn missing(path: &Path) -> Error {
+    Error::new(ErrorKind::NoMatchingKey, "the keystore exists, and its root key file does not")
+        .with_path(path)
+        .with_advice(
+            "put the root key's export back: a file with mode 0600 that holds its line `envelock-root1.…`; without it \
+             the keys of this keystore are lost, and a new root key would not help",
+        )
+}
+
+/// Within the caps of a passphrase slot, and not below OWASP's minimum.
+fn check_cost(cost: PassphraseCost) -> Result<()> {
+    cost.check()?;
+    if cost.memory_kib < OWASP_MEMORY_KIB || cost.passes < OWASP_PASSES {
+        return Err(Error::invalid_input(format!(
+            "a keystore's passphrase needs at least {OWASP_MEMORY_KIB} KiB and {OWASP_PASSES} passes of Argon2id"
+        )));
+    }
+    Ok(())
+}
+
+/// Random bytes as a UUID of version 4 (RFC 9562).
+pub(super) fn uuid_v4(random: [u8; 16]) -> [u8; 16] {
+    *uuid::Builder::from_random_bytes(random).as_uuid().as_bytes()
+}
+
+const PREFIX: &str = "envelock-root1.";
+const CHECK_LEN: usize = 4;
+const DECODED_LEN: usize = 16 + 32 + CHECK_LEN;
+const ENCODED_LEN: usize = 70;
+/// The line with CRLF.
+const FILE_MAX: u64 = (PREFIX.len() + ENCODED_LEN + 2) as u64;
+/// OWASP Password Storage Cheat Sheet, Argon2id: 19 MiB, 2 passes, 1 lane.
+const OWASP_MEMORY_KIB: u32 = 19 * 1_024;
+const OWASP_PASSES: u32 = 2;

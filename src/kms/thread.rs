@@ -1,0 +1,162 @@
+//! The one thread that owns the connection to a keystore file.
+//!
+//! It is named `envelock-kms`, starts with [`LocalKms::open`](super::LocalKms::open), and ends when the
+//! last handle is dropped or the keystore is closed. It takes one call after another; answers go
+//! back over one-shot channels, so that nothing in an async caller waits on SQLite, and a caller that
+//! no longer waits disturbs nobody.
+
+use super::open_list::Registered;
+use super::root::{Claim, RootKey, RootKeyFile, RootKeys};
+use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
+use super::store::{Store, millis};
+use super::{KmsOptions, Opened};
+use crate::error::{Error, Result};
+use futures_channel::oneshot;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// One call on the keystore, which answers by its own channel.
+pub(super) type Job = Box<dyn FnOnce(&mut Store) + Send>;
+
+pub(super) enum Message {
+    Job(Job),
+    /// End; the answer comes once the file is closed and the root key wiped.
+    Close(oneshot::Sender<()>),
+}
+
+/// Starts the thread, and waits until the keystore is open or is known not to open.
+pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result<(mpsc::Sender<Message>, Opened)> {
+    let (jobs, inbox) = mpsc::channel();
+    let (reply, answer) = mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("envelock-kms".to_owned())
+        .spawn(move || match open(&path, &root, &options).map_err(|e| at(e, &path)) {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok((store, registered, opened)) => {
+                // The source may hold a passphrase, which is needed no more.
+                drop(root);
+                if reply.send(Ok(opened)).is_ok() {
+                    serve(store, registered, &inbox);
+                }
+            }
+        })
+        .map_err(|e| Error::io("the keystore's thread cannot be started", e))?;
+    let opened = answer.recv().map_err(|_| Error::internal("the keystore's thread ended while opening"))??;
+    Ok((jobs, opened))
+}
+
+fn serve(mut store: Store, registered: Registered, inbox: &mpsc::Receiver<Message>) {
+    let mut closed = None;
+    while let Ok(message) = inbox.recv() {
+        match message {
+            Message::Job(job) => job(&mut store),
+            Message::Close(reply) => {
+                closed = Some(reply);
+                break;
+            }
+        }
+    }
+    // In this order: the file stays on the list for as long as it is open.
+    drop(store);
+    drop(registered);
+    if let Some(reply) = closed {
+        let _ = reply.send(());
+    }
+}
+
+fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Registered, Opened)> {
+    let registered = Registered::new(path)?;
+    let mut sql = connect(path, options.busy_timeout)?;
+    if !registered.still_names(path)? {
+        return Err(Error::busy("the keystore file was replaced while it was opened"));
+    }
+    let mut made = (false, RootKeyFile::NotMade);
+    if look(&sql)? == Found::Nothing {
+        made = create(&mut sql, root, options)?;
+    }
+    use_wal(&sql, options.busy_timeout)?;
+    let keys = root.for_existing(&Claim::read(&sql)?)?;
+    let store = Store::open(sql, keys, options.clock.clone())?;
+    let realm = store.realm().clone();
+    if let Some(region) = &options.region
+        && *region != realm.region
+    {
+        return Err(Error::invalid_input(format!("the keystore's Region is {}, not {region}", realm.region))
+            .with_advice("open it without a Region, or with its own"));
+    }
+    Ok((store, registered, Opened { realm, made_keystore: made.0, made_root_key_file: made.1 == RootKeyFile::Made }))
+}
+
+/// Makes the keystore in one transaction, after its root key is durable; or finds that another
+/// process has just done so. What a killed creation leaves is a file without tables, and perhaps a
+/// root key, which the next creation takes.
+fn create(sql: &mut Connection, root: &RootKey, options: &KmsOptions) -> Result<(bool, RootKeyFile)> {
+    let (material, kind, root_key_file) = root.for_new()?;
+    let keys = RootKeys::derive(&material)?;
+    use_wal(sql, options.busy_timeout)?;
+    let tx = sql.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::sqlite)?;
+    if look(&tx)? == Found::Keystore {
+        return Ok((false, root_key_file));
+    }
+    tx.execute_batch(CREATE).map_err(Error::sqlite)?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(Error::sqlite)?;
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(Error::sqlite)?;
+    let region = options.region.as_deref().unwrap_or(DEFAULT_REGION);
+    let meta = keys.meta(region, millis(options.clock.wall()), kind);
+    Store::initialise(&tx, &keys, meta)?;
+    tx.commit().map_err(Error::sqlite)?;
+    Ok((true, root_key_file))
+}
+
+/// A connection that trusts nothing in the file's schema and leaves nothing behind in free pages.
+fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let sql = Connection::open_with_flags(path, flags).map_err(Error::sqlite)?;
+    sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
+    for (config, value) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        sql.set_db_config(config, value).map_err(Error::sqlite)?;
+    }
+    sql.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
+         PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON;",
+    )
+    .map_err(Error::sqlite)?;
+    Ok(sql)
+}
+
+/// SQLite does not wait by itself where it changes the journal mode.
+fn use_wal(sql: &Connection, busy_timeout: Duration) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        match sql.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(_) => {
+                return Err(Error::unsupported("the keystore's file system does not support SQLite's write-ahead log")
+                    .with_advice("put the keystore on a local disk"));
+            }
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < busy_timeout => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(e) => return Err(Error::sqlite(e)),
+        }
+    }
+}
+
+/// Names the keystore in an error that names no file yet.
+fn at(error: Error, path: &Path) -> Error {
+    match error.path() {
+        Some(_) => error,
+        None => error.with_path(path),
+    }
+}
+
+/// The Region of a keystore that is made without a word about it.
+const DEFAULT_REGION: &str = "local";
