@@ -17,13 +17,11 @@ pub(crate) fn seal(segments: &dyn Segments, ivs: &mut SegmentIvs, plaintext: &[u
     }
     let full = layout.plaintext_per_segment();
     let mut rest = plaintext;
-    let mut index = 0;
-    for segment in out.chunks_mut(layout.segment_len()) {
+    for (index, segment) in (0..).zip(out.chunks_mut(layout.segment_len())) {
         let (piece, later) = rest.split_at(rest.len().min(full));
         let at = Position { index, last: later.is_empty() };
         segments.seal_to(at, &ivs.next()?, piece, segment)?;
         rest = later;
-        index += 1;
     }
     Ok(())
 }
