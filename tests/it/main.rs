@@ -12,6 +12,7 @@ mod examples;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod ivs;
 mod layers;
 mod python;
 mod rewrap;
