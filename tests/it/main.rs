@@ -2,5 +2,11 @@
 
 mod fuzz_corpora;
 mod house;
+#[cfg(feature = "local-kms")]
+mod kms_fork;
+#[cfg(feature = "local-kms")]
+mod kms_helper;
+#[cfg(feature = "local-kms")]
+mod kms_processes;
 mod layers;
 mod source;
