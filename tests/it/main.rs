@@ -11,6 +11,12 @@ mod damage;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+#[cfg(feature = "local-kms")]
+mod kms_fork;
+#[cfg(feature = "local-kms")]
+mod kms_helper;
+#[cfg(feature = "local-kms")]
+mod kms_processes;
 mod layers;
 mod python;
 mod rewrap;
