@@ -8,6 +8,7 @@ mod cli;
 mod conformance;
 mod contexts;
 mod damage;
+mod examples;
 mod fuzz_corpora;
 mod hostile;
 mod house;
