@@ -25,6 +25,7 @@ use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
 use crate::native::header::Header;
+use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -152,6 +153,42 @@ impl Envelope {
         options: FileOptions,
     ) -> Result<u64> {
         wait(self.inner.decrypt_file(from, to, context, options))
+    }
+
+    /// See [`Envelope::encrypt_to_file`](crate::Envelope::encrypt_to_file).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encrypt_to_file(
+        &self,
+        source: impl Read + Send + 'static,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.encrypt_to_file(source, to, context, options))
+    }
+
+    /// See [`Envelope::decrypt_to_file`](crate::Envelope::decrypt_to_file).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_to_file(
+        &self,
+        source: impl Read + Send + 'static,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.decrypt_to_file(source, to, context, options))
+    }
+
+    /// See [`Envelope::file_reader`](crate::Envelope::file_reader).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn file_reader(&self, path: impl AsRef<Path>, context: &EncryptionContext) -> Result<DecryptReader<File>> {
+        wait(self.inner.file_reader(path, context))
     }
 
     /// See [`Envelope::rewrap_file`](crate::Envelope::rewrap_file).

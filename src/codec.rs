@@ -61,9 +61,9 @@ impl<'a> Reader<'a> {
         self.take(usize::from(len))
     }
 
-    /// What is at hand of the rest of the region, and whether that is all of it.
-    pub(crate) fn rest(&self) -> (&'a [u8], bool) {
-        (self.bytes.get(self.at..).unwrap_or_default(), self.bytes.len() == self.declared)
+    /// What is at hand of the rest of the region.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
     }
 
     /// Bytes of the region (at hand or not) that have not been read.

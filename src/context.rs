@@ -210,7 +210,8 @@ pub(crate) struct WriterContext {
 impl WriterContext {
     pub(crate) fn new(context: &EncryptionContext, key_use: KeyUse) -> Result<Self> {
         context.check()?;
-        let kms = with_use(context.iter(), key_use)?;
+        // "Given by a caller, a KMS context above 8,192 bytes is invalid input."
+        let kms = with_use(context.iter(), key_use).map_err(|error| Error::invalid_input(error.to_string()))?;
         Ok(Self {
             stored: encode_or_empty(context.of(Storage::Stored))?,
             unstored: encode_unstored(context.of(Storage::Unstored))?,
@@ -241,9 +242,6 @@ impl ReaderContext {
         let mut matched = 0_usize;
         for (key, entry) in &given.entries {
             match stored.value(key) {
-                Some(_) if entry.storage == Storage::Unstored => {
-                    return Err(Error::context_mismatch(format!("the entry {key:?} is stored in the message")));
-                }
                 Some(value) if bool::from(value.as_bytes().ct_eq(entry.value.as_bytes())) => matched += 1,
                 Some(_) => {
                     return Err(Error::context_mismatch(format!("the message has another value for {key:?}")));
@@ -274,19 +272,13 @@ pub struct StoredContext {
 }
 
 impl StoredContext {
-    /// Parses what is at hand of `declared` bytes of a core's context field.
-    ///
-    /// Returns `None` if the bytes so far are well formed and more are needed.
-    pub(crate) fn parse(bytes: &[u8], declared: usize) -> Result<Option<Self>> {
-        if declared == 0 {
-            return Ok(Some(Self::default()));
+    /// Parses a core's context field.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        if !bytes.is_empty() {
+            let malformed = |what| Error::malformed(format!("the stored encryption context {what}"));
+            check_encoded(&mut Reader::new(bytes)).map_err(|Flaw(what)| malformed(what))?;
         }
-        let mut reader = Reader::partial(bytes, declared);
-        match check_encoded(&mut reader) {
-            Ok(()) => Ok(Some(Self { encoded: bytes.get(..declared).unwrap_or(bytes).to_vec() })),
-            Err(Flaw::Missing) => Ok(None),
-            Err(Flaw::Malformed(what)) => Err(Error::malformed(format!("the stored encryption context {what}"))),
-        }
+        Ok(Self { encoded: bytes.to_vec() })
     }
 
     /// The stored entries, sorted by key bytes.
@@ -319,17 +311,11 @@ impl fmt::Debug for StoredContext {
     }
 }
 
-enum Flaw {
-    Missing,
-    Malformed(&'static str),
-}
+struct Flaw(&'static str);
 
 impl From<Short> for Flaw {
-    fn from(short: Short) -> Self {
-        match short {
-            Short::Missing => Self::Missing,
-            Short::Beyond => Self::Malformed("ends within an entry"),
-        }
+    fn from(_: Short) -> Self {
+        Self("ends within an entry")
     }
 }
 
@@ -337,28 +323,28 @@ impl From<Short> for Flaw {
 fn check_encoded(reader: &mut Reader<'_>) -> Result<(), Flaw> {
     let count = reader.u16()?;
     if count == 0 {
-        return Err(Flaw::Malformed("has a length and no entries"));
+        return Err(Flaw("has a length and no entries"));
     }
     let mut previous: &[u8] = &[];
     for _ in 0..count {
         let key = reader.byte_string()?;
         if key.is_empty() {
-            return Err(Flaw::Malformed("has an empty key"));
+            return Err(Flaw("has an empty key"));
         }
         if key <= previous {
-            return Err(Flaw::Malformed("is not sorted by unique keys"));
+            return Err(Flaw("is not sorted by unique keys"));
         }
         if key.starts_with(RESERVED_PREFIX.as_bytes()) {
-            return Err(Flaw::Malformed("has a key that begins with `envelock-`"));
+            return Err(Flaw("has a key that begins with `envelock-`"));
         }
         let key_text = std::str::from_utf8(key).is_ok();
         if !key_text || std::str::from_utf8(reader.byte_string()?).is_err() {
-            return Err(Flaw::Malformed("is not UTF-8"));
+            return Err(Flaw("is not UTF-8"));
         }
         previous = key;
     }
     if reader.remaining() != 0 {
-        return Err(Flaw::Malformed("has bytes after its last entry"));
+        return Err(Flaw("has bytes after its last entry"));
     }
     Ok(())
 }

@@ -17,24 +17,28 @@ pub(crate) mod random;
 mod rust_crypto;
 mod stack;
 
-#[cfg(all(feature = "aws-lc-rs", feature = "rust-crypto"))]
-#[path = "choice_both.rs"]
-mod choice;
 #[cfg(all(feature = "aws-lc-rs", not(feature = "rust-crypto")))]
-#[path = "choice_aws_lc.rs"]
-mod choice;
-#[cfg(all(feature = "rust-crypto", not(feature = "aws-lc-rs")))]
-#[path = "choice_rust_crypto.rs"]
-mod choice;
+mod choice_aws_lc;
+#[cfg(all(feature = "aws-lc-rs", feature = "rust-crypto"))]
+mod choice_both;
 #[cfg(not(any(feature = "aws-lc-rs", feature = "rust-crypto")))]
-#[path = "choice_none.rs"]
-mod choice;
+mod choice_none;
+#[cfg(all(feature = "rust-crypto", not(feature = "aws-lc-rs")))]
+mod choice_rust_crypto;
 
 #[cfg(test)]
 mod tests;
 
 use crate::error::Result;
 use backend::{Backend, Sha2, Sha256Hasher};
+#[cfg(all(feature = "aws-lc-rs", not(feature = "rust-crypto")))]
+use choice_aws_lc as choice;
+#[cfg(all(feature = "aws-lc-rs", feature = "rust-crypto"))]
+use choice_both as choice;
+#[cfg(not(any(feature = "aws-lc-rs", feature = "rust-crypto")))]
+use choice_none as choice;
+#[cfg(all(feature = "rust-crypto", not(feature = "aws-lc-rs")))]
+use choice_rust_crypto as choice;
 use std::fmt;
 
 /// An AEAD that FLOE segments and wrapped keys can use. Both have 32-byte keys, 12-byte nonces and
@@ -78,6 +82,7 @@ pub(crate) trait Aead: Send + Sync + fmt::Debug {
 /// HKDF-Expand (RFC 5869, section 2.3) with its HMAC keyed once.
 ///
 /// The key is the HMAC key as it is, whatever its length: no check against the hash length.
+#[cfg_attr(not(test), expect(dead_code, reason = "for cached data keys; a message under a fresh key expands at once"))]
 pub(crate) trait KdfKey: Send + Sync + fmt::Debug {
     /// Fills `out` from the concatenation of `info`. At most 255 hash lengths, else kind Internal.
     fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Result<()>;
@@ -95,11 +100,13 @@ pub(crate) fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> AeadKe
 }
 
 /// Prepares `key`, of any length, for many HKDF-Expand-SHA-384 (RFC 5869, section 2.3).
+#[cfg_attr(not(test), expect(dead_code, reason = "for cached data keys; a message under a fresh key expands at once"))]
 pub(crate) fn hkdf_sha384(key: &[u8]) -> HkdfKey {
     hkdf::Hkdf::new(Sha2::Sha384, key)
 }
 
 /// Prepares `key`, of any length, for many HKDF-Expand-SHA-512 (RFC 5869, section 2.3).
+#[cfg_attr(not(test), expect(dead_code, reason = "held by the tests for the AWS Encryption SDK's suites"))]
 pub(crate) fn hkdf_sha512(key: &[u8]) -> HkdfKey {
     hkdf::Hkdf::new(Sha2::Sha512, key)
 }
@@ -132,13 +139,6 @@ pub(crate) fn aead_of_hkdf_sha384(algorithm: AeadAlgorithm, key: &[u8], info: &[
 pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut out = [0; 32];
     hkdf::hmac_once::<choice::ForHmac>(Sha2::Sha256, key, parts, &mut out);
-    out
-}
-
-/// HMAC-SHA-384 of the concatenated `parts`, under a key of any length.
-pub(crate) fn hmac_sha384(key: &[u8], parts: &[&[u8]]) -> [u8; 48] {
-    let mut out = [0; 48];
-    hkdf::hmac_once::<choice::ForHmac>(Sha2::Sha384, key, parts, &mut out);
     out
 }
 

@@ -7,30 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Who else may hold a lock at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lock {
-    /// Others that share.
-    Shared,
-    /// Nobody.
-    Exclusive,
-}
-
-/// Locks `file`, which was opened at `path`; waits for at most `wait` (zero: not at all).
+/// Locks `file`, which was opened at `path`, exclusively; waits for at most `wait` (zero: not at all).
 ///
 /// Two handles of one process exclude each other like two processes do.
 ///
 /// # Errors
 /// Kind Busy if somebody else holds it for longer than `wait`; kind Io if it cannot be locked.
-pub(crate) fn lock(file: &File, path: &Path, kind: Lock, wait: Duration) -> Result<()> {
+pub(super) fn lock(file: &File, path: &Path, wait: Duration) -> Result<()> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        let locked = match kind {
-            Lock::Shared => file.try_lock_shared(),
-            Lock::Exclusive => file.try_lock(),
-        };
-        match locked {
+        match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(e)) => return Err(Error::io_at("cannot lock this file", path, e)),
             Err(TryLockError::WouldBlock) => {}
@@ -66,7 +53,7 @@ impl LockedFile {
             if !metadata.is_file() {
                 return Err(Error::invalid_input("this is no regular file").with_path(path));
             }
-            lock(&file, &path, Lock::Exclusive, wait.saturating_sub(start.elapsed()))?;
+            lock(&file, &path, wait.saturating_sub(start.elapsed()))?;
             // It may have been replaced while this call waited: then the lock is on an orphan.
             if names(&path, &file).map_err(|e| Error::io_at("cannot look at", &path, e))? {
                 return Ok(Self { fs, file, path });

@@ -14,7 +14,7 @@ mod lock;
 
 pub(crate) use atomic::{AtomicFile, Overwrite};
 pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, resolve};
-pub(crate) use lock::{Lock, LockedFile, lock};
+pub(crate) use lock::LockedFile;
 
 #[cfg(test)]
 pub(crate) mod crash;

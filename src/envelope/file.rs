@@ -7,12 +7,14 @@ use crate::envelope::message::{Encryptor, Unlocked, fill, read_header};
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
+use crate::io::read::DecryptReader;
 use crate::native::header::{Header, Limits, Outline, SlotsRoom};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -30,6 +32,28 @@ pub struct Progress {
 pub struct FileOptions {
     replace: bool,
     progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    stop: Stop,
+}
+
+/// A flag of the caller's that ends an operation.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stop(Option<Arc<AtomicBool>>);
+
+impl Stop {
+    pub(super) fn when(flag: Arc<AtomicBool>) -> Self {
+        Self(Some(flag))
+    }
+
+    /// # Errors
+    /// Kind Io once the flag is set.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.0 {
+            Some(flag) if flag.load(Ordering::Relaxed) => {
+                Err(Error::new(ErrorKind::Io, "stopped, as the caller asked: nothing was changed"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl FileOptions {
@@ -44,6 +68,16 @@ impl FileOptions {
     #[must_use]
     pub fn on_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(report));
+        self
+    }
+
+    /// Ends the call with an error of kind [`Io`](ErrorKind::Io) soon after `flag` is set, between two
+    /// pieces of work of about a MiB. What was begun is undone before the call returns: for a program
+    /// that is told to end, and must not leave temporary files. (Dropping the future of a call cancels
+    /// it as well, and does not wait until that is done.)
+    #[must_use]
+    pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = Stop::when(flag);
         self
     }
 
@@ -77,14 +111,47 @@ impl Envelope {
         context: &EncryptionContext,
         options: FileOptions,
     ) -> Result<u64> {
-        let (from, to) = (from.as_ref().to_path_buf(), to.as_ref().to_path_buf());
-        let (source, target) = offload({
-            let options = options.clone();
-            move |_| Ok((open_source(&from)?, open_target(&to, &options)?))
+        let from = from.as_ref().to_path_buf();
+        let path = from.clone();
+        let source = offload(move |_| open_source(&path)).await?;
+        let total = source.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+        let done = self.encrypt_sized(source, total, to.as_ref(), context, options).await;
+        done.map_err(|error| named(error, &from))
+    }
+
+    /// As [`encrypt_file`](Self::encrypt_file), for what is read from `source`: a pipe, say.
+    ///
+    /// # Errors
+    /// As [`encrypt_file`](Self::encrypt_file), and what `source` fails with.
+    pub async fn encrypt_to_file(
+        &self,
+        source: impl Read + Send + 'static,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        self.encrypt_sized(source, None, to.as_ref(), context, options).await
+    }
+
+    async fn encrypt_sized(
+        &self,
+        source: impl Read + Send + 'static,
+        total: Option<u64>,
+        to: &Path,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        let target = offload({
+            let (to, options) = (to.to_path_buf(), options.clone());
+            move |_| open_target(&to, &options)
         })
         .await?;
         let encryptor = self.file_encryptor(context).await?;
-        offload(move |cancelled| encrypt_opened(source, target, encryptor, &options, cancelled)).await
+        offload(move |cancelled| {
+            let source = Watched { inner: source, options: &options, cancelled, done: 0, total };
+            encrypt_opened(source, target, encryptor)
+        })
+        .await
     }
 
     /// Decrypts the file `from` to the file `to`, which appears whole or not at all, with mode 0600:
@@ -100,19 +167,46 @@ impl Envelope {
         context: &EncryptionContext,
         options: FileOptions,
     ) -> Result<u64> {
-        let (from, to) = (from.as_ref().to_path_buf(), to.as_ref().to_path_buf());
+        let from = from.as_ref().to_path_buf();
         let message = self.open_message(&from, context).await?;
-        offload(move |cancelled| {
-            let mut target = open_target(&to, &options)?;
-            let layout = message.unlocked.decryptor.layout();
-            let total = message.body_len().and_then(|len| layout.plaintext_len(len).ok());
-            let mut reader = message.unlocked.decryptor.into_reader(message.file);
-            let mut source = Watched { inner: &mut reader, options: &options, cancelled, done: 0, total };
-            let length = copy(&mut source, &mut target.new, &from)?;
-            journal::commit_over(target.new, target.old)?;
-            Ok(length)
+        let layout = message.unlocked.decryptor.layout();
+        let total = message.body_len().and_then(|len| layout.plaintext_len(len).ok());
+        let done = decrypt_opened(message.into_reader(), total, to.as_ref(), options).await;
+        done.map_err(|error| named(error, &from))
+    }
+
+    /// As [`decrypt_file`](Self::decrypt_file), for a message that is read from `source`: a pipe, say.
+    ///
+    /// # Errors
+    /// As [`decrypt_file`](Self::decrypt_file), and what `source` fails with.
+    pub async fn decrypt_to_file(
+        &self,
+        source: impl Read + Send + 'static,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        let (mut source, limits) = (source, self.config.limits.clone());
+        let (source, header) = offload(move |_| {
+            let header = read_header(&mut source, &limits)?;
+            Ok((source, header))
         })
-        .await
+        .await?;
+        let reader = self.decryptor(&header, context).await?.into_reader(source);
+        decrypt_opened(reader, None, to.as_ref(), options).await
+    }
+
+    /// A reader of the message in the file at `path`. Unlike [`decrypt_reader`](Self::decrypt_reader) it
+    /// opens a message in spite of a rewrap in place that is under way or was interrupted.
+    ///
+    /// # Errors
+    /// As [`decrypt_reader`](Self::decrypt_reader), with the path.
+    pub async fn file_reader(
+        &self,
+        path: impl AsRef<Path>,
+        context: &EncryptionContext,
+    ) -> Result<DecryptReader<File>> {
+        Ok(self.open_message(path.as_ref(), context).await?.into_reader())
     }
 
     /// An encryptor whose message is padded for later rewraps, as messages in files are.
@@ -167,6 +261,10 @@ impl Message {
         let length = self.file.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
         length.checked_sub(self.head_len)
     }
+
+    fn into_reader(self) -> DecryptReader<File> {
+        self.unlocked.decryptor.into_reader(self.file)
+    }
 }
 
 /// The head of a message file as it was read.
@@ -194,6 +292,10 @@ impl Head {
         let Some((outline, raw)) = &self.raw else { return Ok(Vec::new()) };
         let current = raw.get(outline.slots()).unwrap_or_default();
         let mut areas = Vec::new();
+        if self.header.is_err() {
+            // Read a second time, since the slots were torn: perhaps the rewrap ended in between.
+            areas.push(current.to_vec());
+        }
         if let Some(pending) = journal::pending(&self.path, current, &outline.binding(raw))? {
             areas.extend([pending.new, pending.old]);
         }
@@ -284,35 +386,50 @@ pub(super) fn place<'a>(outline: Outline, binding: &'a [&'a [u8]; 2]) -> Result<
     Ok(Place { offset: slots.start as u64, len, binding })
 }
 
-fn encrypt_opened(
-    source: File,
-    target: Target,
-    encryptor: Encryptor,
-    options: &FileOptions,
-    cancelled: &Cancelled,
-) -> Result<u64> {
-    let total = source.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+fn encrypt_opened<R: Read>(mut source: Watched<'_, R>, target: Target, encryptor: Encryptor) -> Result<u64> {
     let path = target.new.target().to_path_buf();
     let (head_len, layout) = (encryptor.head().len() as u64, encryptor.layout());
     let mut writer = encryptor.into_writer(target.new);
-    let mut source = Watched { inner: source, options, cancelled, done: 0, total };
-    let length = copy(&mut source, &mut writer, &path)?;
+    let length = copy_all(&mut source, &mut writer)?;
     let new = writer.finish().map_err(|error| Error::from(error).with_path(&path))?;
+    source.check()?;
     journal::commit_over(new, target.old)?;
     Ok(head_len + layout.sealed_len(length)?)
 }
 
+async fn decrypt_opened<R: Read + Send + 'static>(
+    mut reader: DecryptReader<R>,
+    total: Option<u64>,
+    to: &Path,
+    options: FileOptions,
+) -> Result<u64> {
+    let to = to.to_path_buf();
+    offload(move |cancelled| {
+        let mut target = open_target(&to, &options)?;
+        let mut source = Watched { inner: &mut reader, options: &options, cancelled, done: 0, total };
+        let length = copy_all(&mut source, &mut target.new)?;
+        source.check()?;
+        journal::commit_over(target.new, target.old)?;
+        Ok(length)
+    })
+    .await
+}
+
 /// Copies all of `source`; what fails names `path` unless it names one of its own.
 pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path) -> Result<u64> {
-    let named = |error: io::Error| {
-        let error = Error::from(error);
-        if error.path().is_none() { error.with_path(path) } else { error }
-    };
+    copy_all(source, target).map_err(|error| named(error, path))
+}
+
+fn named(error: Error, path: &Path) -> Error {
+    if error.path().is_none() { error.with_path(path) } else { error }
+}
+
+fn copy_all(source: &mut impl Read, target: &mut impl Write) -> Result<u64> {
     let mut buffer = Zeroizing::new(vec![0; COPY_LEN]);
     let mut done = 0;
     loop {
-        let count = fill(source, &mut buffer).map_err(named)?;
-        target.write_all(buffer.get(..count).unwrap_or_default()).map_err(named)?;
+        let count = fill(source, &mut buffer)?;
+        target.write_all(buffer.get(..count).unwrap_or_default())?;
         done += count as u64;
         if count < buffer.len() {
             return Ok(done);
@@ -332,9 +449,18 @@ struct Watched<'a, R> {
     total: Option<u64>,
 }
 
+impl<R> Watched<'_, R> {
+    /// # Errors
+    /// Kind Io if the caller has gone, or asked to stop.
+    fn check(&self) -> Result<()> {
+        self.cancelled.check()?;
+        self.options.stop.check()
+    }
+}
+
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.cancelled.check()?;
+        self.check()?;
         let count = self.inner.read(out)?;
         self.done += count as u64;
         if let Some(report) = &self.options.progress {

@@ -250,6 +250,8 @@ pub fn read_header(input: &mut impl Read, limits: &Limits) -> Result<Header> {
             HeaderParse::More(needed) => needed,
         };
         let have = bytes.len();
+        // Not an amortized growth: a stranger's length field buys no more than the limit.
+        bytes.reserve_exact(needed.saturating_sub(have));
         bytes.resize(needed, 0);
         let read = fill(input, bytes.get_mut(have..).unwrap_or_default())?;
         bytes.truncate(have + read);

@@ -3,23 +3,26 @@
 use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::file::{self, LOCK_WAIT};
+use crate::envelope::file::{self, LOCK_WAIT, Stop};
 use crate::envelope::message::read_header;
-use crate::envelope::offload::offload;
+use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
 use crate::material::EncryptedDataKey;
 use crate::native::header::{Header, Limits, Outline, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// How [`rewrap_file`](Envelope::rewrap_file) works.
 #[derive(Clone, Debug, Default)]
 pub struct RewrapOptions {
     mode: RewrapMode,
     to: Option<PathBuf>,
+    stop: Stop,
 }
 
 /// Whether this process sees the data key.
@@ -47,6 +50,14 @@ impl RewrapOptions {
     #[must_use]
     pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.to = Some(path.into());
+        self
+    }
+
+    /// Ends a copy to a new file soon after `flag` is set, as
+    /// [`FileOptions::stop_when`](crate::FileOptions::stop_when) does. A rewrap in place is over too soon for that.
+    #[must_use]
+    pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = Stop::when(flag);
         self
     }
 }
@@ -93,7 +104,7 @@ impl Envelope {
             RewrapMode::Blind => self.slots_blind(&opened.header, new, context).await,
         };
         let slots = slots.map_err(|error| error.with_path(&path))?;
-        offload(move |_| opened.write(&slots, options.to)).await
+        offload(move |cancelled| opened.write(&slots, &options, cancelled)).await
     }
 
     async fn slots_open(
@@ -115,12 +126,19 @@ impl Envelope {
     ) -> Result<Vec<EncryptedDataKey>> {
         let kms = self.reader_context(header, context)?.kms;
         let mut failure = None;
-        let slots = header.slots().iter().filter(|slot| !slot.is_missing());
-        for slot in slots.take(self.config.limits.slots_tried) {
+        let mut failed = 0;
+        for slot in header.slots().iter().filter(|slot| !slot.is_missing()) {
             match new.config.provider.re_encrypt_data_key(slot, &kms).await {
                 Ok(Some(slots)) => return Ok(slots),
+                // A slot that is not the provider's costs no call, and so no try.
                 Ok(None) => {}
-                Err(error) => failure = more_retryable(failure, error),
+                Err(error) => {
+                    failure = more_retryable(failure, error);
+                    failed += 1;
+                }
+            }
+            if failed == self.config.limits.slots_tried {
+                break;
             }
         }
         Err(failure.unwrap_or_else(|| {
@@ -151,11 +169,11 @@ impl Opened {
         Ok(Self { outline: header.outline(), file, header, notice })
     }
 
-    fn write(self, slots: &[EncryptedDataKey], to: Option<PathBuf>) -> Result<Rewrapped> {
+    fn write(self, slots: &[EncryptedDataKey], options: &RewrapOptions, cancelled: &Cancelled) -> Result<Rewrapped> {
         let core_len = self.header.core().len();
         let notice = self.notice;
         let room = SlotsRoom::Exactly(self.outline.slots().len());
-        if to.is_none()
+        if options.to.is_none()
             && let Ok(area) = encode_slots(slots, room, core_len)
         {
             let binding = self.outline.binding(self.header.as_bytes());
@@ -163,25 +181,46 @@ impl Opened {
             return Ok(Rewrapped { in_place: true, notice });
         }
         let area = encode_slots(slots, SlotsRoom::Spare, core_len)?;
-        self.copy(&area, to)?;
+        self.copy(&area, options, cancelled)?;
         Ok(Rewrapped { in_place: false, notice })
     }
 
     /// The message with other slots, to a new file that takes the old one's place or another name.
-    fn copy(self, area: &[u8], to: Option<PathBuf>) -> Result<()> {
+    fn copy(self, area: &[u8], options: &RewrapOptions, cancelled: &Cancelled) -> Result<()> {
         let old = self.file.path().to_path_buf();
-        let (target, overwrite) = match &to {
+        let (target, overwrite) = match &options.to {
             Some(to) => (to.as_path(), Overwrite::Never),
             None => (old.as_path(), Overwrite::Replace),
         };
         let mut new = AtomicFile::create(Arc::new(OsFileSystem), target, overwrite)?;
+        if options.to.is_none() {
+            let metadata =
+                self.file.file().metadata().map_err(|e| Error::io_at("the file cannot be looked at", &old, e))?;
+            new.set_mode(metadata.permissions().mode());
+        }
         let head = self.header.with_slots_area(area)?;
         std::io::Write::write_all(&mut new, head.as_bytes())?;
         let mut body = self.file.file();
         body.seek(SeekFrom::Start(self.header.len() as u64))
             .map_err(|e| Error::io_at("the file cannot be read", &old, e))?;
+        let mut body = Stoppable { inner: body, stop: &options.stop, cancelled };
         file::copy(&mut body, &mut new, &old)?;
-        let replaced = to.is_none().then_some(self.file);
+        let replaced = options.to.is_none().then_some(self.file);
         journal::commit_over(new, replaced)
+    }
+}
+
+/// A body being copied, until the caller has gone or asks to stop.
+struct Stoppable<'a, R> {
+    inner: R,
+    stop: &'a Stop,
+    cancelled: &'a Cancelled,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.cancelled.check()?;
+        self.stop.check()?;
+        self.inner.read(out)
     }
 }

@@ -32,6 +32,8 @@ pub struct DecryptReader<R> {
     pub(super) skip: usize,
     /// Bytes of the body read from `inner`: where the body starts, for a first seek.
     pub(super) consumed: u64,
+    /// Where the body starts in `inner`, known once a seek has asked.
+    pub(super) body_start: Option<u64>,
     /// The plaintext byte that the next read gives.
     pub(super) position: u64,
     /// Known once a seek has verified the end.
@@ -53,6 +55,8 @@ pub(super) enum State {
     Final,
     /// Verified to the end.
     Ended,
+    /// A seek failed after it had moved the input, which no longer stands where the next segment is.
+    Lost,
     Failed(ErrorKind, u64),
 }
 
@@ -67,6 +71,7 @@ impl<R: Read> DecryptReader<R> {
             next: 0,
             skip: 0,
             consumed: 0,
+            body_start: None,
             position: 0,
             extent: None,
             state: State::Open,
@@ -159,7 +164,10 @@ impl<R: Read> DecryptReader<R> {
                     self.state = State::Ended;
                     return Ok(());
                 }
-                Ok(_) => return Err(Error::trailing_data().into()),
+                Ok(count) => {
+                    self.consumed += count as u64;
+                    return Err(Error::trailing_data().into());
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -180,6 +188,7 @@ impl<R: Read> DecryptReader<R> {
             State::Final => self.probe().map(|()| 0),
             State::Ended => Ok(0),
             State::Failed(kind, segment) => Err(failed(kind, segment).into()),
+            State::Lost => Err(io::Error::other("a seek failed before: seek again, then read")),
         }
     }
 }

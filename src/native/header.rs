@@ -201,9 +201,11 @@ impl Outline {
         }
         let core_len = FIXED_LEN + context_len;
         check_header_len(core_len + 2, limits)?;
-        let Some(context) = StoredContext::parse(rest, context_len)? else {
+        // "The context as one field of n bytes, when all of them are there."
+        let Some(context) = rest.get(..context_len) else {
             return Err(Stop::More(core_len + 2));
         };
+        let context = StoredContext::parse(context)?;
         let Some(slots_len) = bytes.get(core_len..).and_then(|rest| rest.first_chunk()) else {
             return Err(Stop::More(core_len + 2));
         };
@@ -331,11 +333,11 @@ fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
     let (outline, context) = Outline::parse(bytes, limits)?;
     let Outline { core_len, slots_len } = outline;
     let floe_at = core_len + 2 + slots_len;
-    let mut area = Reader::partial(bytes.get(core_len + 2..).unwrap_or_default(), slots_len);
-    let slots = parse_slots(&mut area).map_err(|flaw| match flaw {
-        Flaw::Missing => Stop::More(floe_at),
-        Flaw::Fault(error) => Stop::Fault(error),
-    })?;
+    // "The slots as one field of m bytes, when all of them are there."
+    let Some(area) = bytes.get(core_len + 2..floe_at) else {
+        return Err(Stop::More(floe_at));
+    };
+    let slots = parse_slots(&mut Reader::new(area))?;
     let floe = FloeHeader::parse(bytes.get(floe_at..).unwrap_or_default(), limits.segment_len)?;
     let end = floe_at + FLOE_HEADER_LEN;
     let (Some(floe), Some(raw)) = (floe, bytes.get(..end)) else {
@@ -349,12 +351,12 @@ fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
 fn check_start(bytes: &[u8]) -> Result<()> {
     match bytes.first() {
         Some(0x01 | 0x02) => {
-            return Err(Error::unsupported(
+            return Err(Error::malformed(
                 "this looks like a message of the AWS Encryption SDK, which this version cannot open",
             ));
         }
         Some(0xE1) => {
-            return Err(Error::unsupported("this is a compact record, which this version cannot open"));
+            return Err(Error::malformed("this is a compact record, which this version cannot open"));
         }
         _ => {}
     }
@@ -380,41 +382,27 @@ fn check_start(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-enum Flaw {
-    Missing,
-    Fault(Error),
-}
-
-impl From<Short> for Flaw {
-    fn from(short: Short) -> Self {
-        match short {
-            Short::Missing => Self::Missing,
-            Short::Beyond => Self::Fault(Error::malformed("the slots end within a field")),
-        }
-    }
-}
-
-fn parse_slots(area: &mut Reader<'_>) -> Result<Vec<EncryptedDataKey>, Flaw> {
-    let fault = |what| Flaw::Fault(Error::malformed(what));
-    let count = usize::from(area.u8()?);
+fn parse_slots(area: &mut Reader<'_>) -> Result<Vec<EncryptedDataKey>> {
+    let short = |_: Short| Error::malformed("the slots end within a field");
+    let count = usize::from(area.u8().map_err(short)?);
     if count > SLOTS_MAX {
-        return Err(Flaw::Fault(too_many_slots(count)));
+        return Err(too_many_slots(count));
     }
     let mut slots = Vec::with_capacity(count);
     for _ in 0..count {
-        let len = usize::from(area.u8()?);
-        let provider = std::str::from_utf8(area.take(len)?).ok().filter(|name| !name.is_empty() && name.is_ascii());
-        let provider = provider.ok_or_else(|| fault("a slot's provider name is empty or not ASCII"))?;
-        let key_id = area.byte_string()?;
-        let wrapped = area.byte_string()?;
+        let len = usize::from(area.u8().map_err(short)?);
+        let provider = std::str::from_utf8(area.take(len).map_err(short)?).ok();
+        let provider = provider.filter(|name| !name.is_empty() && name.is_ascii());
+        let provider = provider.ok_or_else(|| Error::malformed("a slot's provider name is empty or not ASCII"))?;
+        let key_id = area.byte_string().map_err(short)?;
+        let wrapped = area.byte_string().map_err(short)?;
         slots.push(EncryptedDataKey::new(provider, key_id, wrapped));
     }
-    check_slots(&slots).map_err(|what| Flaw::Fault(Error::malformed(format!("the message {what}"))))?;
-    let (padding, whole) = area.rest();
-    if padding.iter().any(|&byte| byte != 0) {
-        return Err(fault("the padding after the slots is not zero"));
+    check_slots(&slots).map_err(|what| Error::malformed(format!("the message {what}")))?;
+    if area.rest().iter().any(|&byte| byte != 0) {
+        return Err(Error::malformed("the padding after the slots is not zero"));
     }
-    if whole { Ok(slots) } else { Err(Flaw::Missing) }
+    Ok(slots)
 }
 
 fn check_header_len(len: usize, limits: &Limits) -> Result<()> {

@@ -1,0 +1,171 @@
+//! `keys`: the embedded keystore.
+
+use crate::args::{AliasCommand, Keys, KeysCommand, RootCommand};
+use crate::failure::Failure;
+use crate::inspect::json_text;
+use crate::keystore::{self, Missing};
+use crate::signals::Signals;
+use crate::text::{Notes, answer, date, plain};
+use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyVersion};
+use envelock::{CreateKeyRequest, LocalKms, blocking::wait};
+use serde_json::{Value, json};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    let missing = match &arguments.command {
+        KeysCommand::Create { .. } => Missing::Make,
+        _ => Missing::Refuse,
+    };
+    let kms = keystore::open(&arguments.keystore, missing, notes)?;
+    match &arguments.command {
+        KeysCommand::Create { alias, description } => {
+            let mut request = CreateKeyRequest::default().description(description);
+            if let Some(alias) = alias {
+                request = request.alias(alias);
+            }
+            let key = wait(kms.create_key(request))?;
+            answer(&format!("{}\n", key.arn))
+        }
+        KeysCommand::List { json } => list(&kms, *json),
+        KeysCommand::Describe { key, json } => describe(&kms, key, *json),
+        KeysCommand::Alias(command) => alias(&kms, command, notes),
+        KeysCommand::Rotate { key } => {
+            let key = wait(kms.rotate(key))?;
+            notes.say(&format!("{} encrypts under version {} from now on", key.arn, key.current_version));
+            notes.say("files keep their old data keys until they are rewrapped: `envelock rewrap FILE`");
+            Ok(())
+        }
+        KeysCommand::Root(RootCommand::Export { output }) => export(&kms, output.as_deref(), signals, notes),
+    }
+}
+
+fn list(kms: &LocalKms, as_json: bool) -> Result<(), Failure> {
+    let keys = wait(kms.list_keys())?;
+    let aliases = wait(kms.list_aliases())?;
+    if as_json {
+        let keys: Vec<_> = keys.iter().map(|key| key_json(key, &aliases_of(key, &aliases))).collect();
+        return answer(&json_text(&json!({ "keystore_id": kms.keystore_id(), "region": kms.region(), "keys": keys })));
+    }
+    let mut out = String::new();
+    for key in &keys {
+        let names = aliases_of(key, &aliases).join(" ");
+        let names = if names.is_empty() { "-" } else { &names };
+        out.push_str(&format!("{}  {:<16}  v{:<3}  {names}", key.key_id, key.key_state.name(), key.current_version));
+        if !key.description.is_empty() {
+            out.push_str(&format!("  {}", plain(&key.description)));
+        }
+        out.push('\n');
+    }
+    answer(&out)
+}
+
+fn aliases_of<'a>(key: &KeyMetadata, aliases: &'a [AliasEntry]) -> Vec<&'a str> {
+    aliases.iter().filter(|it| it.target_key_id == key.key_id).map(|it| it.alias_name.as_str()).collect()
+}
+
+fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
+    let key = wait(kms.describe_key(name))?;
+    let versions = wait(kms.list_key_versions(&key.key_id))?;
+    let aliases = wait(kms.list_aliases())?;
+    let aliases = aliases_of(&key, &aliases);
+    if as_json {
+        let mut value = key_json(&key, &aliases);
+        if let Value::Object(fields) = &mut value {
+            fields.insert("versions".into(), versions.iter().map(version_json).collect());
+        }
+        return answer(&json_text(&value));
+    }
+    let mut out = format!(
+        "key          {}\nstate        {}\nmanager      {}\ncreated      {}\n",
+        key.arn,
+        key.key_state.name(),
+        manager(&key),
+        date(key.creation_date)
+    );
+    if !key.description.is_empty() {
+        out.push_str(&format!("description  {}\n", plain(&key.description)));
+    }
+    for alias in aliases {
+        out.push_str(&format!("alias        {alias}\n"));
+    }
+    for version in &versions {
+        let current = if version.version == key.current_version { ", current" } else { "" };
+        out.push_str(&format!("version      {} ({}{current})\n", version.version, date(version.creation_date)));
+    }
+    answer(&out)
+}
+
+fn manager(key: &KeyMetadata) -> &'static str {
+    match key.key_manager {
+        KeyManager::Managed => "managed",
+        _ => "customer",
+    }
+}
+
+fn key_json(key: &KeyMetadata, aliases: &[&str]) -> Value {
+    json!({
+        "key_id": key.key_id,
+        "arn": key.arn,
+        "state": key.key_state.name(),
+        "manager": manager(key),
+        "description": key.description,
+        "created": date(key.creation_date),
+        "current_version": key.current_version,
+        "aliases": aliases,
+    })
+}
+
+fn version_json(version: &KeyVersion) -> Value {
+    json!({ "version": version.version, "created": date(version.creation_date) })
+}
+
+fn alias(kms: &LocalKms, command: &AliasCommand, notes: Notes) -> Result<(), Failure> {
+    match command {
+        AliasCommand::Create { alias, key } => {
+            wait(kms.create_alias(alias, key))?;
+            notes.say(&format!("{alias} points to {key}"));
+        }
+        AliasCommand::Move { alias, key } => {
+            wait(kms.update_alias(alias, key))?;
+            notes.say(&format!("{alias} points to {key} from now on, and still opens what its keys before encrypted"));
+        }
+        AliasCommand::Delete { alias } => {
+            wait(kms.delete_alias(alias))?;
+            notes.say(&format!("{alias} is deleted; its key stays"));
+        }
+    }
+    Ok(())
+}
+
+fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    let root = wait(kms.export_root_key())?;
+    notes.say("whoever has this root key and the keystore has every key: keep it safe, and apart from the keystore");
+    // Written in pieces, so that the key is not copied into a text of ours.
+    match output {
+        None => {
+            let mut out = crate::streams::standard_output()?;
+            write_line(&mut out, root.expose()).map_err(|e| Failure::io("standard output", &e))
+        }
+        Some(path) => signals.undoing(|| {
+            let failed = |e: io::Error| match e.kind() {
+                io::ErrorKind::AlreadyExists => Failure::kept(path),
+                _ => Failure::io(&path.display().to_string(), &e),
+            };
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+            write_line(&mut file, root.expose()).and_then(|()| file.sync_all()).map_err(|e| {
+                // What is left of it is no root key.
+                let _ = std::fs::remove_file(path);
+                failed(e)
+            })
+        }),
+    }
+}
+
+fn write_line(out: &mut impl io::Write, line: &str) -> io::Result<()> {
+    out.write_all(line.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}

@@ -1,0 +1,95 @@
+//! Where the embedded keystore and its root key are.
+
+use crate::args::KeystorePlace;
+use crate::failure::Failure;
+use crate::text::Notes;
+use envelock::{LocalKms, RootKey};
+use std::env;
+use std::ffi::OsStr;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// What happens where no keystore is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is made, and so is its root key.
+    Make,
+    /// That is a failure: a key that is not there opens nothing.
+    Refuse,
+}
+
+/// Opens the keystore of the command line, else of the environment, else the user's.
+pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Result<LocalKms, Failure> {
+    let path = match place.keystore.clone().or_else(|| variable("ENVELOCK_KEYSTORE")) {
+        Some(path) => path,
+        None => default_path("XDG_DATA_HOME", ".local/share", "keys.db", "--keystore")?,
+    };
+    let exists = path.symlink_metadata().is_ok();
+    if !exists && missing == Missing::Refuse {
+        return Err(Failure::no_key(format!(
+            "there is no keystore at {}; name one with --keystore, or another key with --provider",
+            path.display()
+        )));
+    }
+    let default_root = default_path("XDG_CONFIG_HOME", ".config", "root.key", "--root-key");
+    let (root, root_path) = match (&place.root_key, default_root) {
+        (Some(path), _) => (RootKey::file(path)?, Some(path.clone())),
+        (None, Ok(path)) => (RootKey::from_env_or_file(&path)?, variable("ENVELOCK_ROOT_KEY").or(Some(path))),
+        (None, Err(_)) if variable("ENVELOCK_ROOT_KEY").is_some() || variable("ENVELOCK_ROOT_KEY_VALUE").is_some() => {
+            (RootKey::from_env()?, variable("ENVELOCK_ROOT_KEY"))
+        }
+        (None, Err(failure)) => return Err(failure),
+    };
+    if !exists {
+        let value = place.root_key.is_none() && variable("ENVELOCK_ROOT_KEY_VALUE").is_some();
+        for file in [Some(&path), root_path.as_ref().filter(|_| !value)].into_iter().flatten() {
+            make_folder(file)?;
+        }
+    }
+    let kms = LocalKms::open(&path, root)?;
+    if kms.made_keystore() {
+        let keystore = path.display();
+        match root_path.filter(|_| kms.made_root_key_file()) {
+            Some(root) => notes.say(&format!(
+                "made the keystore {keystore} and its root key {}; keep a copy of the root key apart from the \
+                 keystore (`envelock keys root export`): without it, what is encrypted here is lost",
+                root.display()
+            )),
+            None => notes.say(&format!(
+                "made the keystore {keystore} under the root key that was given; keep that root key: without it, \
+                 what is encrypted here is lost"
+            )),
+        }
+    }
+    Ok(kms)
+}
+
+/// Set, and not empty.
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// By the XDG base directory specification: a relative path in a variable is ignored.
+fn default_path(variable_name: &str, below_home: &str, file: &str, option: &str) -> Result<PathBuf, Failure> {
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let base = variable(variable_name)
+        .filter(absolute)
+        .or_else(|| variable("HOME").filter(absolute).map(|home| home.join(below_home)));
+    match base {
+        Some(base) => Ok(base.join("envelock").join(file)),
+        None => Err(Failure::usage(format!("neither {variable_name} nor HOME is set: say where with {option}"))),
+    }
+}
+
+/// The folder of `file`, for this user alone where it has to be made.
+fn make_folder(file: &Path) -> Result<(), Failure> {
+    match file.parent().filter(|folder| folder.as_os_str() != OsStr::new("")) {
+        Some(folder) => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|e| Failure::io(&format!("the folder {} cannot be made", folder.display()), &e)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,55 @@
+//! The program `envelock`: files and pipes, encrypted under keys that the caller names.
+
+#![forbid(unsafe_code)]
+#![warn(rust_2018_idioms)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod args;
+mod crypt;
+mod failure;
+mod inspect;
+mod keys;
+mod keystore;
+mod pages;
+mod passphrase;
+mod progress;
+mod provider;
+mod rewrap;
+mod signals;
+mod streams;
+mod text;
+mod verify;
+
+use args::{Arguments, Command};
+use clap::Parser;
+use failure::Failure;
+use signals::Signals;
+use std::process::ExitCode;
+use text::Notes;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let notes = Notes::new(arguments.quiet);
+    let outcome = Signals::watch().and_then(|signals| run(arguments.command, &signals, notes));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    match command {
+        Command::Encrypt(it) => crypt::encrypt(&it, signals, notes),
+        Command::Decrypt(it) => crypt::decrypt(&it, signals, notes),
+        Command::Rewrap(it) => rewrap::rewrap(&it, signals, notes),
+        Command::Verify(it) => verify::verify(&it, signals, notes),
+        Command::Inspect(it) => inspect::inspect(&it),
+        Command::Keys(it) => keys::keys(&it, signals, notes),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { folder } => pages::man(folder.as_deref()),
+    }
+}

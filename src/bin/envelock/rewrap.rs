@@ -1,0 +1,109 @@
+//! `rewrap`.
+
+use crate::args::Rewrap;
+use crate::failure::{Failure, each};
+use crate::provider::{Member, Providers, Purpose, context, reading, together};
+use crate::signals::Signals;
+use crate::streams::{self, Source, is_pipe};
+use crate::text::Notes;
+use envelock::{EncryptionContext, Envelope, RewrapMode, RewrapOptions};
+use std::path::{Path, PathBuf};
+
+pub(crate) fn rewrap(arguments: &Rewrap, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    check(arguments)?;
+    let opening = &arguments.opening;
+    let mut providers = Providers::new(&opening.keystore, signals, notes);
+    let from = providers.members(&opening.provider, Purpose::Decrypt)?;
+    let to = match arguments.to.is_empty() {
+        true => from.clone(),
+        false => providers.members(&arguments.to, Purpose::Encrypt)?,
+    };
+    let to = if arguments.blind { opening_keys_of(&from, to)? } else { to };
+    let old = reading(from, &arguments.matching)?;
+    let new = Envelope::builder(together(to, arguments.at_least)?).build()?;
+    // A blind rewrap reads the message's context with the old envelope, and re-encrypts with the new one.
+    let work = Work { old, new, context: context(opening), arguments, signals, notes };
+    let done = each(&arguments.files, |file| {
+        signals.check()?;
+        work.one(file).map_err(|failure| failure.of(&streams::name(file)))
+    });
+    notes.say("a rewrap is not a revocation: whoever had a data key or an old copy of a file still has it");
+    if arguments.blind {
+        notes.say(
+            "the data keys were not seen here: run `envelock verify` with the new keys before an old key is retired",
+        );
+    }
+    done
+}
+
+fn check(arguments: &Rewrap) -> Result<(), Failure> {
+    if arguments.files.iter().any(|file| is_pipe(file)) || arguments.output.as_deref().is_some_and(is_pipe) {
+        return Err(Failure::usage("rewrap works on files, not on pipes"));
+    }
+    if arguments.files.len() > 1 && arguments.output.as_ref().is_some_and(|output| !output.is_dir()) {
+        return Err(Failure::usage("several files have one target each: --output must name an existing folder"));
+    }
+    Ok(())
+}
+
+/// A key service re-encrypts what its new provider may open: let it open what the old ones do.
+fn opening_keys_of(from: &[Member], to: Vec<Member>) -> Result<Vec<Member>, Failure> {
+    let keys: Vec<String> = from
+        .iter()
+        .filter_map(|member| match member {
+            Member::Local(local) => Some(local.key_name()),
+            Member::Other(_) => None,
+        })
+        .collect();
+    to.into_iter()
+        .map(|member| match member {
+            Member::Local(local) => Ok(Member::Local(local.also_opens(&keys)?)),
+            other => Ok(other),
+        })
+        .collect()
+}
+
+struct Work<'a> {
+    old: Envelope,
+    new: Envelope,
+    context: EncryptionContext,
+    arguments: &'a Rewrap,
+    signals: &'a Signals,
+    notes: Notes,
+}
+
+impl Work<'_> {
+    fn one(&self, file: &Path) -> Result<(), Failure> {
+        if let Source::Stream(_) = Source::of(file)? {
+            return Err(Failure::usage("rewrap works on files, not on pipes"));
+        }
+        let mut options = RewrapOptions::default().stop_when(self.signals.flag());
+        if self.arguments.blind {
+            options = options.mode(RewrapMode::Blind);
+        }
+        let target = self.target(file)?;
+        if let Some(target) = &target {
+            options = options.to_file(target);
+        }
+        let done = self.signals.drive(self.old.rewrap_file(file, &self.new, &self.context, options))?;
+        if let Some(notice) = done.notice {
+            self.notes.say(&format!("{}: {notice}", file.display()));
+        }
+        let how = match &target {
+            Some(target) => format!("to {}", target.display()),
+            None if done.in_place => "in place".into(),
+            None => "as a new file in its place, since the new keys did not fit".into(),
+        };
+        self.notes.say(&format!("rewrapped {} {how}", file.display()));
+        Ok(())
+    }
+
+    fn target(&self, file: &Path) -> Result<Option<PathBuf>, Failure> {
+        let Some(output) = &self.arguments.output else { return Ok(None) };
+        let target = match output.is_dir() {
+            true => output.join(file.file_name().unwrap_or_default()),
+            false => output.clone(),
+        };
+        Ok(Some(target))
+    }
+}

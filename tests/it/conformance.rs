@@ -1,0 +1,163 @@
+//! The conformance suite of key providers: it passes those that keep their promises, and names one
+//! that each broken one does not.
+
+use crate::support::providers::{all, raw};
+use crate::support::say;
+use envelock::{
+    DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Error, ErrorKind, GeneratedDataKey,
+    KeyProvider, KmsContext, PassphraseCost, PassphraseProvider, RawKeyProvider, Recipient, Result, Secret,
+    async_trait, blocking, conformance,
+};
+use std::sync::Arc;
+
+fn cheap(words: &str) -> Arc<dyn KeyProvider> {
+    let cost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+    Arc::new(PassphraseProvider::new(words).unwrap().with_cost(cost).unwrap())
+}
+
+#[test]
+fn every_provider_keeps_its_promises() {
+    let both = |seed, words| all(&[&raw("a", seed), &cheap(words)]);
+    let providers = [
+        ("raw", raw("a", 1), raw("a", 2)),
+        ("raw of another name", raw("a", 1), raw("b", 1)),
+        ("passphrase", cheap("right"), cheap("wrong")),
+        ("both", both(1, "right"), both(2, "wrong")),
+        ("shared twice", Arc::new(raw("a", 1)), Arc::new(raw("a", 2))),
+    ];
+    for (name, provider, stranger) in providers {
+        let report = blocking::wait(conformance::check(&provider, &stranger)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        say(format!("conformance of {name}: {} checks", report.checks));
+        assert!(report.checks >= 15 && !report.re_encrypts, "{name}: {report:?}");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    IgnoresContext,
+    SaysNotMineToDamage,
+    TakesOthersSlots,
+    OpensAnything,
+    WrapsInTheClear,
+    RepeatsDataKeys,
+    NamesAnotherRecipient,
+    WritesNothing,
+    MakesShortKeys,
+    ReEncryptsAnotherKey,
+    ReEncryptsToTheSameBytes,
+    FailsToReEncrypt,
+    LosesTheCallersKey,
+}
+
+/// A raw provider with one fault.
+#[derive(Debug)]
+struct Broken {
+    inner: RawKeyProvider,
+    flaw: Flaw,
+}
+
+impl Broken {
+    fn new(flaw: Flaw) -> Self {
+        Self { inner: RawKeyProvider::new("a", Secret::init(|key| key.fill(1))).unwrap(), flaw }
+    }
+
+    fn context(&self, given: &KmsContext) -> KmsContext {
+        if self.flaw == Flaw::IgnoresContext {
+            KmsContext::new(&EncryptionContext::new()).unwrap()
+        } else {
+            given.clone()
+        }
+    }
+
+    fn key(byte: u8) -> DataKey {
+        DataKey::from_slice(&[byte; 32]).unwrap()
+    }
+}
+
+#[async_trait]
+impl KeyProvider for Broken {
+    fn recipients(&self) -> Vec<Recipient> {
+        if self.flaw == Flaw::NamesAnotherRecipient {
+            vec![Recipient::new("rar", "a")]
+        } else {
+            self.inner.recipients()
+        }
+    }
+
+    async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
+        let context = self.context(context);
+        let mut generated = self.inner.generate_data_key(length, &context).await?;
+        match self.flaw {
+            Flaw::RepeatsDataKeys => {
+                generated.key = Self::key(3);
+                generated.encrypted = self.inner.encrypt_data_key(&generated.key, &context).await?;
+            }
+            Flaw::WritesNothing => generated.encrypted.clear(),
+            Flaw::MakesShortKeys => generated = self.inner.generate_data_key(DataKeyLength::Bytes16, &context).await?,
+            Flaw::WrapsInTheClear => {
+                generated.encrypted = vec![EncryptedDataKey::new("raw", "a", generated.key.expose())];
+            }
+            _ => {}
+        }
+        Ok(generated)
+    }
+
+    async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
+        let other = Self::key(4);
+        let key = if self.flaw == Flaw::LosesTheCallersKey { &other } else { key };
+        self.inner.encrypt_data_key(key, &self.context(context)).await
+    }
+
+    async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
+        let renamed = EncryptedDataKey::new("raw", "a", slot.wrapped());
+        let slot = if self.flaw == Flaw::TakesOthersSlots { &renamed } else { slot };
+        match self.inner.decrypt_data_key(slot, &self.context(context)).await {
+            DataKeyAnswer::Failed(_) if self.flaw == Flaw::SaysNotMineToDamage => DataKeyAnswer::NotMine,
+            DataKeyAnswer::Failed(_) if self.flaw == Flaw::OpensAnything => DataKeyAnswer::Key(Self::key(5)),
+            DataKeyAnswer::Failed(_) if self.flaw == Flaw::WrapsInTheClear => {
+                DataKey::from_slice(slot.wrapped()).map_or_else(DataKeyAnswer::Failed, DataKeyAnswer::Key)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn re_encrypt_data_key(
+        &self,
+        slot: &EncryptedDataKey,
+        context: &KmsContext,
+    ) -> Result<Option<Vec<EncryptedDataKey>>> {
+        match self.flaw {
+            Flaw::ReEncryptsAnotherKey => self.inner.encrypt_data_key(&Self::key(6), context).await.map(Some),
+            Flaw::ReEncryptsToTheSameBytes => Ok(Some(vec![slot.clone()])),
+            Flaw::FailsToReEncrypt => Err(Error::new(ErrorKind::KeyDenied, "no")),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[test]
+fn every_broken_provider_is_reported_for_what_it_breaks() {
+    let cases = [
+        (Flaw::IgnoresContext, "context"),
+        (Flaw::SaysNotMineToDamage, "fails under another context"),
+        (Flaw::TakesOthersSlots, "not mine"),
+        (Flaw::OpensAnything, "fails under another context"),
+        (Flaw::WrapsInTheClear, "does not show"),
+        (Flaw::RepeatsDataKeys, "two data keys differ"),
+        (Flaw::NamesAnotherRecipient, "recipient"),
+        (Flaw::WritesNothing, "recipient"),
+        (Flaw::MakesShortKeys, "32 bytes"),
+        (Flaw::ReEncryptsAnotherKey, "the same key"),
+        (Flaw::ReEncryptsToTheSameBytes, "new bytes"),
+        (Flaw::FailsToReEncrypt, "re-encryption failed"),
+        (Flaw::LosesTheCallersKey, "comes back"),
+    ];
+    let stranger = raw("a", 2);
+    for (flaw, word) in cases {
+        let broken = blocking::wait(conformance::check(&Broken::new(flaw), &stranger));
+        let report = broken.expect_err(&format!("{flaw:?} was not found")).to_string();
+        assert!(report.contains(word), "{flaw:?}: {report}");
+    }
+    let twin = blocking::wait(conformance::check(&*raw("a", 1), &*raw("a", 1))).unwrap_err();
+    assert!(twin.to_string().contains("another key opens nothing"), "{twin}");
+}
