@@ -84,7 +84,9 @@ fn small(report: &mut Report, age: &Age) {
     let (floe, envelock) = (Floe::new(64 << 10), Envelock::new(64 << 10));
     for len in [100, 1024] {
         let plain = touched(len);
-        let title = format!("encrypt {len} B: age to an X25519 key, fast-floe under a data key at hand, envelock under a raw key with a fresh data key");
+        let title = format!(
+            "encrypt {len} B: age to an X25519 key, fast-floe under a data key at hand, envelock under a raw key with a fresh data key"
+        );
         if report.wants(&title) {
             let measured = Group::new(title, Amount::Message, SMALL_REPEAT)
                 .case("fast-floe", || floe.encrypt(&plain))
