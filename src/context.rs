@@ -377,7 +377,9 @@ fn with_use<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>, key_use: KeyU
 
 /// `u16(count)` and the pairs, which must come sorted.
 fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
-    let mut out = vec![0; 2];
+    // Room for a few short entries at once: this runs for every message.
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(&[0; 2]);
     let mut count = 0_u16;
     for (key, value) in pairs {
         count =
@@ -385,17 +387,16 @@ fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>
         put_byte_string(&mut out, key.as_bytes())?;
         put_byte_string(&mut out, value.as_bytes())?;
     }
-    out.splice(..2, count.to_be_bytes());
+    if let Some(field) = out.first_chunk_mut() {
+        *field = count.to_be_bytes();
+    }
     Ok(out)
 }
 
 /// As in a core: no bytes at all for no entries.
 fn encode_or_empty<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
-    let mut encoded = encode(pairs)?;
-    if encoded == [0, 0] {
-        encoded.clear();
-    }
-    Ok(encoded)
+    let mut pairs = pairs.peekable();
+    if pairs.peek().is_none() { Ok(Vec::new()) } else { encode(pairs) }
 }
 
 fn encode_unstored<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {

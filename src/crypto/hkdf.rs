@@ -1,7 +1,7 @@
 //! HKDF-Expand (RFC 5869, section 2.3) over any backend's HMAC, with keys of any length.
 
 use super::backend::{Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2};
-use super::{KdfKey, stack};
+use super::{AEAD_KEY_LEN, AeadAlgorithm, KdfKey, stack};
 use crate::error::{Error, Result};
 use std::fmt;
 
@@ -29,6 +29,30 @@ impl<B: Backend> fmt::Debug for Hkdf<B> {
 /// One HKDF-Expand under a key that is used this once.
 pub(super) fn expand_once<B: Backend>(hash: Sha2, key: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<()> {
     stack::wiped(B::HMAC_STACK_KIB, || B::with_hmac(hash, key, |hmac| expand(hmac, info, out)))
+}
+
+/// Some HKDF-Expand under a key that is used for them only, at the price of one key set-up and one wipe.
+pub(super) fn expand_each_once<B: Backend>(hash: Sha2, key: &[u8], each: &mut [Expansion<'_>]) -> Result<()> {
+    stack::wiped(B::HMAC_STACK_KIB, || {
+        B::with_hmac(hash, key, |hmac| each.iter_mut().try_for_each(|(info, out)| expand(hmac, info, out)))
+    })
+}
+
+/// What HKDF-Expand runs over, and what it fills.
+pub(crate) type Expansion<'a> = (&'a [&'a [u8]], &'a mut [u8]);
+
+/// An AEAD key that is derived and never seen: it lies in the part of the stack that is overwritten.
+pub(super) fn aead_once<B: Backend, A: Backend>(
+    hash: Sha2,
+    key: &[u8],
+    info: &[&[u8]],
+    algorithm: AeadAlgorithm,
+) -> Result<A::Aead> {
+    stack::wiped(B::HMAC_STACK_KIB, || {
+        let mut derived = [0; AEAD_KEY_LEN];
+        B::with_hmac(hash, key, |hmac| expand(hmac, info, &mut derived))?;
+        Ok(A::aead(algorithm, &derived))
+    })
 }
 
 /// One HMAC under a key that is used this once. `out` is at most one hash long.

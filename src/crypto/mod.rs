@@ -82,6 +82,7 @@ pub(crate) trait Aead: Send + Sync + fmt::Debug {
 /// HKDF-Expand (RFC 5869, section 2.3) with its HMAC keyed once.
 ///
 /// The key is the HMAC key as it is, whatever its length: no check against the hash length.
+#[cfg_attr(not(test), expect(dead_code, reason = "for cached data keys; a message under a fresh key expands at once"))]
 pub(crate) trait KdfKey: Send + Sync + fmt::Debug {
     /// Fills `out` from the concatenation of `info`. At most 255 hash lengths, else kind Internal.
     fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Result<()>;
@@ -99,6 +100,7 @@ pub(crate) fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> AeadKe
 }
 
 /// Prepares `key`, of any length, for many HKDF-Expand-SHA-384 (RFC 5869, section 2.3).
+#[cfg_attr(not(test), expect(dead_code, reason = "for cached data keys; a message under a fresh key expands at once"))]
 pub(crate) fn hkdf_sha384(key: &[u8]) -> HkdfKey {
     hkdf::Hkdf::new(Sha2::Sha384, key)
 }
@@ -115,6 +117,22 @@ pub(crate) fn hkdf_sha512(key: &[u8]) -> HkdfKey {
 /// Kind Internal if `out` is longer than 255 hashes (12,240 bytes).
 pub(crate) fn hkdf_expand_sha384(key: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<()> {
     hkdf::expand_once::<choice::ForHmac>(Sha2::Sha384, key, info, out)
+}
+
+/// Some HKDF-Expand-SHA-384 under a key that is used for these only.
+///
+/// # Errors
+/// As [`hkdf_expand_sha384`].
+pub(crate) fn hkdf_expand_sha384_each(key: &[u8], each: &mut [hkdf::Expansion<'_>]) -> Result<()> {
+    hkdf::expand_each_once::<choice::ForHmac>(Sha2::Sha384, key, each)
+}
+
+/// Prepares the AEAD key HKDF-Expand-SHA-384(`key`, `info`, 32), which nobody else sees.
+///
+/// # Errors
+/// None that a caller could cause: the length is within HKDF's.
+pub(crate) fn aead_of_hkdf_sha384(algorithm: AeadAlgorithm, key: &[u8], info: &[&[u8]]) -> Result<AeadKey> {
+    hkdf::aead_once::<choice::ForHmac, choice::ForAead>(Sha2::Sha384, key, info, algorithm)
 }
 
 /// HMAC-SHA-256 of the concatenated `parts`, under a key of any length.

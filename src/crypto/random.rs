@@ -16,13 +16,30 @@ pub(crate) fn fill(out: &mut [u8]) -> Result<()> {
     getrandom::fill(out).map_err(Error::random)
 }
 
+/// The process that something was made in: what a fork must not go on with remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(u32);
+
+impl Process {
+    /// The running process.
+    pub(crate) fn current() -> Self {
+        Self(std::process::id())
+    }
+
+    /// # Errors
+    /// Kind InvalidInput in a fork of the process that this names.
+    pub(crate) fn check(self) -> Result<()> {
+        if self == Self::current() { Ok(()) } else { Err(Error::message_forked()) }
+    }
+}
+
 /// Where [`SegmentIvs`] get their bytes from, and who they are.
 pub(crate) trait Source {
     /// Fills `out` with random bytes.
     fn fill(&mut self, out: &mut [u8]) -> Result<()>;
 
-    /// The number of the process that is running now.
-    fn process(&self) -> u32;
+    /// The process that is running now.
+    fn process(&self) -> Process;
 }
 
 /// The operating system.
@@ -34,15 +51,16 @@ impl Source for System {
         fill(out)
     }
 
-    fn process(&self) -> u32 {
-        std::process::id()
+    fn process(&self) -> Process {
+        Process::current()
     }
 }
 
 /// IVs for the segments of one message, from a small buffer that the operating system fills.
 ///
-/// The first fill is one IV, since most messages have one segment; further ones fill the buffer. Every
-/// draw from the buffer checks that this very process filled it, so that a fork draws its own.
+/// The first fill is one IV, since most messages have one segment; further ones fill the buffer. They
+/// serve the process that made them alone: a fork has the same message IV and the same buffer, and two
+/// continuations of one message would be two messages under one key. So every draw in a fork fails.
 pub(crate) struct SegmentIvs<S: Source = System> {
     source: S,
     buffer: [[u8; NONCE_LEN]; CAPACITY],
@@ -50,34 +68,37 @@ pub(crate) struct SegmentIvs<S: Source = System> {
     next: usize,
     /// How many IVs of the buffer the last fill brought.
     filled: usize,
-    /// The process that filled the buffer.
-    filled_by: u32,
+    /// The process that the message was begun in.
+    made_by: Process,
 }
 
-/// How many IVs the first fill brings: with one, a message of one segment never asks for its process.
+/// How many IVs the first fill brings.
 const FIRST_FILL: usize = 1;
 /// How many IVs every further fill brings: a draw then costs little more than asking for the process.
 const CAPACITY: usize = 32;
 
 impl SegmentIvs {
-    /// An empty buffer: the first draw fills it.
-    pub(crate) fn new() -> Self {
-        Self::from_source(System)
+    /// An empty buffer, for a message that was begun in `made_by`: the first draw fills it.
+    pub(crate) fn new(made_by: Process) -> Self {
+        Self::from_source(System, made_by)
     }
 }
 
 impl<S: Source> SegmentIvs<S> {
-    fn from_source(source: S) -> Self {
-        Self { source, buffer: [[0; NONCE_LEN]; CAPACITY], next: 0, filled: 0, filled_by: 0 }
+    fn from_source(source: S, made_by: Process) -> Self {
+        Self { source, buffer: [[0; NONCE_LEN]; CAPACITY], next: 0, filled: 0, made_by }
     }
 
-    /// An IV that no other draw gives, in this process or in a fork of it.
+    /// An IV that no other draw gives.
     ///
     /// # Errors
-    /// Kind RandomFailed, where the system gives no bytes. The next call asks it again.
+    /// Kind InvalidInput in a fork of the process that this was made in. Kind RandomFailed, where the
+    /// system gives no bytes: the next call asks it again.
     pub(crate) fn next(&mut self) -> Result<[u8; NONCE_LEN]> {
-        // What is drawn in the call that filled it needs no check, and so the first draw costs none.
-        if self.next == self.filled || self.filled_by != self.source.process() {
+        if self.made_by != self.source.process() {
+            return Err(Error::message_forked());
+        }
+        if self.next == self.filled {
             self.refill()?;
         }
         let iv = self.buffer[self.next];
@@ -91,9 +112,6 @@ impl<S: Source> SegmentIvs<S> {
         self.next = self.filled;
         self.source.fill(self.buffer[..count].as_flattened_mut())?;
         (self.next, self.filled) = (0, count);
-        if count > 1 {
-            self.filled_by = self.source.process();
-        }
         Ok(())
     }
 }
@@ -121,7 +139,7 @@ mod tests {
     struct Counting {
         next: u32,
         fills: Rc<Cell<usize>>,
-        process: Rc<Cell<u32>>,
+        process: Rc<Cell<Process>>,
         failing: Rc<Cell<bool>>,
     }
 
@@ -139,17 +157,20 @@ mod tests {
             Ok(())
         }
 
-        fn process(&self) -> u32 {
+        fn process(&self) -> Process {
             self.process.get()
         }
     }
 
-    type Knobs = (Rc<Cell<usize>>, Rc<Cell<u32>>, Rc<Cell<bool>>);
+    const OURS: Process = Process(7);
+    const FORK: Process = Process(8);
+
+    type Knobs = (Rc<Cell<usize>>, Rc<Cell<Process>>, Rc<Cell<bool>>);
 
     fn counting() -> (SegmentIvs<Counting>, Knobs) {
-        let (fills, process, failing) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(7)), Rc::new(Cell::new(false)));
+        let (fills, process, failing) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(OURS)), Rc::new(Cell::new(false)));
         let source = Counting { next: 0, fills: fills.clone(), process: process.clone(), failing: failing.clone() };
-        (SegmentIvs::from_source(source), (fills, process, failing))
+        (SegmentIvs::from_source(source, OURS), (fills, process, failing))
     }
 
     #[test]
@@ -161,33 +182,33 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_another_process_filled_is_not_used() {
-        let (mut ivs, (fills, process, _)) = counting();
-        // Draw into the middle of a large fill, so that the buffer holds IVs that a fork would share.
-        for _ in 0..=FIRST_FILL {
-            ivs.next().unwrap();
+    fn a_fork_draws_nothing_whatever_the_buffer_holds_and_its_parent_goes_on() {
+        // Before the first draw, with the buffer used up, and in the middle of it.
+        for draws in [0, FIRST_FILL, FIRST_FILL + 1] {
+            let (mut ivs, (fills, process, _)) = counting();
+            let mut drawn: HashSet<_> = (0..draws).map(|_| ivs.next().unwrap()).collect();
+            let before = fills.get();
+            process.set(FORK);
+            for _ in 0..CAPACITY + 1 {
+                assert_eq!(ivs.next().unwrap_err().kind(), crate::error::ErrorKind::InvalidInput);
+            }
+            assert_eq!(fills.get(), before);
+            process.set(OURS);
+            assert!((0..CAPACITY + 1).all(|_| drawn.insert(ivs.next().unwrap())));
         }
-        let shared: Vec<_> = ivs.buffer[ivs.next..ivs.filled].to_vec();
-        assert_eq!(shared.len(), CAPACITY - 1);
-        let before = fills.get();
-        process.set(8);
-        let in_the_fork: Vec<_> = (0..shared.len()).map(|_| ivs.next().unwrap()).collect();
-        assert_eq!(fills.get(), before + 1);
-        assert!(in_the_fork.iter().all(|iv| !shared.contains(iv)));
     }
 
     #[test]
     fn after_a_failed_fill_nothing_stale_is_handed_out() {
-        let (mut ivs, (_, process, failing)) = counting();
-        // Into the middle of a large fill, so that there is something stale.
-        for _ in 0..=FIRST_FILL {
+        let (mut ivs, (_, _, failing)) = counting();
+        // To the end of a large fill, so that the next draw fills the buffer again.
+        for _ in 0..FIRST_FILL + CAPACITY {
             ivs.next().unwrap();
         }
         failing.set(true);
-        process.set(8);
-        assert_eq!(ivs.next().unwrap_err().kind(), crate::error::ErrorKind::RandomFailed);
-        process.set(7);
-        assert_eq!(ivs.next().unwrap_err().kind(), crate::error::ErrorKind::RandomFailed);
+        for _ in 0..2 {
+            assert_eq!(ivs.next().unwrap_err().kind(), crate::error::ErrorKind::RandomFailed);
+        }
         failing.set(false);
         let second = ivs.next().unwrap();
         // Two full fills, one IV from each failed one, then the next.
@@ -204,7 +225,7 @@ mod tests {
             seen.iter_mut().zip(out).for_each(|(seen, byte)| *seen |= byte);
         }
         assert!(seen.iter().all(|&byte| byte != 0));
-        let mut ivs = SegmentIvs::new();
+        let mut ivs = SegmentIvs::new(Process::current());
         let drawn: HashSet<_> = (0..100).map(|_| ivs.next().unwrap()).collect();
         assert_eq!(drawn.len(), 100);
     }

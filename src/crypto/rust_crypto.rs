@@ -1,7 +1,7 @@
 //! The backend RustCrypto: pure Rust, builds everywhere, fast on small inputs.
 //!
-//! With the `zeroize` features its types wipe themselves on drop. HMAC is built here from SHA-2: the
-//! crate `hmac` leaves the padded key in an unwiped local.
+//! With the `zeroize` features its types wipe themselves on drop. HMAC is built here from SHA-2's cores:
+//! one trait object serves the three hashes, and a key is two states, without the crate's block buffers.
 
 use super::backend::{Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2, Sha256Hasher, lengths_differ, refuse, too_long};
 use super::{AEAD_KEY_LEN, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN, stack};
@@ -10,10 +10,10 @@ use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit, Tag};
 use chacha20poly1305::ChaCha20Poly1305;
-use sha2::digest::block_api::BlockSizeUser;
+use sha2::digest::Output;
+use sha2::digest::block_api::{Block, Buffer, EagerHash, FixedOutputCore, UpdateCore};
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use std::fmt;
-use zeroize::Zeroizing;
+use std::{fmt, slice};
 
 /// How deep into the stack a key's preparation and every call with it leave the key, in KiB: AES spills
 /// round keys, ChaCha20 its state.
@@ -130,46 +130,51 @@ impl Aead for RustCryptoAead {
 }
 
 /// The two keyed states of an HMAC (RFC 2104): SHA-2 having read key ^ ipad, and key ^ opad.
-struct Keyed<D> {
+struct Keyed<D: EagerHash> {
     hash: Sha2,
-    inner: D,
-    outer: D,
+    inner: D::Core,
+    outer: D::Core,
 }
 
-/// Length of the longest SHA-2 block in bytes.
-const MAX_BLOCK_LEN: usize = 128;
-
-impl<D: Digest + BlockSizeUser> Keyed<D> {
+impl<D: EagerHash + Digest> Keyed<D> {
     fn new(hash: Sha2, key: &[u8]) -> Self {
-        let mut padded = Zeroizing::new([0; MAX_BLOCK_LEN]);
-        let block = &mut padded[..<D as BlockSizeUser>::block_size()];
+        // (It holds the key, and lies in the part of the stack that every caller overwrites.)
+        let mut block = Block::<D::Core>::default();
         if key.len() <= block.len() {
             block[..key.len()].copy_from_slice(key);
         } else {
             block[..<D as Digest>::output_size()].copy_from_slice(&D::digest(key));
         }
         block.iter_mut().for_each(|byte| *byte ^= 0x36);
-        let inner = D::new_with_prefix(&*block);
+        let mut inner = D::Core::default();
+        inner.update_blocks(slice::from_ref(&block));
         block.iter_mut().for_each(|byte| *byte ^= 0x36 ^ 0x5C);
-        let outer = D::new_with_prefix(&*block);
+        let mut outer = D::Core::default();
+        outer.update_blocks(slice::from_ref(&block));
         Self { hash, inner, outer }
     }
 }
 
-impl<D: Digest + BlockSizeUser + Clone + Send + Sync> HmacKey for Keyed<D> {
+impl<D: EagerHash<Core: Send + Sync>> HmacKey for Keyed<D> {
     fn hash(&self) -> Sha2 {
         self.hash
     }
 
     fn sign(&self, parts: &Parts<'_>, out: &mut [u8; MAX_HASH_LEN]) {
         let mut inner = self.inner.clone();
-        parts.each(|part| inner.update(part));
-        let tag = self.outer.clone().chain_update(inner.finalize()).finalize();
+        let mut buffer = Buffer::<D::Core>::default();
+        parts.each(|part| buffer.digest_blocks(part, |blocks| inner.update_blocks(blocks)));
+        let mut tag = Output::<D::Core>::default();
+        inner.finalize_fixed_core(&mut buffer, &mut tag);
+        buffer.reset();
+        let mut outer = self.outer.clone();
+        buffer.digest_blocks(&tag, |blocks| outer.update_blocks(blocks));
+        outer.finalize_fixed_core(&mut buffer, &mut tag);
         out[..tag.len()].copy_from_slice(&tag);
     }
 }
 
-impl<D> fmt::Debug for Keyed<D> {
+impl<D: EagerHash> fmt::Debug for Keyed<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keyed<{:?}>(..)", self.hash)
     }

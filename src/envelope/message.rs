@@ -1,7 +1,7 @@
 //! A message's key and segments: how one is made, and how one is opened (docs/format.md, rules 1, 2).
 
 use crate::context::{EncryptionContext, KeyUse, KmsContext, ReaderContext, WriterContext};
-use crate::crypto::random::SegmentIvs;
+use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
 use crate::error::{Error, Result};
 use crate::io::range::{RangeReader, ReadAt};
@@ -20,24 +20,23 @@ use std::sync::Arc;
 
 /// A message about to be written: its head and a key for its segments.
 ///
-/// It must not be used on both sides of a fork: what seals refuses in the child.
+/// It serves the process that made it: in a fork of that, whatever seals answers with an error.
 pub struct Encryptor {
-    head: Vec<u8>,
-    segments: Arc<Floe>,
-    ivs: SegmentIvs,
+    message: Prepared,
+    made_by: Process,
 }
 
 impl Encryptor {
     /// The head of the message. It comes before the segments, or is kept apart from them.
     #[must_use]
     pub fn head(&self) -> &[u8] {
-        &self.head
+        &self.message.head
     }
 
     /// Lengths and offsets of the segments.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        self.segments.layout()
+        self.message.segments.layout()
     }
 
     /// Length of the whole message of a plaintext of `plaintext_len` bytes.
@@ -45,14 +44,59 @@ impl Encryptor {
     /// # Errors
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) past 2^40 segments or 2^60 bytes.
     pub fn sealed_len(&self, plaintext_len: u64) -> Result<u64> {
-        Ok(self.layout().sealed_len(plaintext_len)? + self.head.len() as u64)
+        self.message.sealed_len(plaintext_len)
     }
 
     /// The whole message of `plaintext`.
     ///
     /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) in a fork,
     /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
     pub fn seal(self, plaintext: &[u8]) -> Result<Vec<u8>> {
+        self.made_by.check()?;
+        self.message.seal(plaintext)
+    }
+
+    /// The whole message of `plaintext` into `out`, which has exactly [`sealed_len`](Self::sealed_len)
+    /// bytes. One pass over the data.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for another length of `out`, and in a
+    /// fork; [`RandomFailed`](crate::ErrorKind::RandomFailed).
+    pub fn seal_to(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        self.made_by.check()?;
+        self.message.seal_to(plaintext, out)
+    }
+
+    /// A writer that puts the head and then the segments into `inner`.
+    pub fn into_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
+        EncryptWriter::new(inner, self.message.head, self.message.segments, SegmentIvs::new(self.made_by))
+    }
+
+    /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
+    pub fn into_segment_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
+        EncryptWriter::new(inner, Vec::new(), self.message.segments, SegmentIvs::new(self.made_by))
+    }
+}
+
+impl fmt::Debug for Encryptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encryptor").field("segments", &self.message.segments).finish_non_exhaustive()
+    }
+}
+
+/// Head and key of a new message, for the call that made them, or with the process it may serve.
+pub(crate) struct Prepared {
+    head: Vec<u8>,
+    segments: Arc<Floe>,
+}
+
+impl Prepared {
+    fn sealed_len(&self, plaintext_len: u64) -> Result<u64> {
+        Ok(self.segments.layout().sealed_len(plaintext_len)? + self.head.len() as u64)
+    }
+
+    pub(crate) fn seal(self, plaintext: &[u8]) -> Result<Vec<u8>> {
         let sealed_len = usize::try_from(self.sealed_len(plaintext.len() as u64)?)
             .map_err(|_| Error::limit("the message does not fit into memory: use a writer"))?;
         let mut out = vec![0; sealed_len];
@@ -60,35 +104,13 @@ impl Encryptor {
         Ok(out)
     }
 
-    /// The whole message of `plaintext` into `out`, which has exactly [`sealed_len`](Self::sealed_len)
-    /// bytes. One pass over the data.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for another length of `out`,
-    /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
-    pub fn seal_to(mut self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+    fn seal_to(self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
         let (head, segments) = out
             .split_at_mut_checked(self.head.len())
             .ok_or_else(|| Error::invalid_input("the output is shorter than the message's head"))?;
-        whole::seal(&*self.segments, &mut self.ivs, plaintext, segments)?;
+        whole::seal(&*self.segments, plaintext, segments)?;
         head.copy_from_slice(&self.head);
         Ok(())
-    }
-
-    /// A writer that puts the head and then the segments into `inner`.
-    pub fn into_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
-        EncryptWriter::new(inner, self.head, self.segments, self.ivs)
-    }
-
-    /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
-    pub fn into_segment_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
-        EncryptWriter::new(inner, Vec::new(), self.segments, self.ivs)
-    }
-}
-
-impl fmt::Debug for Encryptor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Encryptor").field("segments", &self.segments).finish_non_exhaustive()
     }
 }
 
@@ -171,20 +193,26 @@ impl Envelope {
     }
 
     pub(crate) async fn encryptor_with_room(&self, context: &EncryptionContext, room: SlotsRoom) -> Result<Encryptor> {
+        let message = self.prepare(context, room).await?;
+        Ok(Encryptor { message, made_by: Process::current() })
+    }
+
+    /// No await follows the draw of the message IV in here, and so no fork.
+    pub(crate) async fn prepare(&self, context: &EncryptionContext, room: SlotsRoom) -> Result<Prepared> {
         let config = &self.config;
         let context = WriterContext::new(context, KeyUse::Message)?;
         let mut head = encode_core(&context)?;
         let generated = config.provider.generate_data_key(DataKeyLength::Bytes32, &context.kms).await?;
         let area = encode_slots(&generated.encrypted, room, head.len())?;
-        // Before the key is used: a fork from here on is noticed by what seals.
-        let ivs = SegmentIvs::new();
         let aad = [head.as_slice(), &context.unstored].concat();
         let segments = Floe::create(&generated.key, config.aead, config.segment_len, aad)?;
+        let floe = segments.header().encode();
+        head.reserve_exact(2 + area.len() + floe.len());
         #[expect(clippy::cast_possible_truncation, reason = "encode_slots checks it")]
         head.extend_from_slice(&(area.len() as u16).to_be_bytes());
         head.extend_from_slice(&area);
-        head.extend_from_slice(&segments.header().encode());
-        Ok(Encryptor { head, segments: Arc::new(segments), ivs })
+        head.extend_from_slice(&floe);
+        Ok(Prepared { head, segments: Arc::new(segments) })
     }
 
     /// Finds the data key among the slots. "A key that fails the FLOE header tag is not the key: try

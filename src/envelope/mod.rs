@@ -71,7 +71,7 @@ impl Envelope {
     /// The provider's own, [`InvalidInput`](crate::ErrorKind::InvalidInput) for a context that breaks
     /// the rules, [`RandomFailed`](crate::ErrorKind::RandomFailed).
     pub async fn encrypt(&self, plaintext: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
-        self.encryptor(context).await?.seal(plaintext)
+        self.prepare(context, SlotsRoom::Tight).await?.seal(plaintext)
     }
 
     /// Decrypts a whole message: all of its plaintext, or an error.

@@ -8,6 +8,11 @@ impl Error {
             .with_advice("configure a provider that holds one of the keys that `envelock inspect` lists")
     }
 
+    pub(crate) fn message_forked() -> Self {
+        Self::new(ErrorKind::InvalidInput, "this message was begun before a fork, by another process")
+            .with_advice("make a new encryptor or writer in this process; only the one that began the message ends it")
+    }
+
     pub(crate) fn random(source: getrandom::Error) -> Self {
         Self::new(ErrorKind::RandomFailed, "the operating system gave no random bytes")
             .with_source(source)

@@ -1,12 +1,18 @@
 //! Whole bodies from memory to memory: each byte is passed over once.
 
-use crate::crypto::random::SegmentIvs;
+use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::segments::{Position, Segments};
 use zeroize::Zeroize;
 
+/// How many segments' IVs are drawn at once.
+const IVS: usize = 32;
+
 /// Seals all of `plaintext` into `out`, which is exactly as long as the layout says.
-pub(crate) fn seal(segments: &dyn Segments, ivs: &mut SegmentIvs, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+///
+/// IVs are drawn for many segments at once, without asking for the process before each: they do not
+/// outlive this call, and a fork continues the thread that forked, which is not in here.
+pub(crate) fn seal(segments: &dyn Segments, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
     let layout = segments.layout();
     let sealed_len = layout.sealed_len(plaintext.len() as u64)?;
     if out.len() as u64 != sealed_len {
@@ -15,13 +21,18 @@ pub(crate) fn seal(segments: &dyn Segments, ivs: &mut SegmentIvs, plaintext: &[u
             out.len()
         )));
     }
-    let full = layout.plaintext_per_segment();
+    let (segment_len, full) = (layout.segment_len(), layout.plaintext_per_segment());
+    let mut ivs = [[0; 12]; IVS];
     let mut rest = plaintext;
-    for (index, segment) in (0..).zip(out.chunks_mut(layout.segment_len())) {
-        let (piece, later) = rest.split_at(rest.len().min(full));
-        let at = Position { index, last: later.is_empty() };
-        segments.seal_to(at, &ivs.next()?, piece, segment)?;
-        rest = later;
+    for (batch_index, batch) in (0..).zip(out.chunks_mut(IVS * segment_len)) {
+        let ivs = &mut ivs[..batch.len().div_ceil(segment_len)];
+        random::fill(ivs.as_flattened_mut())?;
+        for ((within, segment), iv) in (0..).zip(batch.chunks_mut(segment_len)).zip(ivs) {
+            let (piece, later) = rest.split_at(rest.len().min(full));
+            let at = Position { index: batch_index * IVS as u64 + within, last: later.is_empty() };
+            segments.seal_to(at, iv, piece, segment)?;
+            rest = later;
+        }
     }
     Ok(())
 }

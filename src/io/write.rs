@@ -17,6 +17,9 @@ use zeroize::{Zeroize, Zeroizing};
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) or another error may be repeated: what was sealed goes
 /// out from where it stopped and is never sealed twice. [`flush`](Write::flush) sends sealed segments
 /// on; a partly filled segment stays until `finish`.
+///
+/// It serves the process that began the message: in a fork of that, sealing answers with an error of kind
+/// [`InvalidInput`](ErrorKind::InvalidInput), and nothing more can be written there.
 pub struct EncryptWriter<W: Write> {
     inner: W,
     segments: Arc<dyn Segments>,

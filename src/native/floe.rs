@@ -10,13 +10,14 @@
 //! ```
 
 use crate::codec::{Reader, Short};
-use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey, KdfKey};
+use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey};
 use crate::error::{Error, Result};
 use crate::material::DataKey;
 use crate::native::header::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 use crate::secret::Secret;
 use crate::segments::{Layout, Peek, Position, SEGMENTS_MAX, Segments};
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
@@ -138,7 +139,7 @@ pub(crate) struct Floe {
     aad: Vec<u8>,
     message_key: Secret<48>,
     rotation_bits: u32,
-    first: Arc<AeadKey>,
+    first: AeadKey,
     /// The key of the rotation last used, when that is not the first.
     later: Mutex<Option<(u64, Arc<AeadKey>)>>,
 }
@@ -166,7 +167,7 @@ impl Floe {
         }
         let header = FloeHeader { aead, segment_len, iv, tag: [0; HEADER_TAG_LEN] };
         let (tag, mut floe) = Self::derive(key, header, aad, ROTATION_BITS)?;
-        floe.header.tag = *tag.expose();
+        floe.header.tag = tag;
         Ok(floe)
     }
 
@@ -177,40 +178,49 @@ impl Floe {
 
     fn open_rotating(key: &DataKey, header: &FloeHeader, aad: Vec<u8>, rotation_bits: u32) -> Result<Option<Self>> {
         let (tag, floe) = Self::derive(key, *header, aad, rotation_bits)?;
-        Ok(bool::from(tag.expose().ct_eq(&header.tag)).then_some(floe))
+        Ok(bool::from(tag.ct_eq(&header.tag)).then_some(floe))
     }
 
     pub(crate) fn header(&self) -> &FloeHeader {
         &self.header
     }
 
-    fn derive(key: &DataKey, header: FloeHeader, aad: Vec<u8>, rotation_bits: u32) -> Result<(Secret<32>, Self)> {
+    fn derive(
+        key: &DataKey,
+        header: FloeHeader,
+        aad: Vec<u8>,
+        rotation_bits: u32,
+    ) -> Result<([u8; HEADER_TAG_LEN], Self)> {
         if key.expose().len() != 32 {
             return Err(Error::invalid_input("a native message takes a data key of 32 bytes"));
         }
         let info = header.parameters_and_iv();
-        let prepared = crypto::hkdf_sha384(key.expose());
-        let tag = Secret::try_init(|out| prepared.expand(&[&info, b"HEADER_TAG:", &aad], out))?;
-        let message_key = Secret::try_init(|out| prepared.expand(&[&info, b"MESSAGE_KEY:", &aad], out))?;
+        let mut tag = [0; HEADER_TAG_LEN];
+        let message_key = Secret::try_init(|message_key: &mut [u8; 48]| {
+            crypto::hkdf_expand_sha384_each(
+                key.expose(),
+                &mut [(&[&info, b"HEADER_TAG:", &aad], &mut tag), (&[&info, b"MESSAGE_KEY:", &aad], message_key)],
+            )
+        })?;
         let first = segment_key(&header, &message_key, &aad, 0)?;
         Ok((tag, Self { header, aad, message_key, rotation_bits, first, later: Mutex::new(None) }))
     }
 
     /// The AEAD of segment `index`, derived anew where a rotation begins.
-    fn aead(&self, index: u64) -> Result<Arc<AeadKey>> {
+    fn aead(&self, index: u64) -> Result<SegmentKey<'_>> {
         let rotation = index >> self.rotation_bits << self.rotation_bits;
         if rotation == 0 {
-            return Ok(Arc::clone(&self.first));
+            return Ok(SegmentKey::First(&self.first));
         }
         let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, aead)) = &*later
             && *at == rotation
         {
-            return Ok(Arc::clone(aead));
+            return Ok(SegmentKey::Later(Arc::clone(aead)));
         }
-        let aead = segment_key(&self.header, &self.message_key, &self.aad, rotation)?;
+        let aead = Arc::new(segment_key(&self.header, &self.message_key, &self.aad, rotation)?);
         *later = Some((rotation, Arc::clone(&aead)));
-        Ok(aead)
+        Ok(SegmentKey::Later(aead))
     }
 
     /// Checks position and length of a segment to seal, and gives its prefix.
@@ -307,11 +317,26 @@ impl fmt::Debug for Floe {
     }
 }
 
-fn segment_key(header: &FloeHeader, message_key: &Secret<48>, aad: &[u8], rotation: u64) -> Result<Arc<AeadKey>> {
+fn segment_key(header: &FloeHeader, message_key: &Secret<48>, aad: &[u8], rotation: u64) -> Result<AeadKey> {
     let info = header.parameters_and_iv();
-    let prepared = crypto::hkdf_sha384(message_key.expose());
-    let key = Secret::<32>::try_init(|out| prepared.expand(&[&info, b"DEK:", &rotation.to_be_bytes(), aad], out))?;
-    Ok(Arc::new(crypto::aead(header.aead, key.expose())))
+    crypto::aead_of_hkdf_sha384(header.aead, message_key.expose(), &[&info, b"DEK:", &rotation.to_be_bytes(), aad])
+}
+
+/// The key of one rotation: borrowed where it is the first, as in all but huge messages.
+enum SegmentKey<'a> {
+    First(&'a AeadKey),
+    Later(Arc<AeadKey>),
+}
+
+impl Deref for SegmentKey<'_> {
+    type Target = AeadKey;
+
+    fn deref(&self) -> &AeadKey {
+        match self {
+            Self::First(key) => key,
+            Self::Later(key) => key,
+        }
+    }
 }
 
 /// "At most 2^40 segments (non-final index at most 2^40 - 2)."

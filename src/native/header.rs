@@ -276,7 +276,9 @@ pub(crate) fn encode_slots(slots: &[EncryptedDataKey], room: SlotsRoom, core_len
         .ok()
         .filter(|&count| usize::from(count) <= SLOTS_MAX)
         .ok_or_else(|| too_many_slots(slots.len()))?;
-    let mut area = vec![count];
+    let len = |slot: &EncryptedDataKey| 5 + slot.provider().len() + slot.key_id().len() + slot.wrapped().len();
+    let mut area = Vec::with_capacity(1 + slots.iter().map(len).sum::<usize>());
+    area.push(count);
     for slot in slots {
         let name = slot.provider().as_bytes();
         let len = u8::try_from(name.len()).ok().filter(|&len| len > 0 && name.is_ascii()).ok_or_else(|| {

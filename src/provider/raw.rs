@@ -90,9 +90,7 @@ impl RawKeyProvider {
     }
 
     fn wrap_key(&self, head: &[u8]) -> Result<AeadKey> {
-        let key =
-            Secret::<32>::try_init(|out| crypto::hkdf_expand_sha384(self.wrapping_key.expose(), &[LABEL, head], out))?;
-        Ok(crypto::aead(AeadAlgorithm::Aes256Gcm, key.expose()))
+        crypto::aead_of_hkdf_sha384(AeadAlgorithm::Aes256Gcm, self.wrapping_key.expose(), &[LABEL, head])
     }
 
     fn associated(&self, head: &[u8], context: &KmsContext) -> Result<Vec<u8>> {

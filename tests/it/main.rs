@@ -13,6 +13,12 @@ mod fuzz_corpora;
 mod hostile;
 mod house;
 mod ivs;
+#[cfg(feature = "local-kms")]
+mod kms_fork;
+#[cfg(feature = "local-kms")]
+mod kms_helper;
+#[cfg(feature = "local-kms")]
+mod kms_processes;
 mod layers;
 mod python;
 mod rewrap;

@@ -157,6 +157,10 @@ fn the_functions_of_the_seam_give_the_published_answers() {
     crypto::hkdf_expand_sha384(&[9; 32], &[b"in", b"fo"], &mut once).unwrap();
     crypto::hkdf_sha384(&[9; 32]).expand(&[b"info"], &mut prepared).unwrap();
     assert_eq!((once, prepared), (t1, t1));
+    let (mut first, mut second, mut other) = ([0; 48], [0; 32], [0; 32]);
+    crypto::hkdf_expand_sha384_each(&[9; 32], &mut [(&[b"info"], &mut first), (&[b"other"], &mut second)]).unwrap();
+    crypto::hkdf_expand_sha384(&[9; 32], &[b"other"], &mut other).unwrap();
+    assert_eq!((first, second), (t1, other));
     let mut long = [0; 64];
     crypto::hkdf_sha512(&[9; 32]).expand(&[b"info"], &mut long).unwrap();
     assert_ne!(long[..48], t1);

@@ -2,7 +2,7 @@
 
 use super::{SHA2, on_every_backend};
 use crate::crypto::backend::Backend;
-use crate::crypto::hkdf::{Hkdf, expand_once, hmac_once};
+use crate::crypto::hkdf::{Hkdf, aead_once, expand_each_once, expand_once, hmac_once};
 use crate::crypto::{Aead, AeadAlgorithm, KdfKey, password, stack};
 use std::fs::File;
 use std::hint::black_box;
@@ -24,6 +24,10 @@ fn copies_left(work: impl FnOnce(&[u8; 32]) -> Vec<u8> + Send + 'static) -> usiz
         let mut key = key;
         getrandom::fill(&mut key[..]).unwrap();
         let mut masked: Vec<Vec<u8>> = halves_masked(&key[..]);
+        // HMAC's padded keys are as good as the key (RFC 2104: ipad, opad).
+        for pad in [0x36, 0x5C] {
+            masked.extend(halves_masked(&key[..]).into_iter().map(|half| half.iter().map(|byte| byte ^ pad).collect()));
+        }
         clear();
         let derived = black_box(work(&key));
         let mut memory = vec![0; WINDOW];
@@ -100,7 +104,18 @@ fn no_derivation_leaves_a_key_on_the_stack<B: Backend>() {
             hmac_once::<B>(hash, key, &[b"data"], &mut out);
             out
         });
-        assert_eq!((prepared, once, hmac), (0, 0, 0), "{} {hash:?}", B::NAME);
+        let each = copies_left(move |key| {
+            let (mut first, mut second) = (vec![0; 32], vec![0; 48]);
+            expand_each_once::<B>(hash, key, &mut [(&[b"info"], &mut first), (&[b"more"], &mut second)]).unwrap();
+            second
+        });
+        let aead = copies_left(move |key| {
+            let mut derived = vec![0; 32];
+            expand_once::<B>(hash, key, &[b"info"], &mut derived).unwrap();
+            aead_once::<B, B>(hash, key, &[b"info"], AeadAlgorithm::Aes256Gcm).unwrap();
+            derived
+        });
+        assert_eq!((prepared, once, hmac, each, aead), (0, 0, 0, 0, 0), "{} {hash:?}", B::NAME);
     }
 }
 

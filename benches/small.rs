@@ -1,0 +1,201 @@
+//! Small messages under a raw key, nothing cached, against the bare primitives that one needs, called
+//! in sequence: `cargo bench --bench small [-- WORDS OF A TITLE]`.
+//!
+//! The primitives are those that the crate uses, from the same libraries: AES-256-GCM of aws-lc-rs,
+//! HMAC-SHA-384 of RustCrypto, random bytes of the system. They run over inputs of the same lengths
+//! and wipe nothing, parse nothing and check nothing but tags.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use common::{Amount, Group, Report, touched};
+use envelock::{EncryptionContext, Envelope, Header, RawKeyProvider};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha384;
+
+const ROUNDS: usize = 101;
+/// How often a case runs in a row in one round.
+const REPEAT: usize = 1000;
+
+fn main() {
+    let mut report = Report::new("small");
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let provider = RawKeyProvider::generate("bench").expect("random bytes");
+    let envelope = Envelope::builder(provider).build().expect("valid");
+    for len in [100, 1024] {
+        let plain = touched(len);
+        let sealed = pollster::block_on(envelope.encrypt(&plain, &context)).expect("encrypts");
+        let header = Header::parse(&sealed).expect("a message");
+        let bare = Bare::new(&header, &plain);
+
+        let title = format!("encrypt {len} B under a raw key, nothing cached");
+        if report.wants(&title) {
+            let measured = Group::new(&title, Amount::Message, REPEAT)
+                .case("bare primitives", || bare.encrypt(&plain))
+                .case("`Envelope::encrypt`", || pollster::block_on(envelope.encrypt(&plain, &context)))
+                .run(ROUNDS);
+            report.add(&measured, &[0]);
+        }
+        let title = format!("decrypt {len} B under a raw key, nothing cached");
+        if report.wants(&title) {
+            let measured = Group::new(&title, Amount::Message, REPEAT)
+                .case("bare primitives", || bare.decrypt())
+                .case("`Envelope::decrypt`", || pollster::block_on(envelope.decrypt(&sealed, &context)))
+                .run(ROUNDS);
+            report.add(&measured, &[0]);
+        }
+    }
+    let title = "the primitives by themselves";
+    if report.wants(title) {
+        let key = random::<32>();
+        let aead = aead(&key);
+        let prepared = prepare(&key);
+        let measured = Group::new(title, Amount::Message, REPEAT)
+            .case("32 random bytes of the system", random::<32>)
+            .case("12 random bytes of the system", random::<12>)
+            .case("number of the process", std::process::id)
+            .case("AES-256-GCM, key", || self::aead(&key))
+            .case("AES-256-GCM, seal 100 B", || seal(&aead, [0; 12], &[0; 9], &[0; 100], &mut [0; 116]))
+            .case("HMAC-SHA-384, key", || prepare(&key))
+            .case("HKDF-Expand-SHA-384 to 32 B, key prepared", || expand::<32>(&prepared, &[&[0; 64]]))
+            .run(ROUNDS);
+        report.add(&measured, &[]);
+    }
+    report.write();
+}
+
+/// What a message costs at the least: randomness, key derivation, two AEADs, one allocation.
+struct Bare {
+    wrapping_key: [u8; 32],
+    /// As long as the AAD of the wrap without version and salt, and as FLOE's AAD.
+    wrap_aad: Vec<u8>,
+    floe_aad: Vec<u8>,
+    head_len: usize,
+    sealed: Sealed,
+}
+
+/// What the reader of a message starts from.
+struct Sealed {
+    salt_and_iv: [u8; 44],
+    wrapped: [u8; 48],
+    floe_iv: [u8; 32],
+    floe_tag: [u8; 32],
+    segment_iv: [u8; 12],
+    segment: Vec<u8>,
+}
+
+const PARAMETERS: [u8; 10] = [0, 0, 0, 1, 0, 0, 0, 0, 0, 32];
+const SEGMENT_OVERHEAD: usize = 32;
+
+impl Bare {
+    fn new(header: &Header, plain: &[u8]) -> Self {
+        let core_len = header.len() - header.slots_len() - 2 - 74;
+        let stored: usize = header.stored_context().iter().map(|(key, value)| 4 + key.len() + value.len()).sum();
+        // The KMS context is the stored one and the constant entry; the key id comes before it.
+        let kms_context = 2 + stored + 4 + "envelock-use".len() + "message/1".len();
+        let mut bare = Self {
+            wrapping_key: random(),
+            wrap_aad: touched(2 + "bench".len() + kms_context),
+            floe_aad: touched(core_len),
+            head_len: header.len(),
+            sealed: Sealed {
+                salt_and_iv: random(),
+                wrapped: [0; 48],
+                floe_iv: random(),
+                floe_tag: [0; 32],
+                segment_iv: random(),
+                segment: vec![0; plain.len() + 16],
+            },
+        };
+        let key = random();
+        let Sealed { salt_and_iv, floe_iv, segment_iv, .. } = bare.sealed;
+        bare.sealed.wrapped = bare.wrap(&salt_and_iv, &key);
+        let (tag, aead) = bare.derive(&key, &floe_iv);
+        bare.sealed.floe_tag = tag;
+        seal(&aead, segment_iv, &[0; 9], plain, &mut bare.sealed.segment);
+        bare
+    }
+
+    fn wrap_key(&self, salt: &[u8]) -> LessSafeKey {
+        aead(&expand(&prepare(&self.wrapping_key), &[b"envelock/v1 raw\0\x01", salt]))
+    }
+
+    fn wrap_aad(&self, salt: &[u8]) -> Vec<u8> {
+        [&[1], salt, &self.wrap_aad].concat()
+    }
+
+    fn wrap(&self, salt_and_iv: &[u8; 44], key: &[u8; 32]) -> [u8; 48] {
+        let (salt, iv) = salt_and_iv.split_at(32);
+        let mut wrapped = [0; 48];
+        let iv = iv.try_into().expect("12 bytes");
+        seal(&self.wrap_key(salt), iv, &self.wrap_aad(salt), key, &mut wrapped);
+        wrapped
+    }
+
+    /// FLOE's header tag and first segment key.
+    fn derive(&self, key: &[u8; 32], iv: &[u8; 32]) -> ([u8; 32], LessSafeKey) {
+        let prepared = prepare(key);
+        let tag = expand(&prepared, &[&PARAMETERS, iv, b"HEADER_TAG:", &self.floe_aad]);
+        let message_key: [u8; 48] = expand(&prepared, &[&PARAMETERS, iv, b"MESSAGE_KEY:", &self.floe_aad]);
+        let segment_key = expand(&prepare(&message_key), &[&PARAMETERS, iv, b"DEK:", &[0; 8], &self.floe_aad]);
+        (tag, aead(&segment_key))
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Vec<u8> {
+        let key = random::<32>();
+        let wrapped = self.wrap(&random::<44>(), &key);
+        let (tag, aead) = self.derive(&key, &random::<32>());
+        let mut out = vec![0; self.head_len + SEGMENT_OVERHEAD + plain.len()];
+        out[..48].copy_from_slice(&wrapped);
+        out[48..80].copy_from_slice(&tag);
+        let start = out.len() - plain.len() - 16;
+        seal(&aead, random::<12>(), &[0; 9], plain, &mut out[start..]);
+        out
+    }
+
+    fn decrypt(&self) -> Vec<u8> {
+        let Sealed { salt_and_iv, wrapped, floe_iv, floe_tag, segment_iv, segment } = &self.sealed;
+        let (salt, iv) = salt_and_iv.split_at(32);
+        let mut key = [0; 32];
+        open(&self.wrap_key(salt), iv.try_into().expect("12 bytes"), &self.wrap_aad(salt), wrapped, &mut key);
+        let (tag, aead) = self.derive(&key, floe_iv);
+        assert!(tag == *floe_tag, "another key");
+        let mut out = vec![0; segment.len() - 16];
+        open(&aead, *segment_iv, &[0; 9], segment, &mut out);
+        out
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut out = [0; N];
+    getrandom::fill(&mut out).expect("random bytes");
+    out
+}
+
+fn aead(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes"))
+}
+
+fn prepare(key: &[u8]) -> Hmac<Sha384> {
+    Hmac::new_from_slice(key).expect("any length")
+}
+
+/// At most one hash.
+fn expand<const N: usize>(prepared: &Hmac<Sha384>, info: &[&[u8]]) -> [u8; N] {
+    let mut hmac = prepared.clone();
+    info.iter().for_each(|part| hmac.update(part));
+    hmac.update(&[1]);
+    hmac.finalize().into_bytes()[..N].try_into().expect("at most 48 bytes")
+}
+
+fn seal(key: &LessSafeKey, iv: [u8; 12], aad: &[u8], plain: &[u8], out: &mut [u8]) {
+    let (data, tag) = out.split_at_mut(plain.len());
+    let nonce = Nonce::assume_unique_for_key(iv);
+    key.seal_out_of_place_scatter(nonce, Aad::from(aad), plain, data, &[], tag).expect("seals");
+}
+
+fn open(key: &LessSafeKey, iv: [u8; 12], aad: &[u8], sealed: &[u8], out: &mut [u8]) {
+    let (data, tag) = sealed.split_at(out.len());
+    key.open_separate_gather(Nonce::assume_unique_for_key(iv), Aad::from(aad), data, tag, out).expect("authentic");
+}
