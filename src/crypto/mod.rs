@@ -7,6 +7,8 @@
 //! A backend is one file that implements [`backend::Backend`]. Which backend serves which primitive stands in
 //! one of the `choice_*.rs` files, picked by the features; everything is dispatched statically.
 
+#![cfg_attr(not(feature = "local-kms"), allow(dead_code, reason = "the keystore's share of the seam"))]
+
 #[cfg(feature = "aws-lc-rs")]
 mod aws_lc;
 mod backend;
