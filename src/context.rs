@@ -6,6 +6,7 @@
 use crate::codec::{Reader, Short, put_byte_string};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::fmt;
 use subtle::ConstantTimeEq;
 
@@ -99,10 +100,11 @@ impl EncryptionContext {
     }
 
     fn insert(mut self, key: String, value: String, storage: Storage) -> Self {
-        if self.entries.contains_key(&key) {
-            self.repeated = Some(key);
-        } else {
-            self.entries.insert(key, Entry { value, storage });
+        match self.entries.entry(key) {
+            Slot::Occupied(taken) => self.repeated = Some(taken.key().clone()),
+            Slot::Vacant(free) => {
+                free.insert(Entry { value, storage });
+            }
         }
         self
     }

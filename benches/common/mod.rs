@@ -37,6 +37,7 @@ pub struct Group<'a> {
 
 /// What one run of a case gets done.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "each benchmark compiles this file for itself, and measures one or the other")]
 pub enum Amount {
     /// So many bytes: shown as GB/s.
     Bytes(usize),

@@ -24,16 +24,14 @@ pub(crate) fn seal(segments: &dyn Segments, plaintext: &[u8], out: &mut [u8]) ->
     let (segment_len, full) = (layout.segment_len(), layout.plaintext_per_segment());
     let mut ivs = [[0; 12]; IVS];
     let mut rest = plaintext;
-    let mut index = 0;
-    for batch in out.chunks_mut(IVS * segment_len) {
+    for (batch_index, batch) in (0..).zip(out.chunks_mut(IVS * segment_len)) {
         let ivs = &mut ivs[..batch.len().div_ceil(segment_len)];
         random::fill(ivs.as_flattened_mut())?;
-        for (segment, iv) in batch.chunks_mut(segment_len).zip(ivs) {
+        for ((within, segment), iv) in (0..).zip(batch.chunks_mut(segment_len)).zip(ivs) {
             let (piece, later) = rest.split_at(rest.len().min(full));
-            let at = Position { index, last: later.is_empty() };
+            let at = Position { index: batch_index * IVS as u64 + within, last: later.is_empty() };
             segments.seal_to(at, iv, piece, segment)?;
             rest = later;
-            index += 1;
         }
     }
     Ok(())

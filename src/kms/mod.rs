@@ -15,6 +15,7 @@ mod operations;
 mod provider;
 mod records;
 mod root;
+mod root_text;
 mod rows;
 mod schema;
 mod store;
@@ -29,7 +30,8 @@ pub use answers::{
 };
 pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
 pub use provider::LocalProvider;
-pub use root::{RootKey, RootKeyExport};
+pub use root::RootKey;
+pub use root_text::RootKeyExport;
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto;
@@ -54,6 +56,8 @@ use uuid::Uuid;
 ///
 /// After a fork, the child cannot use a keystore that was open: each call, and opening it again, is
 /// an error of kind [`Storage`](crate::ErrorKind::Storage) there, until the child calls `exec`. Drop is harmless.
+/// Another keystore opens there, or answers the same error within 15 s: SQLite's own locks may have been
+/// taken at the moment of the fork.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), envelock::Error> {
@@ -152,7 +156,7 @@ impl LocalKms {
         options.region.as_deref().map_or(Ok(()), check_region)?;
         let mut random = [0; 16];
         crypto::random::fill(&mut random)?;
-        let instance = Uuid::from_bytes(root::uuid_v4(random));
+        let instance = Uuid::from_bytes(root_text::uuid_v4(random));
         let path = path.as_ref().to_path_buf();
         let (jobs, opened) = thread::start(path.clone(), root, options)?;
         let process = std::process::id();

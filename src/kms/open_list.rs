@@ -62,6 +62,13 @@ impl Registered {
     }
 }
 
+/// Whether this is a forked child of a process that had any keystore open. Then threads that are no
+/// more may hold SQLite's global locks, and even another keystore may never open here.
+pub(super) fn forked_with_open_keystores() -> Result<bool> {
+    let process = std::process::id();
+    Ok(lock()?.iter().any(|it| it.process != process))
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         if let Ok(mut open) = lock()

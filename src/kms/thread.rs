@@ -5,8 +5,9 @@
 //! back over one-shot channels, so that nothing in an async caller waits on SQLite, and a caller that
 //! no longer waits disturbs nobody.
 
-use super::open_list::Registered;
-use super::root::{Claim, RootKey, RootKeyFile, RootKeys};
+use super::open_list::{Registered, forked_with_open_keystores};
+use super::root::{Claim, RootKey, RootKeys};
+use super::root_text::RootKeyFile;
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
 use super::store::{Store, millis};
 use super::{KmsOptions, Opened};
@@ -44,8 +45,11 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result
             }
         })
         .map_err(|e| Error::io("the keystore's thread cannot be started", e))?;
-    let opened = answer.recv().map_err(|_| Error::internal("the keystore's thread ended while opening"))??;
-    Ok((jobs, opened))
+    let opened = match forked_with_open_keystores()? {
+        false => answer.recv().map_err(|_| Error::internal("the keystore's thread ended while opening"))?,
+        true => answer.recv_timeout(CHILD_WAIT).map_err(|_| Error::forked())?,
+    };
+    Ok((jobs, opened?))
 }
 
 fn serve(mut store: Store, registered: Registered, inbox: &mpsc::Receiver<Message>) {
@@ -158,5 +162,7 @@ fn at(error: Error, path: &Path) -> Error {
     }
 }
 
+/// How long an opening may take in a forked child whose parent had some other keystore open.
+const CHILD_WAIT: Duration = Duration::from_secs(15);
 /// The Region of a keystore that is made without a word about it.
 const DEFAULT_REGION: &str = "local";

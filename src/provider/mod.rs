@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// [`async_trait`](crate::async_trait). A provider takes no lock across an await that a dropped future would
 /// leave behind: any of these futures may be dropped at any time.
 ///
-/// A provider outside this crate takes a [`name`](Self::name) with a dot in it
-/// (`com.example.hsm`). The [conformance suite](crate::conformance) (feature `test-util`) checks the
-/// promises made here.
+/// A provider outside this crate writes slots under a name with a dot in it
+/// (`com.example.hsm`). The conformance suite, `envelock::conformance` (feature `test-util`), checks
+/// the promises made here.
 #[async_trait]
 pub trait KeyProvider: Send + Sync + fmt::Debug {
     /// The recipients that this provider writes, told without any call: each a provider name and a

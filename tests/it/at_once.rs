@@ -69,8 +69,7 @@ fn two_writers_of_one_target_leave_one_whole_file() {
         fs::write(path(&format!("plain-{writer}")), vec![writer; LEN]).unwrap();
     }
     for how in ["replace", "keep"] {
-        let mut writers =
-            ["1", "2"].map(|writer| Part::start(test, &[folder.path().to_str().unwrap(), writer, how]));
+        let mut writers = ["1", "2"].map(|writer| Part::start(test, &[folder.path().to_str().unwrap(), writer, how]));
         let (mut won, mut refused) = ([0; 2], 0);
         for _ in 0..rounds() {
             let _ = fs::remove_file(path("sealed"));
@@ -135,7 +134,10 @@ fn two_rewraps_of_one_file_and_readers_meanwhile_fail_nowhere() {
     for rewrap in rewraps {
         rewrap.succeed();
     }
-    say(format!("at once: {} rounds of two rewraps, last {last:?}; a reader meanwhile: {reads} reads, none failed", rounds()));
+    say(format!(
+        "at once: {} rounds of two rewraps, last {last:?}; a reader meanwhile: {reads} reads, none failed",
+        rounds()
+    ));
     assert!(reads.parse::<usize>().unwrap() > 0);
 }
 

@@ -158,7 +158,11 @@ fn a_large_file_is_encrypted_rewrapped_in_place_and_decrypted_in_little_memory()
     assert!(old.rewrap_file(sealed, &other, &none(), RewrapOptions::default()).unwrap().in_place);
     let took = started.elapsed();
     assert_eq!(body(sealed), before, "the body is as it was");
-    say(format!("big: {} MiB rewrapped in place in {:.1} ms, its body unchanged", len() >> 20, took.as_secs_f64() * 1e3));
+    say(format!(
+        "big: {} MiB rewrapped in place in {:.1} ms, its body unchanged",
+        len() >> 20,
+        took.as_secs_f64() * 1e3
+    ));
     other.rewrap_file(sealed, &old, &none(), RewrapOptions::default()).unwrap();
 
     report("decrypt, file to file", &Part::start(test, &["decrypt-file", sealed, opened]).succeed());

@@ -32,6 +32,29 @@ fn every_provider_keeps_its_promises() {
     }
 }
 
+#[cfg(feature = "local-kms")]
+#[test]
+fn the_embedded_keystore_keeps_its_promises_and_re_encrypts_inside() {
+    use envelock::{CreateKeyRequest, LocalKms, RootKey};
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        let root = RootKey::file(folder.path().join(format!("{name}.key"))).unwrap();
+        LocalKms::open(folder.path().join(name), root).unwrap()
+    };
+    let (kms, elsewhere) = (open("keys.db"), open("other.db"));
+    let other = blocking::wait(kms.create_key(CreateKeyRequest::default())).unwrap();
+    let provider = kms.provider("alias/envelock/default").unwrap();
+    let strangers = [
+        ("another key", kms.provider(&other.key_id).unwrap()),
+        ("another keystore", elsewhere.provider("alias/envelock/default").unwrap()),
+    ];
+    for (name, stranger) in strangers {
+        let report = blocking::wait(conformance::check(&provider, &stranger)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        say(format!("conformance of local against {name}: {} checks", report.checks));
+        assert!(report.checks >= 17 && report.re_encrypts, "{name}: {report:?}");
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
     IgnoresContext,

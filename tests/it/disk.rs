@@ -144,6 +144,7 @@ fn read_only(folder: &Path) {
     fs::write(&plain, vec![2; 100_000]).unwrap();
     let target = folder.join("target");
     old.encrypt_file(&plain, &target, &none(), FileOptions::default()).unwrap();
+    old.encrypt_file(&plain, outside.path().join("sealed"), &none(), FileOptions::default()).unwrap();
     mount(&["-o", "remount,ro"], folder);
     let before = listing(folder);
 
@@ -154,7 +155,7 @@ fn read_only(folder: &Path) {
     assert_names(&old.decrypt_file(&target, &other, &none(), options()).unwrap_err(), &other);
     assert_names(&old.rewrap_file(&target, &new, &none(), RewrapOptions::default()).unwrap_err(), &target);
     let copy = RewrapOptions::default().to_file(&other);
-    assert_names(&old.rewrap_file(&target, &new, &none(), copy).unwrap_err(), &other);
+    assert_names(&old.rewrap_file(outside.path().join("sealed"), &new, &none(), copy).unwrap_err(), &other);
     let keystore = folder.join("keys.db");
     let error = LocalKms::open(&keystore, RootKey::file(folder.join("root.key")).unwrap()).unwrap_err();
     assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");

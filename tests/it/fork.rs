@@ -99,7 +99,8 @@ fn a_fork_cannot_go_on_with_a_message_and_makes_others_of_its_own() {
     if part().is_some() {
         return fork_and_compare();
     }
-    let lines = Part::start("fork::a_fork_cannot_go_on_with_a_message_and_makes_others_of_its_own", &["both"]).succeed();
+    let lines =
+        Part::start("fork::a_fork_cannot_go_on_with_a_message_and_makes_others_of_its_own", &["both"]).succeed();
     say(lines.last().unwrap());
     assert_eq!(lines.len(), 1);
 }
@@ -117,9 +118,8 @@ fn fork_and_compare() {
         })
         .into();
     let count = 4 + begun.len();
-    let make = || -> Vec<u8> {
-        (0..MESSAGES).flat_map(|_| envelope.encrypt(&plaintext(3), &context).unwrap()).collect()
-    };
+    let make =
+        || -> Vec<u8> { (0..MESSAGES).flat_map(|_| envelope.encrypt(&plaintext(3), &context).unwrap()).collect() };
     let message_len = envelope.encrypt(&plaintext(3), &context).unwrap().len();
 
     // Both sides hold the same encryptors and writers from here on.

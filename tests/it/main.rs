@@ -11,11 +11,19 @@ mod conformance;
 mod contexts;
 mod damage;
 mod disk;
+mod examples;
 mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod ivs;
 mod kill;
+#[cfg(feature = "local-kms")]
+mod kms_fork;
+#[cfg(feature = "local-kms")]
+mod kms_helper;
+#[cfg(feature = "local-kms")]
+mod kms_processes;
 mod layers;
 mod memory;
 mod python;

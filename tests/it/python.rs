@@ -219,7 +219,7 @@ fn the_crate_opens_what_the_reference_writes() {
         let message = reference.encrypt(&with_providers(&case, &writers), &plaintext);
         let header = Header::parse(&message).unwrap();
         assert_eq!(header.slots().len(), writers.len());
-        assert_eq!(header.slots_len() % 1_024 == 0, messages % 3 == 1);
+        assert_eq!(header.slots_len().is_multiple_of(1_024), messages % 3 == 1);
         messages += 1;
         for reader in readers {
             let case = with_providers(&case, &reader);

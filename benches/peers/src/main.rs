@@ -48,7 +48,7 @@ fn main() {
 
         let title = format!("decrypt 256 MiB, {name} segments (age always has 64 KiB)");
         if report.wants(&title) {
-            let mut message = || {
+            let message = || {
                 let len = age.encrypt(&plain, &mut sealed.borrow_mut());
                 sealed.borrow()[..len].to_vec()
             };
@@ -84,7 +84,9 @@ fn small(report: &mut Report, age: &Age) {
     let (floe, envelock) = (Floe::new(64 << 10), Envelock::new(64 << 10));
     for len in [100, 1024] {
         let plain = touched(len);
-        let title = format!("encrypt {len} B: age to an X25519 key, fast-floe under a data key at hand, envelock under a raw key with a fresh data key");
+        let title = format!(
+            "encrypt {len} B: age to an X25519 key, fast-floe under a data key at hand, envelock under a raw key with a fresh data key"
+        );
         if report.wants(&title) {
             let measured = Group::new(title, Amount::Message, SMALL_REPEAT)
                 .case("fast-floe", || floe.encrypt(&plain))
@@ -152,13 +154,13 @@ impl Floe {
     }
 
     fn write(&self, plain: &[u8], out: &mut [u8]) {
-        let mut writer = fast_floe::EncryptWriter::new(out, &self.key, AAD, self.parameters).expect("room");
+        let mut writer = fast_floe::io::EncryptWriter::new(out, &self.key, AAD, self.parameters).expect("room");
         writer.write_all(plain).expect("room");
         writer.finish().map_err(|error| error.into_error()).expect("room");
     }
 
     fn read(&self, sealed: &[u8], out: &mut [u8]) {
-        let mut reader = fast_floe::DecryptReader::new(sealed, &self.key, AAD).expect("a message");
+        let mut reader = fast_floe::io::DecryptReader::new(sealed, &self.key, AAD).expect("a message");
         reader.read_exact(out).expect("authentic");
         assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
     }

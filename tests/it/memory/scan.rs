@@ -149,7 +149,7 @@ impl Scanner {
             let count = counts.iter().filter(|(found, _)| found.starts_with(name)).map(|(_, count)| count).max();
             assert!(count.is_some_and(|&count| count > 0), "{name} is in use and was not found: {counts:?}");
         }
-        tell(format!("found in use: {}", table(&counts)));
+        tell(format!("in-use {}", table(&counts)));
     }
 
     /// Nothing of it is in memory now.
@@ -157,7 +157,7 @@ impl Scanner {
     pub(super) fn expect_nothing(&mut self) {
         let counts = self.search();
         assert!(counts.iter().all(|(_, count)| *count == 0), "left in memory: {}", table(&counts));
-        tell(format!("found afterwards: none of {}", counts.len()));
+        tell(format!("afterwards {}", counts.len()));
     }
 }
 

@@ -223,18 +223,20 @@ pub(super) fn fail() {
     }
 }
 
+/// A passphrase of the parent's; whom it is given to wipes it.
+fn make_passphrase(watch: &Watch, name: &str) -> Vec<u8> {
+    tell(format!("make {name} 32"));
+    let mut passphrase = vec![0; 32];
+    unmask(&hear(), |write| write(&mut passphrase));
+    watch.learn(&format!("needle {name}"));
+    passphrase
+}
+
 pub(super) fn passphrase() {
     let watch = Watch::new();
-    tell("make passphrase 32");
-    let mut passphrase = None;
-    unmask(&hear(), |write| {
-        let mut bytes = vec![0; 32];
-        write(&mut bytes);
-        passphrase = Some(bytes);
-    });
-    watch.learn("needle passphrase");
+    let passphrase = make_passphrase(&watch, "passphrase");
     let cost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
-    let provider = PassphraseProvider::new(passphrase.unwrap()).unwrap().with_cost(cost).unwrap();
+    let provider = PassphraseProvider::new(passphrase).unwrap().with_cost(cost).unwrap();
     let envelope = watch.envelope(provider);
     let encryptor = envelope.encryptor(&none()).unwrap();
     watch.learn(&format!("passphrase-wrap passphrase {}", hex(encryptor.head())));
@@ -327,6 +329,14 @@ pub(super) fn local_kms() {
         drop((kms, envelope));
         watch.expect_nothing();
     }
+    // From a passphrase.
+    let passphrase = make_passphrase(&watch, "root-passphrase");
+    let root = RootKey::passphrase(passphrase).unwrap();
+    watch.expect(&["root-passphrase"]);
+    let kms = LocalKms::open(path("passphrase.db"), root).unwrap();
+    blocking::wait(kms.close()).unwrap();
+    drop(kms);
+    watch.expect_nothing();
     // As a file, and the wrong one for another keystore.
     unmask(&line, |write| {
         let mut text = Zeroizing::new(vec![0; line.len() / 4]);

@@ -1,0 +1,94 @@
+//! A second process for the tests of the embedded KMS: this binary again, told by the environment
+//! what to do. Without being told, the test here does nothing.
+
+use envelock::{CreateKeyRequest, EncryptionContext, Error, ErrorKind, LocalKms, RootKey};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// A process that runs [`the_helper_process_does_what_it_is_told`] as `task` on the keystore in `folder`.
+pub(crate) fn helper(task: &str, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "kms_helper::the_helper_process_does_what_it_is_told", "--nocapture", "--test-threads=1"]);
+    command.env("ENVELOCK_TEST_TASK", task).env("ENVELOCK_TEST_FOLDER", folder);
+    command
+}
+
+pub(crate) fn open(folder: &Path) -> Result<LocalKms, Error> {
+    LocalKms::open(folder.join("keys.db"), RootKey::file(folder.join("root.key"))?)
+}
+
+/// Runs `call` until it is not refused as busy; counts the refusals.
+pub(crate) fn patiently<T>(busy: &mut u32, mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Busy => *busy += 1,
+            done => return done,
+        }
+    }
+}
+
+#[test]
+fn the_helper_process_does_what_it_is_told() {
+    let (Some(task), Some(folder)) = (std::env::var_os("ENVELOCK_TEST_TASK"), std::env::var_os("ENVELOCK_TEST_FOLDER"))
+    else {
+        return;
+    };
+    let (task, folder) = (task.into_string().unwrap(), Path::new(&folder));
+    match task.split_once(' ').unwrap_or((&task, "")) {
+        ("work", "") => work(folder),
+        ("fork", "") => crate::kms_fork::fork_after_closing(folder),
+        ("rotate", rest) => {
+            let (key, times) = rest.split_once(' ').unwrap();
+            rotate(&open(folder).unwrap(), key, times.parse().unwrap());
+        }
+        ("count", expected) => {
+            let keys = pollster::block_on(open(folder).unwrap().list_keys()).unwrap();
+            assert_eq!(keys.len(), expected.parse::<usize>().unwrap());
+        }
+        _ => panic!("unknown task {task:?}"),
+    }
+}
+
+/// Rotates the key so many times, making a key of its own each time.
+pub(crate) fn rotate(kms: &LocalKms, key: &str, times: u32) {
+    let mut busy = 0;
+    for _ in 0..times {
+        patiently(&mut busy, || pollster::block_on(kms.rotate(key))).unwrap();
+        patiently(&mut busy, || pollster::block_on(kms.create_key(CreateKeyRequest::default()))).unwrap();
+    }
+}
+
+/// Opens the keystore and changes it until it is killed. Each operation is announced before it
+/// begins, and reported once it is acknowledged.
+fn work(folder: &Path) {
+    let say = |line: String| {
+        let mut out = std::io::stdout().lock();
+        // A line of its own, whatever the test harness has written.
+        out.write_all(format!("\n{line}\n").as_bytes()).unwrap();
+        out.flush().unwrap();
+    };
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    say("BEGIN".to_owned());
+    let kms = open(folder).unwrap();
+    say(format!("OPENED {}", kms.keystore_id()));
+    for round in 0.. {
+        say("BEGIN".to_owned());
+        let alias = format!("alias/{}-{round}", std::process::id());
+        let key = pollster::block_on(kms.create_key(CreateKeyRequest::default().alias(&alias))).unwrap().key_id;
+        say(format!("KEY {key} 1"));
+        say("BEGIN".to_owned());
+        let version = pollster::block_on(kms.rotate(&key)).unwrap().current_version;
+        say(format!("KEY {key} {version}"));
+        say("BEGIN".to_owned());
+        let blob = pollster::block_on(kms.encrypt(&alias, key.as_bytes(), &context)).unwrap().ciphertext_blob;
+        let hex: String = blob.iter().map(|byte| format!("{byte:02x}")).collect();
+        say(format!("BLOB {key} {hex}"));
+        say("BEGIN".to_owned());
+        let other = pollster::block_on(kms.create_key(CreateKeyRequest::default())).unwrap().key_id;
+        say(format!("KEY {other} 1"));
+        say("BEGIN".to_owned());
+        pollster::block_on(kms.update_alias(&alias, &other)).unwrap();
+        say(format!("ALIAS {alias} {other}"));
+    }
+}
