@@ -11,8 +11,9 @@ use crate::support::{providers, say};
 use envelock::blocking::{self, Envelope};
 use envelock::{EncryptionContext, FileOptions, LocalKms, RewrapOptions, RootKey};
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Kills per operation; there are five, and the issue asks for 200 in all.
 fn kills() -> usize {
@@ -51,12 +52,21 @@ fn leftovers(folder: &Path) -> Vec<(PathBuf, u64)> {
 /// What a killed run went through.
 #[derive(Default)]
 struct Tally {
+    tries: usize,
     kills: usize,
     between: usize,
     acknowledged: usize,
 }
 
 impl Tally {
+    /// Whether kills are missing, or kills between first write and rename. A busy machine delays some of
+    /// those past the rename: then there are more kills, within a bound.
+    fn wants_more(&mut self) -> bool {
+        self.tries += 1;
+        assert!(self.tries <= 20 * kills(), "{} of {} kills in between", self.between, self.kills);
+        self.kills < kills() || self.between * 2 < self.kills
+    }
+
     fn report(&self, what: &str) {
         say(format!(
             "kill: {what}: {} kills, {} between first write and rename, {} after the acknowledgement",
@@ -89,10 +99,11 @@ fn kill_once(test: &str, words: &[&str], folder: &Path, random: &mut Random, tal
         }
     }
     running.kill();
-    let (lines, _) = running.end();
+    let (lines, status) = running.end();
     let left = leftovers(folder);
     assert!(left.len() <= 1, "more than one leftover: {left:?}");
-    tally.kills += 1;
+    // What ended before the kill was not killed.
+    tally.kills += usize::from(status.signal() == Some(libc::SIGKILL));
     tally.between += usize::from(left.iter().any(|(_, len)| *len > 0));
     let done = done || lines.iter().any(|line| line == "done");
     tally.acknowledged += usize::from(done);
@@ -105,8 +116,8 @@ fn work(operation: impl FnOnce()) {
     assert_eq!(crate::support::process::hear(), "go");
     operation();
     tell("done");
-    // Killed from here on at the latest.
-    std::thread::park();
+    // Time to be killed after the acknowledgement; a parent that missed it all sees it end.
+    std::thread::sleep(Duration::from_millis(100));
 }
 
 /// The next run tidies up: nothing but `names` is in the folder.
@@ -135,8 +146,9 @@ fn a_killed_encryption_leaves_the_old_target_or_the_new_one() {
     let words = |how| [folder.path().to_str().unwrap().to_owned(), String::from(how)];
     fs::write(path("before"), b"before").unwrap();
     fs::write(path("plain"), plaintext(7)).unwrap();
-    for round in 0..kills() {
-        let replace = round % 2 == 0;
+    let mut replace = false;
+    while tally.wants_more() {
+        replace = !replace;
         let _ = fs::remove_file(path("sealed"));
         if replace {
             old().encrypt_file(path("before"), path("sealed"), &none(), FileOptions::default()).unwrap();
@@ -173,7 +185,7 @@ fn a_killed_decryption_leaves_the_old_target_or_the_new_one() {
     let path = |name: &str| folder.path().join(name);
     fs::write(path("source"), plaintext(8)).unwrap();
     old().encrypt_file(path("source"), path("sealed"), &none(), FileOptions::default()).unwrap();
-    for _ in 0..kills() {
+    while tally.wants_more() {
         fs::write(path("plain"), b"before").unwrap();
         let done = kill_once(test, &[folder.path().to_str().unwrap()], folder.path(), &mut random, &mut tally);
         let found = fs::read(path("plain")).unwrap();
@@ -216,14 +228,10 @@ fn a_killed_rewrap_in_place_opens_under_one_of_both() {
     let path = |name: &str| folder.path().join(name);
     fs::write(path("source"), plaintext(9)).unwrap();
     let mut under_new = 0;
-    // A rewrap in place is short, so that more kills miss it: as many as it takes, within a bound.
-    let started = Instant::now();
-    let (mut left_in_between, mut all) = (0, 0);
-    while left_in_between < kills() / 2 || all < kills() {
+    while tally.wants_more() {
         let options = FileOptions::default().replace_existing();
         old().encrypt_file(path("source"), path("sealed"), &none(), options).unwrap();
-        let mut one = Tally::default();
-        let done = kill_once(test, &[folder.path().to_str().unwrap()], folder.path(), &mut random, &mut one);
+        let done = kill_once(test, &[folder.path().to_str().unwrap()], folder.path(), &mut random, &mut tally);
         let opens = opened_by(&path("sealed"));
         assert!(!done || opens == "new", "an acknowledged rewrap is lost");
         under_new += usize::from(opens == "new");
@@ -234,19 +242,9 @@ fn a_killed_rewrap_in_place_opens_under_one_of_both() {
             .unwrap();
         assert_eq!(opened_by(&path("sealed")), "new");
         assert_tidy(folder.path(), &["sealed", "source"]);
-        all += 1;
-        left_in_between += one.between;
-        tally.acknowledged += one.acknowledged;
-        assert!(
-            all < 20 * kills() || started.elapsed() < Duration::from_secs(600),
-            "{left_in_between} of {all} kills in between"
-        );
     }
-    say(format!(
-        "kill: rewrap in place: {all} kills, {left_in_between} between first write and the journal's end, \
-         {} after the acknowledgement; {under_new} opened under the new provider",
-        tally.acknowledged
-    ));
+    tally.report("rewrap in place");
+    say(format!("kill: rewrap in place: {under_new} opened under the new provider"));
 }
 
 #[test]
@@ -264,7 +262,7 @@ fn a_killed_rewrap_by_copy_leaves_the_source_and_no_half_copy() {
     let path = |name: &str| folder.path().join(name);
     fs::write(path("source"), plaintext(9)).unwrap();
     old().encrypt_file(path("source"), path("sealed"), &none(), FileOptions::default()).unwrap();
-    for _ in 0..kills() {
+    while tally.wants_more() {
         let _ = fs::remove_file(path("copy"));
         let done = kill_once(test, &[folder.path().to_str().unwrap()], folder.path(), &mut random, &mut tally);
         assert_eq!(opened_by(&path("sealed")), "old");
@@ -295,17 +293,18 @@ fn a_killed_creation_of_a_keystore_can_be_repeated_and_loses_no_acknowledged_key
             tell(format!("sealed {}", crate::support::process::hex(&sealed)));
         });
     }
-    let mut random = Random::new(5);
-    let (mut between, mut opened, mut sealed_count) = (0, 0, 0);
-    for _ in 0..kills() {
+    let mut random = Random::new(6);
+    let mut tally = Tally::default();
+    let (mut opened, mut sealed_count) = (0, 0);
+    while tally.wants_more() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let mut running = Part::start(test, &[folder.path().to_str().unwrap()]);
         assert_eq!(running.line().as_deref(), Some("ready"));
         running.say("go");
-        // A quarter waits for an acknowledgement, most of the others until the first file is there.
+        // A fifth waits for an acknowledgement, most of the others until the first file is there.
         let mut told = Vec::new();
-        if random.one_in(4) {
+        if random.one_in(5) {
             let acknowledged = if random.one_in(2) { 1 } else { 2 };
             told.extend((0..acknowledged).map(|_| running.line().unwrap()));
         } else if !random.one_in(3) {
@@ -317,11 +316,12 @@ fn a_killed_creation_of_a_keystore_can_be_repeated_and_loses_no_acknowledged_key
             std::thread::sleep(Duration::from_micros(random.next() % 8_000));
         }
         running.kill();
-        told.extend(running.end().0);
-        let lines = told;
+        let (rest, status) = running.end();
+        let lines = [told, rest].concat();
+        tally.kills += usize::from(status.signal() == Some(libc::SIGKILL));
         let began = fs::read_dir(folder.path()).unwrap().next().is_some();
         let told = |word: &str| lines.iter().find_map(|line| line.strip_prefix(word));
-        between += usize::from(began && told("open").is_none());
+        tally.between += usize::from(began && told("open").is_none());
         opened += usize::from(told("open").is_some());
 
         // "Killed at any instant, it opens again with every acknowledged operation present."
@@ -342,9 +342,9 @@ fn a_killed_creation_of_a_keystore_can_be_repeated_and_loses_no_acknowledged_key
         assert_eq!(extra, 0, "left over: {files:?}");
     }
     say(format!(
-        "kill: keystore creation: {} kills, {between} between first write and the end of open, {opened} later, \
+        "kill: keystore creation: {} kills, {} between first write and the end of open, {opened} later, \
          {sealed_count} with an acknowledged message",
-        kills()
+        tally.kills, tally.between
     ));
-    assert!(between * 2 >= kills(), "too few kills in between: the test proves too little");
+    assert!(opened > 0 && sealed_count > 0);
 }
