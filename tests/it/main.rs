@@ -12,6 +12,7 @@ mod examples;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod kill;
 #[cfg(feature = "local-kms")]
 mod kms_fork;
 #[cfg(feature = "local-kms")]
