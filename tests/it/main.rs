@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that the crate is linked once. They need the default
 //! features but for the backends; `cli` and `test-util` add to them.
 
+mod big;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
@@ -8,11 +9,13 @@ mod cli;
 mod conformance;
 mod contexts;
 mod damage;
+mod disk;
 mod examples;
 mod fuzz_corpora;
 mod hostile;
 mod house;
 mod ivs;
+mod kill;
 #[cfg(feature = "local-kms")]
 mod kms_fork;
 #[cfg(feature = "local-kms")]
