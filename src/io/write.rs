@@ -17,6 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) or another error may be repeated: what was sealed goes
 /// out from where it stopped and is never sealed twice. [`flush`](Write::flush) sends sealed segments
 /// on; a partly filled segment stays until `finish`.
+#[must_use = "without `finish`, what is written reads as truncated"]
 pub struct EncryptWriter<W: Write> {
     inner: W,
     segments: Arc<dyn Segments>,
