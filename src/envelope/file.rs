@@ -8,7 +8,7 @@ use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
 use crate::io::read::DecryptReader;
-use crate::native::header::{Header, Limits, Outline, SlotsRoom};
+use crate::native::header::{Header, HeaderParse, Limits, Outline, SlotsRoom};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -238,7 +238,7 @@ impl Envelope {
             Err(_) => None,
         };
         for raw in head.other_heads()? {
-            let Ok(header) = Header::parse(&raw) else { continue };
+            let Ok(HeaderParse::Complete(header)) = Header::parse_some(&raw, &self.config.limits) else { continue };
             if let Ok(unlocked) = self.unlock(&header, context, &mut tries).await {
                 return Ok(head.into_message(unlocked, header.len()));
             }

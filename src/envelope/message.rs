@@ -8,7 +8,7 @@ use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::whole;
 use crate::io::write::EncryptWriter;
-use crate::material::{DataKey, DataKeyLength};
+use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::native::floe::Floe;
 use crate::native::header::{Header, HeaderParse, Limits, SlotsRoom, encode_core, encode_slots};
 use crate::provider::DataKeyAnswer;
@@ -314,7 +314,8 @@ fn too_many_tries(most: usize) -> Error {
 }
 
 fn no_matching_key(header: &Header) -> Error {
-    let names: Vec<_> =
-        header.slots().iter().map(|slot| format!("{}:{}", slot.provider(), slot.key_id_text())).collect();
+    // A stranger wrote these names: ASCII has control characters, which must not reach a log.
+    let name = |slot: &EncryptedDataKey| format!("{}:{}", slot.provider().escape_debug(), slot.key_id_text());
+    let names: Vec<_> = header.slots().iter().map(name).collect();
     Error::no_matching_key(format!("none of the configured keys opens this message, which is for {}", names.join(", ")))
 }

@@ -20,6 +20,7 @@ use zeroize::{Zeroize, Zeroizing};
 ///
 /// It serves the process that began the message: in a fork of that, sealing answers with an error of kind
 /// [`InvalidInput`](ErrorKind::InvalidInput), and nothing more can be written there.
+#[must_use = "without `finish`, what is written reads as truncated"]
 pub struct EncryptWriter<W: Write> {
     inner: W,
     segments: Arc<dyn Segments>,

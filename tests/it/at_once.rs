@@ -1,7 +1,7 @@
 //! Several processes on one file at once: one after the other, or one is told that it cannot; never a
 //! half file, never a lost one.
 
-use crate::support::process::{Part, hear, long, part, tell};
+use crate::support::child::{Running, hear, long, tell, words};
 use crate::support::{providers, say};
 use envelock::blocking::Envelope;
 use envelock::{EncryptionContext, Error, ErrorKind, FileOptions, RewrapOptions};
@@ -54,7 +54,7 @@ fn each_round(operation: impl Fn() -> Result<(), Error>) {
 #[test]
 fn two_writers_of_one_target_leave_one_whole_file() {
     let test = "at_once::two_writers_of_one_target_leave_one_whole_file";
-    if let Some(words) = part() {
+    if let Some(words) = words() {
         let folder = Path::new(&words[0]);
         let options = FileOptions::default();
         let options = if words[2] == "replace" { options.replace_existing() } else { options };
@@ -69,7 +69,8 @@ fn two_writers_of_one_target_leave_one_whole_file() {
         fs::write(path(&format!("plain-{writer}")), vec![writer; LEN]).unwrap();
     }
     for how in ["replace", "keep"] {
-        let mut writers = ["1", "2"].map(|writer| Part::start(test, &[folder.path().to_str().unwrap(), writer, how]));
+        let mut writers =
+            ["1", "2"].map(|writer| Running::start(test, &[folder.path().to_str().unwrap(), writer, how]));
         let (mut won, mut refused) = ([0; 2], 0);
         for _ in 0..rounds() {
             let _ = fs::remove_file(path("sealed"));
@@ -99,7 +100,7 @@ fn two_writers_of_one_target_leave_one_whole_file() {
 #[test]
 fn two_rewraps_of_one_file_and_readers_meanwhile_fail_nowhere() {
     let test = "at_once::two_rewraps_of_one_file_and_readers_meanwhile_fail_nowhere";
-    if let Some(words) = part() {
+    if let Some(words) = words() {
         let file = Path::new(&words[0]).join("sealed");
         let seed: u8 = words[1].parse().unwrap();
         if seed == 0 {
@@ -114,7 +115,7 @@ fn two_rewraps_of_one_file_and_readers_meanwhile_fail_nowhere() {
     let path = |name: &str| folder.path().join(name);
     fs::write(path("plain"), vec![9; LEN]).unwrap();
     envelope(1).encrypt_file(path("plain"), path("sealed"), &none(), FileOptions::default()).unwrap();
-    let start = |seed: &str| Part::start(test, &[folder.path().to_str().unwrap(), seed]);
+    let start = |seed: &str| Running::start(test, &[folder.path().to_str().unwrap(), seed]);
     let (mut rewraps, mut reader) = ([start("2"), start("3")], start("0"));
     let mut last = [0; 2];
     for _ in 0..rounds() {

@@ -1,6 +1,6 @@
 //! A fork with an encryptor prepared: parent and child never seal under the same IVs.
 
-use crate::support::process::{Part, part, tell};
+use crate::support::child::{Running, tell, words};
 use crate::support::providers::Scripted;
 use crate::support::{model, say};
 use envelock::blocking::Envelope;
@@ -96,11 +96,11 @@ fn go_on(encryptors: Vec<Encryptor>, writers: Vec<EncryptWriter<Vec<u8>>>) -> Ve
 
 #[test]
 fn a_fork_cannot_go_on_with_a_message_and_makes_others_of_its_own() {
-    if part().is_some() {
+    if words().is_some() {
         return fork_and_compare();
     }
     let lines =
-        Part::start("fork::a_fork_cannot_go_on_with_a_message_and_makes_others_of_its_own", &["both"]).succeed();
+        Running::start("fork::a_fork_cannot_go_on_with_a_message_and_makes_others_of_its_own", &["both"]).succeed();
     say(lines.last().unwrap());
     assert_eq!(lines.len(), 1);
 }
@@ -174,9 +174,9 @@ fn fork_and_compare() {
 
 #[test]
 fn a_data_key_at_hand_at_a_fork_serves_both_sides_under_different_ivs() {
-    if part().is_none() {
+    if words().is_none() {
         let test = "fork::a_data_key_at_hand_at_a_fork_serves_both_sides_under_different_ivs";
-        return assert_eq!(Part::start(test, &["both"]).succeed(), ["done"]);
+        return assert_eq!(Running::start(test, &["both"]).succeed(), ["done"]);
     }
     // The worst case of a cached data key: every message of both processes is under the same one.
     let provider = Scripted::shared(Scripted::numbered(1), |_| DataKeyAnswer::Key(Scripted::key()));

@@ -191,6 +191,11 @@ fn an_owner_may_lower_the_limits() {
     assert_eq!(kind(Forged::slots(1, &[mine], 201 - used)), Some(LimitExceeded));
     assert_eq!(kind(Forged { parameters: parameters(129, 32), ..Forged::default() }), Some(LimitExceeded));
     assert_eq!(kind(Forged { context: context(192), ..Forged::default() }), Some(LimitExceeded));
+    // A file whose head is refused is read again, for a rewrap may be under way: within the same limits.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), Forged { parameters: parameters(129, 32), ..Forged::default() }.bytes()).unwrap();
+    let refused = reader.envelope.file_reader(file.path(), &EncryptionContext::new());
+    assert_eq!(refused.err().map(|e| e.kind()), Some(LimitExceeded));
     assert_eq!(reader.calls.all(), calls);
 }
 

@@ -8,15 +8,15 @@ mod keys;
 mod scan;
 mod scenes;
 
-use crate::support::process::{Part, part};
+use crate::support::child::{Running, words};
 use crate::support::say;
 
 /// Runs the scene `scene`, which is `test`'s, and answers what it asks for; or plays it.
 fn scene(test: &str, scene: fn()) {
-    if part().is_some() {
+    if words().is_some() {
         return scene();
     }
-    let mut running = Part::start(test, &["scene"]);
+    let mut running = Running::start(test, &["scene"]);
     let mut secrets = keys::Secrets::default();
     let (mut in_use, mut afterwards) = (0, Vec::new());
     while let Some(line) = running.line() {

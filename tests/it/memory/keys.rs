@@ -3,7 +3,7 @@
 
 use super::scan::Needle;
 use crate::support::model::Head;
-use crate::support::process::{hex, unhex};
+use crate::support::{hex, unhex};
 use envelock::RootKey;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha384};

@@ -1,6 +1,6 @@
 //! A search of this process's own memory for secrets that are known by their hashes alone.
 
-use crate::support::process::{hear, tell};
+use crate::support::child::{hear, tell};
 use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;

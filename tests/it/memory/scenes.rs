@@ -2,7 +2,8 @@
 
 use super::keys::{masked, unmask};
 use super::scan::Scanner;
-use crate::support::process::{hear, hex, tell};
+use crate::support::child::{hear, tell};
+use crate::support::hex;
 use envelock::blocking::{self, Envelope};
 use envelock::{
     AeadAlgorithm, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, ErrorKind, FileOptions,
