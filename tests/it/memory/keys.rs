@@ -61,7 +61,7 @@ impl Secrets {
                 self.hand_out(name, text.into_bytes())
             }
             ("needle", names) => {
-                let lines: Vec<_> = names.iter().map(|name| Needle::of(name, &self.0[*name]).to_line()).collect();
+                let lines: Vec<_> = names.iter().map(|name| Needle::line_of(name, &self.0[*name])).collect();
                 lines.join(";")
             }
             // A data key that a provider made or gave.
@@ -111,7 +111,7 @@ impl Secrets {
     }
 
     fn keep(&mut self, name: &str, secret: Vec<u8>) -> String {
-        let line = Needle::of(name, &secret).to_line();
+        let line = Needle::line_of(name, &secret);
         self.0.insert(name.to_owned(), secret);
         line
     }
