@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that the crate is linked once. They need the default
 //! features but for the backends; `cli` and `test-util` add to them.
 
+mod at_once;
 mod big;
 mod cases;
 #[cfg(feature = "cli")]
@@ -11,6 +12,7 @@ mod contexts;
 mod damage;
 mod disk;
 mod examples;
+mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
@@ -23,6 +25,7 @@ mod kms_helper;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
 mod layers;
+mod memory;
 mod python;
 mod rewrap;
 mod source;

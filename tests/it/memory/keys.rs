@@ -1,0 +1,149 @@
+//! The parent's side: it makes or is told the keys of a scene, derives from docs/format.md what else
+//! must not stay in memory, and answers with hashes to look for.
+
+use super::scan::Needle;
+use crate::support::model::Head;
+use crate::support::process::{hex, unhex};
+use envelock::RootKey;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha384};
+use std::collections::HashMap;
+use std::io::Read;
+
+/// What the parent knows, by name.
+#[derive(Default)]
+pub(super) struct Secrets(HashMap<String, Vec<u8>>);
+
+pub(super) fn random(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// `secret` masked, and the mask, as hex.
+pub(super) fn masked(secret: &[u8]) -> String {
+    let mask = random(secret.len());
+    let masked: Vec<u8> = secret.iter().zip(&mask).map(|(byte, mask)| byte ^ mask).collect();
+    format!("{} {}", hex(&masked), hex(&mask))
+}
+
+/// Writes the secret that `line` holds masked where `place` says, and nowhere else.
+pub(super) fn unmask(line: &str, place: impl FnOnce(&dyn Fn(&mut [u8]))) {
+    let (masked, mask) = line.split_once(' ').unwrap();
+    let (masked, mask) = (unhex(masked), unhex(mask));
+    place(&|out| {
+        assert_eq!(out.len(), masked.len());
+        for ((out, masked), mask) in out.iter_mut().zip(&masked).zip(&mask) {
+            *out = masked ^ mask;
+        }
+    });
+}
+
+impl Secrets {
+    pub(super) fn answer(&mut self, request: &str, rest: &str) -> String {
+        let words: Vec<_> = rest.split(' ').collect();
+        match (request, words.as_slice()) {
+            // A fresh secret for the scene, masked.
+            ("make", [name, len]) => {
+                let secret = random(len.parse().unwrap());
+                self.hand_out(name, secret)
+            }
+            // The same as hex digits.
+            ("text", [name, of]) => {
+                let text = hex(&self.0[*of]).into_bytes();
+                self.hand_out(name, text)
+            }
+            ("root", [name]) => {
+                let text = RootKey::generate().unwrap().expose().trim_end().to_owned();
+                let raw = base64(text.strip_prefix("envelock-root1.").unwrap());
+                assert_eq!(raw.len(), 16 + 32 + 4);
+                self.0.insert(format!("{name}-raw"), raw[16..48].to_vec());
+                self.hand_out(name, text.into_bytes())
+            }
+            ("needle", names) => {
+                let lines: Vec<_> = names.iter().map(|name| Needle::of(name, &self.0[*name]).to_line()).collect();
+                lines.join(";")
+            }
+            // A data key that a provider made or gave.
+            ("data-key", [name, masked, mask]) => {
+                let key: Vec<u8> = unhex(masked).iter().zip(unhex(mask)).map(|(byte, mask)| byte ^ mask).collect();
+                assert_eq!(key.len(), 32);
+                self.keep(name, key)
+            }
+            // The keys of a message under data key `of`.
+            ("message", [of, head]) => {
+                let head = unhex(head);
+                let parts = Head::judge(&head).unwrap();
+                let info = &head[parts.floe.start..parts.floe.start + 42];
+                let core = &head[parts.core];
+                let message_key = expand(&self.0[*of], &[info, b"MESSAGE_KEY:", core], 48);
+                let segment_key = expand(&message_key, &[info, b"DEK:", &[0; 8], core], 32);
+                [self.keep("message-key", message_key), self.keep("segment-key", segment_key)].join(";")
+            }
+            // The key that the slots of a message were wrapped under, from the provider's own secret.
+            ("raw-wrap", [of, head]) => {
+                let wrapped = wrapped(head, b"raw");
+                let key = expand(&self.0[*of], &[b"envelock/v1 raw\0", &wrapped[..33]], 32);
+                self.keep("raw-wrap-key", key)
+            }
+            ("passphrase-wrap", [of, head]) => {
+                let wrapped = wrapped(head, b"passphrase");
+                let number = |at: usize| u32::from_be_bytes(wrapped[at..at + 4].try_into().unwrap());
+                let params = argon2::Params::new(number(1), number(5), u32::from(wrapped[9]), Some(48)).unwrap();
+                let mut stretched = vec![0; 48];
+                argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+                    .hash_password_into(&self.0[*of], &wrapped[10..26], &mut stretched)
+                    .unwrap();
+                let context = Sha384::digest(b"\x00\x01\x00\x0cenvelock-use\x00\x09message/1");
+                let key = expand(&stretched, &[b"envelock/v1 passphrase\0", &wrapped[..26], &context], 64);
+                assert_eq!(key[32..], wrapped[26..58], "the commitment of the slot");
+                [self.keep("stretched-passphrase", stretched), self.keep("passphrase-wrap-key", key[..32].to_vec())]
+                    .join(";")
+            }
+            _ => panic!("{request} {rest}"),
+        }
+    }
+
+    fn hand_out(&mut self, name: &str, secret: Vec<u8>) -> String {
+        let answer = masked(&secret);
+        self.0.insert(name.to_owned(), secret);
+        answer
+    }
+
+    fn keep(&mut self, name: &str, secret: Vec<u8>) -> String {
+        let line = Needle::of(name, &secret).to_line();
+        self.0.insert(name.to_owned(), secret);
+        line
+    }
+}
+
+/// The wrapped key of the first slot of `provider`.
+fn wrapped(head: &str, provider: &[u8]) -> Vec<u8> {
+    let slots = Head::judge(&unhex(head)).unwrap().slots;
+    slots.into_iter().find(|slot| slot.provider == provider).unwrap().wrapped
+}
+
+/// HKDF-Expand-SHA-384 (RFC 5869).
+fn expand(key: &[u8], info: &[&[u8]], len: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut block: Vec<u8> = Vec::new();
+    for counter in 1.. {
+        let mut mac = Hmac::<Sha384>::new_from_slice(key).unwrap();
+        mac.update(&block);
+        info.iter().for_each(|part| mac.update(part));
+        mac.update(&[counter]);
+        block = mac.finalize().into_bytes().to_vec();
+        out.extend_from_slice(&block);
+        if out.len() >= len {
+            break;
+        }
+    }
+    out.truncate(len);
+    out
+}
+
+/// base64url without padding.
+fn base64(text: &str) -> Vec<u8> {
+    use ::base64::Engine;
+    ::base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap()
+}
