@@ -62,65 +62,88 @@ fn assert_names(error: &Error, path: &Path) {
 }
 
 #[test]
-fn a_full_disk_leaves_the_old_target_and_nothing_half_written() {
-    let test = "disk::a_full_disk_leaves_the_old_target_and_nothing_half_written";
-    if let Some(words) = part() {
-        return full_disk(Path::new(&words[0]));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let Some(running) = start_apart(test, folder.path()) else { return };
-    let lines = running.succeed();
-    say(format!("disk: full: {} operations refused, such as: {}", lines.len(), lines[0]));
-    assert!(lines.len() >= 5);
+fn on_a_full_disk_every_call_fails_clearly_and_changes_nothing() {
+    const TEST: &str = "disk::on_a_full_disk_every_call_fails_clearly_and_changes_nothing";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &bad);
+        let scene = Scene::new(&good, &bad);
+        let full = std::io::ErrorKind::StorageFull;
+        // Room for some of the megabytes that come.
+        for name in ["target", "new"] {
+            scene.refused(name, full, || scene.encrypt(name));
+            scene.refused(name, full, || scene.decrypt(name));
+        }
+        // Room for nothing.
+        let mut filler = fs::File::create(bad.join("filler")).unwrap();
+        while filler.write(&[0; 4_096]).is_ok() {}
+        scene.all_refused(full);
+        fs::remove_file(bad.join("filler")).unwrap();
+        mount(&["-o", "remount,size=16m"], &bad);
+        scene.all_done(&["target", "new", "roomy.elk", "tight.elk"]);
+    });
 }
 
-fn full_disk(folder: &Path) {
-    mount(&["-t", "tmpfs", "-o", "size=1m", "none"], folder);
-    let outside = tempfile::tempdir().unwrap();
-    let (old, new) = (envelope(1), envelope(2));
-    fs::write(outside.path().join("long"), vec![1; 3 << 20]).unwrap();
-    let (long, sealed_long) = (outside.path().join("long"), outside.path().join("long.elk"));
-    old.encrypt_file(&long, &sealed_long, &none(), FileOptions::default()).unwrap();
-    fs::write(outside.path().join("short"), vec![2; 100_000]).unwrap();
-    let target = folder.join("target");
-    let options = || FileOptions::default().replace_existing();
-    old.encrypt_file(outside.path().join("short"), &target, &none(), options()).unwrap();
-    let before = listing(folder);
-    let unchanged = || assert!(listing(folder) == before, "something changed or was left");
+#[test]
+fn on_a_read_only_disk_every_call_fails_clearly_and_changes_nothing() {
+    const TEST: &str = "disk::on_a_read_only_disk_every_call_fails_clearly_and_changes_nothing";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=16m", "tmpfs"], &bad);
+        let scene = Scene::new(&good, &bad);
+        mount(&["-o", "remount,ro"], &bad);
+        scene.all_refused(std::io::ErrorKind::ReadOnlyFilesystem);
+        mount(&["-o", "remount,rw"], &bad);
+        scene.all_done(&["target", "new", "roomy.elk", "tight.elk"]);
+    });
+}
 
-    assert_names(&old.encrypt_file(&long, &target, &none(), options()).unwrap_err(), &target);
-    unchanged();
-    let other = folder.join("new");
-    assert_names(&old.encrypt_file(&long, &other, &none(), FileOptions::default()).unwrap_err(), &other);
-    unchanged();
-    assert_names(&old.decrypt_file(&sealed_long, &target, &none(), options()).unwrap_err(), &target);
-    unchanged();
-    let copy = RewrapOptions::default().to_file(folder.join("copy"));
-    assert_names(&old.rewrap_file(&sealed_long, &new, &none(), copy).unwrap_err(), &folder.join("copy"));
-    unchanged();
+#[test]
+fn in_a_folder_that_may_not_be_written_every_call_fails_clearly_and_changes_nothing() {
+    const TEST: &str = "disk::in_a_folder_that_may_not_be_written_every_call_fails_clearly_and_changes_nothing";
+    let Some(words) = words() else {
+        let folder = tempfile::tempdir().unwrap();
+        let child = Running::start(TEST, &[folder.path().to_str().unwrap()]);
+        return report(TEST, &child.succeed());
+    };
+    let folder = Path::new(&words[0]);
+    // Root may write everywhere, so this process becomes nobody.
+    open_to_all(folder);
+    if let Err(error) = become_nobody() {
+        return tell(format!("SKIPPED: it runs as nobody, and root may not become that here: {error}"));
+    }
+    let (good, bad) = folders(folder);
+    let scene = Scene::new(&good, &bad);
+    fs::set_permissions(&bad, fs::Permissions::from_mode(0o555)).unwrap();
+    scene.all_refused(std::io::ErrorKind::PermissionDenied);
+    fs::set_permissions(&bad, fs::Permissions::from_mode(0o755)).unwrap();
+    scene.all_done(&["target", "new", "roomy.elk", "tight.elk"]);
+    fs::set_permissions(bad.join("roomy.elk"), fs::Permissions::from_mode(0o444)).unwrap();
+    scene.refused("roomy.elk", std::io::ErrorKind::PermissionDenied, || scene.rewrap("roomy.elk"));
+}
 
-    // To the last byte: no room for a journal, nor for a keystore.
-    let mut filler = fs::File::create(folder.join("filler")).unwrap();
-    while filler.write(&[3; 4096]).is_ok_and(|count| count > 0) {}
-    drop(filler);
-    let before = listing(folder);
-    let unchanged = || assert!(listing(folder) == before, "something changed or was left");
-    assert_names(&old.rewrap_file(&target, &new, &none(), RewrapOptions::default()).unwrap_err(), &target);
-    unchanged();
-    assert_eq!(old.verify_file(&target, &none()).unwrap(), 100_000);
-    let keystore = folder.join("keys.db");
-    let root = RootKey::file(outside.path().join("root.key")).unwrap();
-    let error = LocalKms::open(&keystore, root).unwrap_err();
-    assert!(error.to_string().contains(keystore.to_str().unwrap()), "{error}");
-    tell(error.to_string().replace('\n', " "));
+/// Runs `work` on an empty folder, in a process whose mounts nobody else sees.
+fn with_mounts(test: &str, work: impl FnOnce(&Path)) {
+    if let Some(words) = words() {
+        return work(Path::new(&words[0]));
+    }
+    // With -r where the kernel lets everybody be root among mounts of his own.
+    let works = |how: &&str| Command::new("unshare").args([how, "true"]).output().is_ok_and(|out| out.status.success());
+    let Some(how) = ["-m", "-rm"].into_iter().find(|how| works(how)) else {
+        return say(format!("SKIPPED: {test}: it mounts a disk of its own, and `unshare -m` and `-rm` are refused"));
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.arg(how).arg(std::env::current_exe().unwrap());
+    report(test, &Running::start_by(command, test, &[folder.path().to_str().unwrap()]).succeed());
+}
 
-    // With room again, all of it works.
-    fs::remove_file(folder.join("filler")).unwrap();
-    assert!(old.rewrap_file(&target, &new, &none(), RewrapOptions::default()).unwrap().in_place);
-    assert_eq!(new.verify_file(&target, &none()).unwrap(), 100_000);
-    let root = RootKey::file(outside.path().join("root.key")).unwrap();
-    let kms = LocalKms::open(&keystore, root).unwrap();
-    blocking::wait(kms.close()).unwrap();
+fn report(test: &str, told: &[String]) {
+    assert!(!told.is_empty());
+    if let Some(skipped) = told.iter().find_map(|line| line.strip_prefix("SKIPPED: ")) {
+        return say(format!("SKIPPED: {test}: {skipped}"));
+    }
+    say(format!("disk: {test}: {} calls refused, nothing changed", told.len()));
 }
 
 #[test]
@@ -178,13 +201,8 @@ fn a_writer_onto_a_full_device_reports_it_and_finishes_nothing() {
     let error = writer.finish().unwrap_err();
     assert_eq!(error.error().kind(), ErrorKind::Io);
 
-    // A target that is no regular file is never replaced by one.
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("plain"), b"x").unwrap();
-    let options = FileOptions::default().replace_existing();
-    let error = envelope(1).encrypt_file(folder.path().join("plain"), "/dev/full", &none(), options).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    let mut byte = [1];
-    fs::File::open("/dev/full").unwrap().read_exact(&mut byte).unwrap();
-    assert_eq!(byte, [0], "it is still the device");
+fn become_nobody() -> std::io::Result<()> {
+    // SAFETY: the calls take numbers and touch no memory of ours; glibc changes all threads.
+    let changed = unsafe { libc::geteuid() != 0 || libc::seteuid(65_534) == 0 };
+    if changed { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
