@@ -1,64 +1,113 @@
-//! A full disk and a folder that cannot be written to: a clear error that names the path, the old target
-//! as it was, and nothing half written left.
-//!
-//! The disk is a small tmpfs in a mount namespace of the part's own, so that nothing outside sees it.
+//! Disks that are full and folders that are read-only: a clear error that names the path, what was
+//! there is intact, and nothing half-written stays.
 
-use crate::support::process::{Part, part, tell};
-use crate::support::{kind_of, providers, say};
-use envelock::blocking::{self, Envelope};
-use envelock::{EncryptionContext, Error, ErrorKind, FileOptions, LocalKms, RewrapOptions, RootKey};
+use crate::support::child::{Running, tell, words};
+use crate::support::providers::raw;
+use crate::support::say;
+use envelock::{EncryptionContext, Envelope, Error, ErrorKind, FileOptions, RewrapOptions, blocking};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn envelope(seed: u8) -> Envelope {
-    let id = format!("key-{seed}");
-    Envelope::new(envelock::Envelope::builder(providers::raw(&id, seed)).build().unwrap())
+fn envelope(key: &str) -> blocking::Envelope {
+    blocking::Envelope::new(Envelope::builder(raw(key, 7)).build().unwrap())
 }
 
-fn none() -> EncryptionContext {
-    EncryptionContext::new()
+fn context() -> EncryptionContext {
+    EncryptionContext::from([("object", "disk")])
 }
 
-/// Starts a part of `test` in a mount namespace of its own, as root in it.
-fn start_apart(test: &str, folder: &Path) -> Option<Part> {
-    let ways: [&[&str]; 2] = [&["--mount"], &["--mount", "--user", "--map-root-user"]];
-    for way in ways {
-        let tried = Command::new("unshare").args(way).args(["mount", "-t", "tmpfs", "none"]).arg(folder).output();
-        if tried.is_ok_and(|tried| tried.status.success()) {
-            let mut command = Command::new("unshare");
-            command.args(way).arg(std::env::current_exe().unwrap());
-            return Some(Part::start_by(command, test, &[folder.to_str().unwrap()]));
+fn replacing() -> FileOptions {
+    FileOptions::default().replace_existing()
+}
+
+/// A source and a message of 2 MiB on a good disk, and on the bad one what they are to replace, and
+/// messages to rewrap.
+struct Scene {
+    plain: PathBuf,
+    message: PathBuf,
+    bad: PathBuf,
+}
+
+impl Scene {
+    fn new(good: &Path, bad: &Path) -> Self {
+        let scene = Self { plain: good.join("plain"), message: good.join("plain.elk"), bad: bad.to_path_buf() };
+        fs::write(&scene.plain, vec![0xA5; 2 << 20]).unwrap();
+        envelope("old").encrypt_file(&scene.plain, &scene.message, &context(), FileOptions::default()).unwrap();
+        fs::write(bad.join("target"), "what was there").unwrap();
+        // One with room for other slots, and one without, which a rewrap copies.
+        let roomy = envelope("old").file_encryptor(&context()).unwrap().seal(&[1; 300 << 10]).unwrap();
+        let tight = envelope("old").encrypt(&[2; 300 << 10], &context()).unwrap();
+        fs::write(bad.join("roomy.elk"), roomy).unwrap();
+        fs::write(bad.join("tight.elk"), tight).unwrap();
+        scene
+    }
+
+    /// Names and contents.
+    fn bad_disk(&self) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(&self.bad).unwrap().map(Result::unwrap);
+        entries.map(|it| (it.file_name().into_string().unwrap(), fs::read(it.path()).unwrap())).collect()
+    }
+
+    fn encrypt(&self, name: &str) -> Result<(), Error> {
+        envelope("old").encrypt_file(&self.plain, self.bad.join(name), &context(), replacing()).map(drop)
+    }
+
+    fn decrypt(&self, name: &str) -> Result<(), Error> {
+        envelope("old").decrypt_file(&self.message, self.bad.join(name), &context(), replacing()).map(drop)
+    }
+
+    fn rewrap(&self, name: &str) -> Result<(), Error> {
+        // A longer name, which does not fit into slots without room.
+        let new = envelope("the new key, of a longer name");
+        envelope("old").rewrap_file(self.bad.join(name), &new, &context(), RewrapOptions::default()).map(drop)
+    }
+
+    /// `call` on the file `name` fails with kind Io and an error that names that file or one beside it
+    /// that belongs to it, says what to do and comes from `cause`; it changes nothing on the disk.
+    #[track_caller]
+    fn refused<T: Debug>(&self, name: &str, cause: std::io::ErrorKind, call: impl FnOnce() -> Result<T, Error>) {
+        let before = self.bad_disk();
+        let error = call().expect_err(name);
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Io, "{text}");
+        let path = error.path().unwrap_or_else(|| panic!("no path: {text}"));
+        assert!(path.starts_with(&self.bad), "{text}");
+        assert!(path.file_name().unwrap().to_str().unwrap().contains(name), "{text}");
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
+        let source = std::error::Error::source(&error).and_then(|it| it.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(cause), "{text}");
+        assert_eq!(text.matches("nothing was changed").count(), 1, "{text}");
+        assert!(before == self.bad_disk(), "{:?} was there, now {:?}", before.keys(), self.bad_disk().keys());
+        tell(format!("refused: {text}"));
+    }
+
+    /// Every call that writes is refused.
+    fn all_refused(&self, cause: std::io::ErrorKind) {
+        for name in ["target", "new"] {
+            self.refused(name, cause, || self.encrypt(name));
+            self.refused(name, cause, || self.decrypt(name));
+        }
+        for name in ["roomy.elk", "tight.elk"] {
+            self.refused(name, cause, || self.rewrap(name));
+            assert_eq!(envelope("old").verify_file(self.bad.join(name), &context()).unwrap(), 300 << 10);
         }
     }
-    say(format!("SKIPPED: {test}: needs root or user namespaces, to mount a small file system"));
-    None
-}
 
-fn mount(arguments: &[&str], folder: &Path) {
-    let done = Command::new("mount").args(arguments).arg(folder).output().unwrap();
-    assert!(done.status.success(), "mount {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
-        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
-        .collect();
-    files.sort();
-    files
-}
-
-/// `error` is of kind Io and says which path.
-#[track_caller]
-fn assert_names(error: &Error, path: &Path) {
-    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-    let text = error.to_string();
-    assert!(text.contains(path.to_str().unwrap()), "{text:?} does not name {}", path.display());
-    tell(text.replace('\n', " "));
+    /// Every one of these calls succeeds: it was the disk.
+    fn all_done(&self, names: &[&str]) {
+        for name in names {
+            match *name {
+                "target" => self.encrypt(name).unwrap(),
+                "new" => self.decrypt(name).unwrap(),
+                _ => self.rewrap(name).unwrap(),
+            }
+        }
+    }
 }
 
 #[test]
@@ -146,60 +195,21 @@ fn report(test: &str, told: &[String]) {
     say(format!("disk: {test}: {} calls refused, nothing changed", told.len()));
 }
 
-#[test]
-fn a_read_only_folder_is_named_and_left_as_it_is() {
-    let test = "disk::a_read_only_folder_is_named_and_left_as_it_is";
-    if let Some(words) = part() {
-        return read_only(Path::new(&words[0]));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let Some(running) = start_apart(test, folder.path()) else { return };
-    let lines = running.succeed();
-    say(format!("disk: read-only: {} operations refused, such as: {}", lines.len(), lines[0]));
-    assert!(lines.len() >= 5);
+fn folders(folder: &Path) -> (PathBuf, PathBuf) {
+    let (good, bad) = (folder.join("good"), folder.join("bad"));
+    fs::create_dir(&good).unwrap();
+    fs::create_dir(&bad).unwrap();
+    (good, bad)
 }
 
-fn read_only(folder: &Path) {
-    mount(&["-t", "tmpfs", "-o", "size=4m", "none"], folder);
-    let outside = tempfile::tempdir().unwrap();
-    let (old, new) = (envelope(1), envelope(2));
-    let plain = outside.path().join("plain");
-    fs::write(&plain, vec![2; 100_000]).unwrap();
-    let target = folder.join("target");
-    old.encrypt_file(&plain, &target, &none(), FileOptions::default()).unwrap();
-    old.encrypt_file(&plain, outside.path().join("sealed"), &none(), FileOptions::default()).unwrap();
-    mount(&["-o", "remount,ro"], folder);
-    let before = listing(folder);
-
-    let options = || FileOptions::default().replace_existing();
-    let other = folder.join("new");
-    assert_names(&old.encrypt_file(&plain, &target, &none(), options()).unwrap_err(), &target);
-    assert_names(&old.encrypt_file(&plain, &other, &none(), options()).unwrap_err(), &other);
-    assert_names(&old.decrypt_file(&target, &other, &none(), options()).unwrap_err(), &other);
-    assert_names(&old.rewrap_file(&target, &new, &none(), RewrapOptions::default()).unwrap_err(), &target);
-    let copy = RewrapOptions::default().to_file(&other);
-    assert_names(&old.rewrap_file(outside.path().join("sealed"), &new, &none(), copy).unwrap_err(), &other);
-    let keystore = folder.join("keys.db");
-    let error = LocalKms::open(&keystore, RootKey::file(folder.join("root.key")).unwrap()).unwrap_err();
-    assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
-    tell(error.to_string().replace('\n', " "));
-
-    assert!(listing(folder) == before, "something changed or was left");
-    // Reading needs no writing.
-    assert_eq!(old.verify_file(&target, &none()).unwrap(), 100_000);
-    old.decrypt_file(&target, outside.path().join("copy"), &none(), FileOptions::default()).unwrap();
+fn mount(arguments: &[&str], at: &Path) {
+    let out = Command::new("mount").args(arguments).arg(at).output().unwrap();
+    assert!(out.status.success(), "mount {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-#[test]
-fn a_writer_onto_a_full_device_reports_it_and_finishes_nothing() {
-    let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
-        return say("SKIPPED: disk: there is no /dev/full");
-    };
-    let mut writer = envelope(1).encrypt_writer(full, &none()).unwrap();
-    let written = writer.write_all(&vec![1; 1 << 20]).map_err(|error| (error.kind(), kind_of(&error)));
-    assert_eq!(written, Err((std::io::ErrorKind::StorageFull, ErrorKind::Io)));
-    let error = writer.finish().unwrap_err();
-    assert_eq!(error.error().kind(), ErrorKind::Io);
+fn open_to_all(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+}
 
 fn become_nobody() -> std::io::Result<()> {
     // SAFETY: the calls take numbers and touch no memory of ours; glibc changes all threads.

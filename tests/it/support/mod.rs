@@ -1,6 +1,7 @@
 //! What several tests lean on: fakes, sample messages, damage as data, faulty inputs and outputs.
 
 pub(crate) mod alloc;
+pub(crate) mod child;
 pub(crate) mod damage;
 pub(crate) mod flaky;
 pub(crate) mod model;
