@@ -5,7 +5,7 @@
 //! between them do no harm.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 const PART: &str = "ENVELOCK_TEST_PART";
 
@@ -80,25 +80,6 @@ impl Part {
         let stdin = self.stdin.as_mut().unwrap();
         // A part that has failed hears nothing; its exit status tells.
         let _ = writeln!(stdin, "{line}").and_then(|()| stdin.flush());
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-    }
-
-    pub(crate) fn running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
-    /// All further lines, and how it ended.
-    pub(crate) fn end(mut self) -> (Vec<String>, ExitStatus) {
-        self.stdin = None;
-        let mut lines = Vec::new();
-        while let Some(line) = self.line() {
-            lines.push(line);
-        }
-        let status = self.child.wait().unwrap();
-        (lines, status)
     }
 
     /// All further lines of a part that must succeed.
