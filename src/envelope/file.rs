@@ -409,7 +409,11 @@ async fn decrypt_opened<R: Read + Send + 'static>(
         let mut source = Watched { inner: &mut reader, options: &options, cancelled, done: 0, total };
         let length = copy_all(&mut source, &mut target.new)?;
         source.check()?;
-        journal::commit_over(target.new, target.old)?;
+        match target.old {
+            Some(old) => journal::commit_over(target.new, Some(old))?,
+            // What bears a journal's name beside a plaintext is somebody's file.
+            None => drop(target.new.commit()?),
+        }
         Ok(length)
     })
     .await
@@ -437,6 +441,8 @@ fn copy_all(source: &mut impl Read, target: &mut impl Write) -> Result<u64> {
     }
 }
 
+/// Bytes between two reports of progress.
+const REPORT_EVERY: u64 = 1 << 20;
 /// Bytes that a copy takes at once.
 const COPY_LEN: usize = 1 << 20;
 
@@ -462,8 +468,11 @@ impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.check()?;
         let count = self.inner.read(out)?;
+        let before = self.done;
         self.done += count as u64;
-        if let Some(report) = &self.options.progress {
+        // For each MiB, and at the end.
+        let due = count == 0 || before / REPORT_EVERY != self.done / REPORT_EVERY || self.total == Some(self.done);
+        if let Some(report) = self.options.progress.as_ref().filter(|_| due) {
             report(Progress { done: self.done, total: self.total });
         }
         Ok(count)

@@ -56,6 +56,12 @@ impl MultiProvider {
         let mut failure = None;
         for member in &self.members {
             match member.encrypt_data_key(key, context).await {
+                Ok(encrypted) if encrypted.iter().all(EncryptedDataKey::is_missing) => {
+                    let name = member.recipients().first().map(ToString::to_string).unwrap_or_default();
+                    return Err(Error::internal(format!(
+                        "the key provider of {name} answered without an encrypted key"
+                    )));
+                }
                 Ok(encrypted) => {
                     reached += 1;
                     slots.extend(encrypted);

@@ -71,8 +71,9 @@ impl PassphraseCost {
     }
 }
 
-/// A key provider on a passphrase: for files that people exchange. Each use costs about a tenth of a
-/// second and 64 MiB.
+/// A key provider on a passphrase: for files that people exchange. Each use costs a fifth of a second
+/// and 64 MiB at the cost written by default; a stranger's slot may ask for up to 1 GiB and 10 passes,
+/// which is seconds, and more is refused. The work is done in the call, on the polling thread.
 ///
 /// The passphrase is taken as bytes, not normalised. A message has at most one passphrase slot, and
 /// whoever knows the passphrase can make messages too.

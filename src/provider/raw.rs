@@ -60,7 +60,8 @@ impl RawKeyProvider {
         Ok(Self { key_id, wrapping_key })
     }
 
-    /// A provider on a fresh wrapping key, which lives as long as the provider: for tests and caches.
+    /// A provider on a fresh wrapping key that nobody else has and that cannot be had from it: what is
+    /// encrypted under it is lost once the provider is dropped. For tests and short-lived data.
     ///
     /// # Errors
     /// [`RandomFailed`](crate::ErrorKind::RandomFailed), and as [`new`](Self::new).

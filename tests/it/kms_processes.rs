@@ -1,6 +1,8 @@
 //! The embedded KMS in several processes, and killed at any moment.
 
 use crate::kms_helper::{helper, open, rotate};
+use crate::support::child::long;
+use crate::support::say;
 use envelock::{CreateKeyRequest, EncryptionContext};
 use std::io::Read as _;
 use std::path::Path;
@@ -21,10 +23,11 @@ fn two_processes_at_once_lose_no_update() {
     assert_eq!(pollster::block_on(kms.list_keys()).unwrap().len(), 1 + 2 * TIMES as usize);
 }
 
-/// `ENVELOCK_KILLS` sets how often; 30 times without it.
+/// `ENVELOCK_KILLS` sets how often; without it 30 times, and 200 in `scripts/long`.
 #[test]
 fn a_keystore_killed_at_any_instant_opens_with_every_acknowledged_operation() {
-    let kills: u32 = std::env::var("ENVELOCK_KILLS").map_or(30, |text| text.parse().unwrap());
+    let kills: u32 =
+        std::env::var("ENVELOCK_KILLS").map_or(if long() { 200 } else { 30 }, |text| text.parse().unwrap());
     let shared = tempfile::tempdir().unwrap();
     let (mut inside, mut opening, mut acknowledged) = (0, 0, 0);
     let mut reported = Vec::new();
@@ -49,9 +52,9 @@ fn a_keystore_killed_at_any_instant_opens_with_every_acknowledged_operation() {
             }
         }
     }
-    println!(
-        "{kills} kills: {inside} inside an operation, {opening} of them while opening; {acknowledged} operations acknowledged, none lost"
-    );
+    say(format!(
+        "keystore: {kills} kills: {inside} inside an operation, {opening} of them while opening; {acknowledged} operations acknowledged, none lost"
+    ));
     assert!(inside * 2 >= kills, "only {inside} of {kills} kills fell inside an operation");
 }
 
