@@ -159,7 +159,14 @@ impl Decryptor {
     ///
     /// # Errors
     /// [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed); then `plaintext` is wiped.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `plaintext` has another length.
     pub fn open_segment(&self, at: Position, segment: &[u8], plaintext: &mut [u8]) -> Result<()> {
+        let overhead = self.layout().overhead();
+        if segment.len() >= overhead && plaintext.len() != segment.len() - overhead {
+            return Err(Error::invalid_input(format!(
+                "the plaintext's buffer must be {overhead} bytes shorter than the segment"
+            )));
+        }
         self.segments.open_to(at, segment, plaintext)
     }
 
