@@ -24,6 +24,8 @@ mod kms_fork;
 mod kms_helper;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
+#[cfg(all(feature = "local-kms", target_os = "linux"))]
+mod kms_record;
 mod layers;
 mod memory;
 mod python;
