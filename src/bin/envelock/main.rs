@@ -18,6 +18,7 @@ mod provider;
 mod rewrap;
 mod signals;
 mod streams;
+mod terminal;
 mod text;
 mod verify;
 
