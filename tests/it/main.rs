@@ -6,6 +6,10 @@ mod big;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_advice;
+#[cfg(feature = "cli")]
+mod cli_keystore;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
@@ -18,6 +22,8 @@ mod hostile;
 mod house;
 mod ivs;
 mod kill;
+#[cfg(feature = "local-kms")]
+mod kms_backup;
 #[cfg(feature = "local-kms")]
 mod kms_disk;
 #[cfg(feature = "local-kms")]
