@@ -69,15 +69,20 @@ pub(super) enum Need {
 pub(super) struct OpenJob {
     buffer: Zeroizing<Vec<u8>>,
     peek: Peek,
-    opened: Result<()>,
+}
+
+/// A segment that was opened, or failed to be; its [`Opener`] takes it back.
+pub(super) struct OpenedJob {
+    job: OpenJob,
+    result: Result<()>,
 }
 
 impl OpenJob {
     /// Opens the segment in place.
-    pub(super) fn run(mut self, segments: &dyn Segments) -> Self {
+    pub(super) fn run(mut self, segments: &dyn Segments) -> OpenedJob {
         let segment = self.buffer.get_mut(..self.peek.len).unwrap_or_default();
-        self.opened = segments.open_in_place(self.peek.at, segment);
-        self
+        let result = segments.open_in_place(self.peek.at, segment);
+        OpenedJob { job: self, result }
     }
 }
 
@@ -205,8 +210,8 @@ impl Opener {
                 Ok(plaintext_len)
             }
             None => {
-                let job = self.begin()?.run(&*self.segments);
-                self.complete(job).map(|()| 0)
+                let opened = self.begin()?.run(&*self.segments);
+                self.complete(opened).map(|()| 0)
             }
         }
     }
@@ -215,13 +220,14 @@ impl Opener {
     pub(super) fn begin(&mut self) -> Result<OpenJob> {
         let peek = self.peek().map_err(|error| self.fail(error))?;
         let buffer = std::mem::take(&mut self.buffer);
-        Ok(OpenJob { buffer, peek, opened: Err(Error::internal("a segment was never opened")) })
+        Ok(OpenJob { buffer, peek })
     }
 
     /// Takes the buffer of a job back; its plaintext is then [ready](Self::ready).
-    pub(super) fn complete(&mut self, job: OpenJob) -> Result<()> {
-        self.buffer = job.buffer;
-        job.opened.map_err(|error| self.fail(error))?;
+    pub(super) fn complete(&mut self, opened: OpenedJob) -> Result<()> {
+        self.buffer = opened.job.buffer;
+        opened.result.map_err(|error| self.fail(error))?;
+        let peek = opened.job.peek;
         if self.is_seeking() {
             // That it verifies is all that was wanted of this segment.
             self.forget();
@@ -229,12 +235,12 @@ impl Opener {
             return Ok(());
         }
         let start = self.segments.plaintext_at();
-        let len = job.peek.len - self.segments.layout().overhead();
+        let len = peek.len - self.segments.layout().overhead();
         if self.skip > len {
             return Err(self.fail(Error::invalid_input("the point to resume from lies past the end of the message")));
         }
         self.ready = start + self.skip..start + len;
-        self.pass(job.peek);
+        self.pass(peek);
         Ok(())
     }
 

@@ -53,15 +53,20 @@ pub(super) struct SealJob {
     len: usize,
     at: Position,
     iv: [u8; 12],
-    sealed: Result<()>,
+}
+
+/// A segment that was sealed, or failed to be; its [`Sealer`] takes it back.
+pub(super) struct SealedJob {
+    job: SealJob,
+    result: Result<()>,
 }
 
 impl SealJob {
     /// Seals the segment in place.
-    pub(super) fn run(mut self, segments: &dyn Segments) -> Self {
+    pub(super) fn run(mut self, segments: &dyn Segments) -> SealedJob {
         let segment = self.buffer.get_mut(..self.len).unwrap_or_default();
-        self.sealed = segments.seal_in_place(self.at, &self.iv, segment);
-        self
+        let result = segments.seal_in_place(self.at, &self.iv, segment);
+        SealedJob { job: self, result }
     }
 }
 
@@ -112,9 +117,8 @@ impl Sealer {
 
     /// Seals what was gathered in place. With [`Last::Yes`] this is the message's end.
     fn seal(&mut self, last: Last) -> Result<()> {
-        let job = self.begin(last)?;
-        let job = job.run(&*self.segments);
-        self.complete(job)
+        let sealed = self.begin(last)?.run(&*self.segments);
+        self.complete(sealed)
     }
 
     /// Seals what was gathered as the final segment, unless that was done before.
@@ -135,13 +139,13 @@ impl Sealer {
         let buffer = std::mem::take(&mut self.buffer);
         // Until the job is back: nothing is sealed twice, so a job that is lost loses the message.
         self.state = State::Failed(ErrorKind::Internal);
-        Ok(SealJob { buffer, len, at, iv, sealed: Err(Error::internal("a segment was never sealed")) })
+        Ok(SealJob { buffer, len, at, iv })
     }
 
     /// Takes the buffer of a job back.
-    pub(super) fn complete(&mut self, job: SealJob) -> Result<()> {
-        self.buffer = job.buffer;
-        self.settle(job.sealed, job.at, job.len)
+    pub(super) fn complete(&mut self, sealed: SealedJob) -> Result<()> {
+        self.buffer = sealed.job.buffer;
+        self.settle(sealed.result, sealed.job.at, sealed.job.len)
     }
 
     fn seal_from(&mut self, plaintext: &[u8]) -> Result<()> {

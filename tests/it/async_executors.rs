@@ -11,7 +11,6 @@ use futures_util::{StreamExt, stream};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
@@ -91,38 +90,26 @@ fn long_segments_outside_tokio_are_an_error_that_says_so_and_go_on_inside() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_under_a_segment_is_an_error_and_the_message_stays_failed() {
+fn a_runtime_that_is_gone_is_an_error_and_the_message_stays_failed() {
     let envelope = envelope(400 << 10);
-    let gone = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
-    // The one thread is busy, so that the segment waits behind it.
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    gone.spawn_blocking(move || held.recv());
+    let gone = runtime();
+    let handle = gone.handle().clone();
+    drop(gone);
+    let _inside = handle.enter();
+    let data = pattern(1_000_000);
     let mut writer = wait(envelope.encrypt_async_writer(Vec::new(), &none())).unwrap();
-    let pending = {
-        let _inside = gone.enter();
-        let data = pattern(500_000);
-        let mut rest = data.as_slice();
-        loop {
-            match once(writer.write(rest)) {
-                Poll::Ready(result) => rest = &rest[result.unwrap()..],
-                // A turn for others is over at once; the segment is not.
-                Poll::Pending if once(writer.write(rest)).is_pending() => break true,
-                Poll::Pending => {}
-            }
-            if rest.is_empty() {
-                break false;
-            }
-        }
-    };
-    assert!(pending);
-    gone.shutdown_background();
-    drop(release);
-    let error = stubbornly(|| once(writer.flush())).unwrap_err();
+    let error = wait(writer.write_all(&data)).unwrap_err();
     assert_eq!(kind_of(&error), ErrorKind::Io);
     assert!(error.to_string().contains("shut down"), "{error}");
     assert!(wait(writer.write(b"more")).is_err(), "nothing is sealed twice, so nothing goes on");
     let failed = wait(writer.finish()).unwrap_err();
     assert_eq!(wait(envelope.decrypt(&failed.into_parts().1, &none())).unwrap_err().kind(), ErrorKind::Truncated);
+
+    let message = wait(envelope.encrypt(&data, &none())).unwrap();
+    let mut reader = wait(envelope.decrypt_async_reader(&*message, &none())).unwrap();
+    for _ in 0..2 {
+        assert_eq!(kind_of(&wait(reader.read(&mut [0; 9])).unwrap_err()), ErrorKind::Io);
+    }
 }
 
 /// Counts how often another task of the same thread has its turn while `work` runs.

@@ -2,7 +2,7 @@
 
 use super::offload::{OFFLOAD_ABOVE, Offload, runtime};
 use crate::error::Result;
-use crate::io::opener::{OpenJob, Opener};
+use crate::io::opener::{OpenedJob, Opener};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 #[derive(Debug)]
 pub(super) struct Opening {
     pub(super) opener: Opener,
-    offload: Offload<OpenJob>,
+    offload: Offload<OpenedJob>,
 }
 
 impl Opening {
@@ -22,7 +22,7 @@ impl Opening {
     pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Poll::Ready(match ready!(self.offload.poll(cx)) {
             None => Ok(()),
-            Some(Ok(job)) => self.opener.complete(job),
+            Some(Ok(opened)) => self.opener.complete(opened),
             Some(Err(error)) => Err(self.opener.fail(error)),
         })
     }

@@ -49,6 +49,13 @@ impl<R: AsyncRead + Unpin> AsyncDecryptReader<R> {
         &self.inner
     }
 
+    /// The plaintext byte that the next read gives. (`stream_position` of tokio is a seek, with all that
+    /// the first one costs.)
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.opening.opener.position()
+    }
+
     /// Where to go on if the input breaks here: a reader that
     /// [starts there](crate::Decryptor::into_async_reader_from) gives the bytes that this one has not
     /// given.

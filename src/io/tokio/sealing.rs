@@ -2,7 +2,7 @@
 
 use super::offload::{OFFLOAD_ABOVE, Offload, TURN, runtime};
 use crate::error::Result;
-use crate::io::sealer::{Last, SealJob, Sealer};
+use crate::io::sealer::{Last, SealedJob, Sealer};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 #[derive(Debug)]
 pub(super) struct Sealing {
     pub(super) sealer: Sealer,
-    offload: Offload<SealJob>,
+    offload: Offload<SealedJob>,
 }
 
 impl Sealing {
@@ -25,7 +25,7 @@ impl Sealing {
     pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match ready!(self.offload.poll(cx)) {
             None => {}
-            Some(Ok(job)) => self.sealer.complete(job)?,
+            Some(Ok(sealed)) => self.sealer.complete(sealed)?,
             Some(Err(error)) => {
                 self.sealer.fail(error.kind());
                 return Poll::Ready(Err(error));
@@ -41,7 +41,7 @@ impl Sealing {
         self.sealer.check_writable()?;
         ready!(self.offload.poll_turn(cx));
         let layout = self.sealer.layout();
-        if layout.plaintext_per_segment() <= OFFLOAD_ABOVE {
+        if layout.segment_len() <= OFFLOAD_ABOVE {
             let count = self.sealer.absorb(data)?;
             if !self.sealer.outgoing().is_empty() {
                 self.offload.count(layout.segment_len());
@@ -64,12 +64,13 @@ impl Sealing {
         if self.sealer.is_sealed() {
             return Poll::Ready(Ok(()));
         }
-        if self.sealer.filled > OFFLOAD_ABOVE {
+        let len = self.sealer.filled + self.sealer.layout().overhead();
+        if len > OFFLOAD_ABOVE {
             self.start(Last::Yes)?;
             return self.poll_settled(cx);
         }
         ready!(self.offload.poll_turn(cx));
-        self.offload.count(self.sealer.filled);
+        self.offload.count(len);
         Poll::Ready(self.sealer.seal_last())
     }
 
