@@ -492,6 +492,7 @@ fn long_segments_are_worked_on_elsewhere_and_dropped_futures_lose_and_repeat_not
             let input = Flaky::new(Cursor::new(&message), Plan::Pauses(3, random.clone()), 0);
             let mut reader = wait(envelope.decrypt_async_reader(input, &context())).unwrap();
             assert_eq!(read_stubbornly(&mut reader, 200_000, &mut random).unwrap(), data);
+            wait(reader.rewind()).unwrap();
             compare_with_a_cursor(&mut reader, &data, 20, &mut random);
             let chunks = ChunkStream::new(&message, 100_000, Plan::Pauses(3, random.clone()), &mut random);
             let (error, out) = collect(&mut wait(envelope.decrypt_stream(chunks, &context())).unwrap());
@@ -509,4 +510,30 @@ fn long_segments_are_worked_on_elsewhere_and_dropped_futures_lose_and_repeat_not
         assert_eq!(kind_of(&sought.unwrap_err()), ErrorKind::AuthenticationFailed);
     }
     say(format!("messages of long segments: {messages}"));
+}
+
+#[test]
+fn the_head_is_read_without_blocking_and_not_a_byte_more() {
+    let envelope = envelope(SEGMENT);
+    let message = seal(&envelope, b"after the head");
+    let head = Header::parse(&message).unwrap();
+    let limits = envelock::Limits::default();
+    for most in [0, 1, 7] {
+        for fault in [Fault::Interrupted, Fault::WouldBlock] {
+            for at in 0..4 {
+                let mut input = Flaky::new(message.as_slice(), Plan::Once(at, fault), most);
+                let read = wait(envelock::read_header_async(&mut input, &limits)).unwrap();
+                assert_eq!(read.as_bytes(), head.as_bytes());
+                assert_eq!(input.inner, &message[head.len()..], "the rest is still there");
+            }
+        }
+    }
+    let mut broken = Flaky::new(message.as_slice(), Plan::From(2, Fault::Broken), 9);
+    assert_eq!(wait(envelock::read_header_async(&mut broken, &limits)).unwrap_err().kind(), ErrorKind::Io);
+    for cut in 0..head.len() {
+        let kind = |result: Result<Header, envelock::Error>| result.unwrap_err().kind();
+        let truncated = kind(wait(envelock::read_header_async(&mut &message[..cut], &limits)));
+        assert_eq!(truncated, ErrorKind::Truncated);
+        assert_eq!(kind(envelock::read_header(&mut &message[..cut], &limits)), ErrorKind::Truncated);
+    }
 }

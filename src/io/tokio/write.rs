@@ -18,7 +18,8 @@ use tokio::io::AsyncWrite;
 ///
 /// Whole segments go to the inner writer in one call. What was sealed goes out from where it stopped,
 /// after `Pending` as after an error, and is never sealed twice. `flush` sends sealed segments on; a
-/// partly filled segment stays until the end. Memory: one segment.
+/// partly filled segment stays until the end. Memory: one segment. As
+/// [`EncryptWriter`](crate::EncryptWriter), it serves the process that began the message, and no fork.
 ///
 /// # Cancelling
 /// `write`, `write_all`, `flush`, `shutdown` and [`try_finish`](Self::try_finish) lose and repeat nothing
