@@ -10,11 +10,12 @@ use tokio::task::JoinHandle;
 
 /// Bytes of a segment above which it is sealed and opened on another thread.
 ///
-/// Measured (docs/benchmarks.md): a segment of 256 KiB keeps an executor for well under the 100 µs that
-/// a task may go without a pause, while the way to another thread and back costs a tenth of that and more.
+/// Measured (docs/benchmarks.md): 256 KiB take about 0.1 ms, which is what a task may go without a pause;
+/// the way to another thread and back takes a fifth of that, and is worth it from there on.
 pub(super) const OFFLOAD_ABOVE: usize = 256 << 10;
 
-/// Bytes after which a task that never had to wait lets others have their turn.
+/// Bytes after which a task that never had to wait lets others have their turn, which costs it a third of
+/// a microsecond.
 pub(super) const TURN: usize = 256 << 10;
 
 /// At most one piece of work on one of tokio's blocking threads, and the count of what was done here.
