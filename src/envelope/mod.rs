@@ -2,8 +2,10 @@
 
 pub(crate) mod builder;
 pub(crate) mod file;
+pub(crate) mod file_source;
 pub(crate) mod message;
 mod offload;
+mod ranges;
 pub(crate) mod rewrap;
 pub(crate) mod verify;
 
