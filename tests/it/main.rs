@@ -6,6 +6,8 @@ mod big;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_range;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
@@ -16,6 +18,7 @@ mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod http_ranges;
 mod ivs;
 mod kill;
 #[cfg(feature = "local-kms")]
@@ -27,6 +30,7 @@ mod kms_processes;
 mod layers;
 mod memory;
 mod python;
+mod ranges;
 mod rewrap;
 mod source;
 mod streams;

@@ -3,6 +3,7 @@
 use crate::support::kind_of;
 use crate::support::model::{Known, Verdict, Walk};
 use crate::support::providers::{Down, all, at_least, raw};
+use bytes::Bytes;
 use envelock::{AeadAlgorithm, EncryptionContext, Envelope, ErrorKind, blocking};
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
@@ -88,16 +89,25 @@ pub(crate) enum Way {
     Seek(usize),
     /// Ranges, asked for segment by segment.
     Range,
+    /// The same, from a source that is awaited.
+    AsyncRange,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Whole, Self::Stream(7), Self::Stream(1_024), Self::Seek(7), Self::Seek(1_024), Self::Range];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Whole,
+        Self::Stream(7),
+        Self::Stream(1_024),
+        Self::Seek(7),
+        Self::Seek(1_024),
+        Self::Range,
+        Self::AsyncRange,
+    ];
 
     pub(crate) fn walk(self) -> Walk {
         match self {
             Self::Whole | Self::Stream(_) => Walk::Stream,
-            Self::Seek(_) | Self::Range => Walk::Seek,
+            Self::Seek(_) | Self::Range | Self::AsyncRange => Walk::Seek,
         }
     }
 
@@ -124,6 +134,14 @@ impl Way {
                 }
                 Ok(())
             }),
+            Self::AsyncRange => blocking::wait(async {
+                let ranges = reader.inner().async_range_reader(Bytes::copy_from_slice(message), context).await?;
+                for start in (0..ranges.len()).step_by(32) {
+                    out.extend(ranges.read_range(start..start + 32).await?);
+                }
+                Ok(())
+            })
+            .map_err(|e: envelock::Error| e.kind()),
         };
         (result.err(), out)
     }
