@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// Its version is its device, inode, length, times of modification and of change, looked at before and
 /// after each read: a file that is written to, replaced or rewrapped meanwhile counts as changed. (A
 /// write within the same tick of the file system's clock goes unseen; what it wrote does not
-/// authenticate.)
+/// authenticate.) For a message whose rewrap in place was interrupted, use
+/// [`file_range_reader`](crate::Envelope::file_range_reader), which looks for its journal.
 #[derive(Clone, Debug)]
 pub struct FileSource {
     file: Arc<File>,
