@@ -42,11 +42,16 @@ pub use crypto::AeadAlgorithm;
 pub use envelope::Envelope;
 pub use envelope::builder::EnvelopeBuilder;
 pub use envelope::file::{FileOptions, Progress};
+pub use envelope::file_source::FileSource;
 pub use envelope::head::read_header;
 pub use envelope::message::{Decryptor, Encryptor};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
-pub use io::range::{RangeReader, ReadAt};
+pub use io::range::byte_range::ByteRange;
+pub use io::range::plan::RangeOptions;
+pub use io::range::remote::{AsyncRangeReader, RangeChunks};
+pub use io::range::source::{FetchAnswer, Fetched, RangeSource, SourceVersion};
+pub use io::range::{RangeRead, RangeReader, ReadAt};
 pub use io::read::DecryptReader;
 pub use io::write::{EncryptWriter, FinishError};
 #[cfg(feature = "local-kms")]

@@ -399,8 +399,8 @@ fn encrypt_opened<R: Read>(mut source: Watched<'_, R>, target: Target, encryptor
     Ok(head_len + layout.sealed_len(length)?)
 }
 
-async fn decrypt_opened<R: Read + Send + 'static>(
-    mut reader: DecryptReader<R>,
+pub(super) async fn decrypt_opened(
+    mut reader: impl Read + Send + 'static,
     total: Option<u64>,
     to: &Path,
     options: FileOptions,
@@ -426,7 +426,7 @@ pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path)
     copy_all(source, target).map_err(|error| named(error, path))
 }
 
-fn named(error: Error, path: &Path) -> Error {
+pub(super) fn named(error: Error, path: &Path) -> Error {
     if error.path().is_none() { error.with_path(path) } else { error }
 }
 

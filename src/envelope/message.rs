@@ -5,6 +5,8 @@ use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
 use crate::error::{Error, Result};
 use crate::io::opener::Opener;
+use crate::io::range::remote::{AsyncRangeReader, Opening};
+use crate::io::range::source::RangeSource;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::sealer::Sealer;
@@ -217,6 +219,29 @@ impl Decryptor {
     /// As [`open`](Self::open) for the final segment, which is verified here.
     pub fn into_range_reader<S: ReadAt>(self, source: S, body_start: u64) -> Result<RangeReader<S>> {
         RangeReader::new(source, self.segments, body_start)
+    }
+
+    /// Ranges of the plaintext out of `source`, whose first segment is at `body_start`: 0 where the head
+    /// is kept apart.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) for the final segment, which is verified here;
+    /// [`Io`](crate::ErrorKind::Io) if the source changes meanwhile or gives another number of bytes
+    /// than asked; the source's own.
+    pub async fn into_async_range_reader<S: RangeSource>(
+        self,
+        source: S,
+        body_start: u64,
+    ) -> Result<AsyncRangeReader<S>> {
+        self.resume_opening(Opening::begin(source, body_start).await?, body_start).await
+    }
+
+    pub(super) async fn resume_opening<S: RangeSource>(
+        self,
+        opening: Opening<S>,
+        body_start: u64,
+    ) -> Result<AsyncRangeReader<S>> {
+        opening.finish(self.segments, body_start).await
     }
 }
 

@@ -10,6 +10,8 @@ mod big;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_range;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
@@ -21,6 +23,7 @@ mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod http_ranges;
 mod ivs;
 mod kill;
 #[cfg(feature = "local-kms")]
@@ -32,6 +35,7 @@ mod kms_processes;
 mod layers;
 mod memory;
 mod python;
+mod ranges;
 mod resume_point;
 mod rewrap;
 mod source;

@@ -15,6 +15,7 @@ mod pages;
 mod passphrase;
 mod progress;
 mod provider;
+mod range;
 mod rewrap;
 mod signals;
 mod streams;
