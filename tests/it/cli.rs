@@ -16,29 +16,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A folder of its own, which is also the home of the user who runs the program.
-struct Desk {
+pub(crate) struct Desk {
     folder: tempfile::TempDir,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         fs::write(self.path(name), bytes).unwrap();
+        // Key files must be their owner's alone.
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
         self.path(name)
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
 
-    fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    pub(crate) fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_envelock"));
         command.args(arguments).current_dir(self.folder.path()).env_clear().env("HOME", self.path("home"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -46,7 +48,7 @@ impl Desk {
     }
 
     /// Arguments are separated by spaces.
-    fn run(&self, line: &str) -> Ran {
+    pub(crate) fn run(&self, line: &str) -> Ran {
         Ran::of(line, self.command(line.split(' ')).output().unwrap())
     }
 
@@ -69,11 +71,11 @@ impl Desk {
 }
 
 /// What a run ended with.
-struct Ran {
+pub(crate) struct Ran {
     line: String,
     code: Option<i32>,
-    out: Vec<u8>,
-    err: String,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
 }
 
 impl Ran {
@@ -83,7 +85,7 @@ impl Ran {
     }
 
     #[track_caller]
-    fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "envelock {}\n{}", self.line, self.err);
         if code != 0 && code != 2 {
             let lines: Vec<_> = self.err.lines().collect();
@@ -94,7 +96,7 @@ impl Ran {
     }
 
     #[track_caller]
-    fn says(self, text: &str) -> Self {
+    pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.err.contains(text), "{text:?} is not in {:?}", self.err);
         self
     }
@@ -105,7 +107,7 @@ impl Ran {
 }
 
 /// Bytes that do not compress and do not repeat.
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -118,7 +120,7 @@ fn noise(len: usize) -> Vec<u8> {
     out
 }
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+pub(crate) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
 
 #[test]
 fn a_file_comes_back_under_the_default_key_and_nothing_is_in_the_open() {
@@ -443,6 +445,17 @@ fn a_full_or_read_only_target_fails_cleanly() {
         let output = desk.command(line.split(' ')).stdout(full).output().unwrap();
         Ran::of(line, output).exits(6).says("No space left");
     }
+    // From a pipe to a pipe, short and long.
+    for input in [&b"short"[..], &noise(3 << 20)] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut child = desk.command("encrypt - -o - -p raw:file=k.key".split(' '));
+        let mut child = child.stdin(Stdio::piped()).stdout(full).spawn().unwrap();
+        // The program may end before it has read everything.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let ran = Ran::of("encrypt - -o -", child.wait_with_output().unwrap());
+        let said = ran.exits(6).says("standard output").says("No space left").err;
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
     desk.run("encrypt a -o /proc/x.elk -p raw:file=k.key").exits(6).says("/proc/x.elk");
     desk.run("encrypt a -o /dev/null --force -p raw:file=k.key").exits(2).says("/dev/null");
 }
@@ -546,6 +559,8 @@ fn completions_and_manual_pages_are_made() {
 
 #[test]
 fn help_errors_and_inspect_read_as_recorded() {
+    // Copied with its mode, of which git keeps only whether a file can be run.
+    fs::set_permissions("tests/cmd/errors.in/sample.key", fs::Permissions::from_mode(0o600)).unwrap();
     trycmd::TestCases::new().case("tests/cmd/*.trycmd").env("HOME", "/nonexistent").run();
 }
 
@@ -559,4 +574,57 @@ fn the_work_of_a_closed_standard_output_is_not_lost_silently() {
     let mut first = [0; 100];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
     Ran::of(line, child.wait_with_output().unwrap()).exits(6).says("Broken pipe");
+}
+
+#[test]
+fn a_keystore_that_is_gone_is_missed_by_readers_and_made_anew_by_writers_with_a_word() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.run("encrypt a").exits(0);
+    let keystore = desk.path("home/.local/share/envelock/keys.db");
+    let saved = desk.path("saved.db");
+    let beside = || ["keys.db-wal", "keys.db-shm"].map(|name| keystore.with_file_name(name).exists());
+    assert_eq!(beside(), [false, false], "all of it is in the one file");
+    fs::rename(&keystore, &saved).unwrap();
+    let readers = [
+        "decrypt a.elk -o b",
+        "verify a.elk",
+        "rewrap a.elk",
+        "keys list",
+        "keys describe alias/envelock/default",
+        "keys rotate alias/envelock/default",
+        "keys alias delete alias/x",
+        "keys root export",
+    ];
+    for line in readers {
+        desk.run(line).exits(4).says("keys.db").says("restore it from its backup");
+        assert!(!keystore.exists(), "{line}");
+    }
+    // A file in which no keystore was made yet, as a creation that was cut off leaves it.
+    fs::write(&keystore, "").unwrap();
+    for line in readers {
+        desk.run(line).exits(4).says("keys.db").says("restore the keystore file");
+        assert_eq!(fs::metadata(&keystore).unwrap().len(), 0, "{line}");
+    }
+    fs::remove_file(&keystore).unwrap();
+    desk.run("encrypt a -o b.elk").exits(0).says("root.key was there").says("restore it in its place");
+    desk.run("decrypt b.elk -o b").exits(0);
+    desk.run("decrypt a.elk -o c").exits(4);
+    // The backup put back opens what it encrypted.
+    assert_eq!(beside(), [false, false]);
+    fs::rename(&saved, &keystore).unwrap();
+    desk.run("decrypt a.elk -o c").exits(0);
+    assert_eq!(desk.read("c"), b"plaintext");
+}
+
+#[test]
+fn a_raw_key_file_that_others_may_read_is_refused() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    let key = desk.write("k.key", KEY);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    desk.run("encrypt a -p raw:file=k.key").exits(6).says("k.key").says("chmod 600");
+    assert!(!desk.path("a.elk").exists());
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+    desk.run("encrypt a -p raw:file=k.key").exits(0);
 }

@@ -19,6 +19,8 @@ mod house;
 mod ivs;
 mod kill;
 #[cfg(feature = "local-kms")]
+mod kms_disk;
+#[cfg(feature = "local-kms")]
 mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
@@ -28,10 +30,13 @@ mod kms_processes;
 mod kms_record;
 mod layers;
 mod memory;
+mod providers;
 mod python;
 mod rewrap;
 mod source;
 mod streams;
 mod support;
+#[cfg(feature = "cli")]
+mod terminal;
 mod unverified;
 mod vectors;
