@@ -43,10 +43,16 @@ pub use crypto::AeadAlgorithm;
 pub use envelope::Envelope;
 pub use envelope::builder::EnvelopeBuilder;
 pub use envelope::file::{FileOptions, Progress};
-pub use envelope::message::{Decryptor, Encryptor, read_header};
+pub use envelope::file_source::FileSource;
+pub use envelope::head::read_header;
+pub use envelope::message::{Decryptor, Encryptor};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
-pub use io::range::{RangeReader, ReadAt};
+pub use io::range::byte_range::ByteRange;
+pub use io::range::plan::RangeOptions;
+pub use io::range::remote::{AsyncRangeReader, RangeChunks};
+pub use io::range::source::{FetchAnswer, Fetched, RangeSource, SourceVersion};
+pub use io::range::{RangeRead, RangeReader, ReadAt};
 pub use io::read::DecryptReader;
 pub use io::write::{EncryptWriter, FinishError};
 #[cfg(feature = "local-kms")]
@@ -60,7 +66,13 @@ pub use provider::{
     DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Recipients, Revocations,
 };
 pub use secret::Secret;
-pub use segments::{Extent, Layout, Position};
+pub use segments::{Extent, Layout, Position, ResumePoint};
 
+#[cfg(feature = "tokio")]
+pub use envelope::tokio::read_header_async;
+#[cfg(feature = "tokio")]
+pub use io::tokio::{
+    decrypt_stream::DecryptStream, encrypt_stream::EncryptStream, read::AsyncDecryptReader, write::AsyncEncryptWriter,
+};
 #[cfg(feature = "test-util")]
 pub use provider::conformance;

@@ -3,7 +3,8 @@
 use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::message::{Encryptor, Unlocked, fill, read_header};
+use crate::envelope::head::{fill, read_header};
+use crate::envelope::message::{Encryptor, Unlocked};
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
@@ -403,8 +404,8 @@ fn encrypt_opened<R: Read>(mut source: Watched<'_, R>, target: Target, encryptor
     Ok(head_len + layout.sealed_len(length)?)
 }
 
-async fn decrypt_opened<R: Read + Send + 'static>(
-    mut reader: DecryptReader<R>,
+pub(super) async fn decrypt_opened(
+    mut reader: impl Read + Send + 'static,
     total: Option<u64>,
     to: &Path,
     options: FileOptions,
@@ -430,7 +431,7 @@ pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path)
     copy_all(source, target).map_err(|error| named(error, path))
 }
 
-fn named(error: Error, path: &Path) -> Error {
+pub(super) fn named(error: Error, path: &Path) -> Error {
     if error.path().is_none() { error.with_path(path) } else { error }
 }
 

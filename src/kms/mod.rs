@@ -172,7 +172,8 @@ impl LocalKms {
     /// [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey) if the root key is missing, wrong or another
     /// keystore's; [`Storage`](crate::ErrorKind::Storage) if the file is damaged, no keystore, was tampered
     /// with, or was open when this process was forked; [`Unsupported`](crate::ErrorKind::Unsupported) if a
-    /// newer version wrote it; [`Busy`](crate::ErrorKind::Busy); [`Io`](crate::ErrorKind::Io).
+    /// newer version wrote it; [`Busy`](crate::ErrorKind::Busy); [`Io`](crate::ErrorKind::Io), also if the
+    /// file or its folder may not be written to, which reading needs too.
     pub fn open(path: impl AsRef<Path>, root: RootKey) -> Result<Self> {
         Self::open_with(path, root, KmsOptions::default())
     }

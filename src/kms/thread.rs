@@ -148,6 +148,11 @@ fn create(sql: &mut Connection, root: &RootKey, options: &KmsOptions) -> Result<
 fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sql = Connection::open_with_flags(path, flags).map_err(Error::sqlite)?;
+    // SQLite takes a file that may only be read for a read-only database, and makes the files beside it
+    // with the same mode: they would be in the way once the file may be written again.
+    if sql.is_readonly("main").map_err(Error::sqlite)? {
+        return Err(Error::read_only_keystore());
+    }
     sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
     for (config, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),

@@ -1,5 +1,7 @@
 //! The program, driven as a person or a script drives it.
 
+mod keystores;
+
 use envelock::{
     DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Envelope, Error, ErrorKind,
     FileOptions, GeneratedDataKey, KeyProvider, KmsContext, MultiProvider, RawKeyProvider, Recipient, async_trait,
@@ -64,7 +66,7 @@ impl Desk {
     }
 
     /// Names in the folder that a crash-safe write uses while it works.
-    fn temporary_files(&self) -> Vec<String> {
+    pub(crate) fn temporary_files(&self) -> Vec<String> {
         let names = fs::read_dir(self.folder.path()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains("envelock-tmp") || name.ends_with(".rewrap")).collect()
     }

@@ -1,6 +1,10 @@
 //! The integration tests: one binary, so that the crate is linked once. They need the default
-//! features but for the backends; `cli` and `test-util` add to them.
+//! features but for the backends; `cli`, `test-util` and `tokio` add to them.
 
+#[cfg(feature = "tokio")]
+mod async_executors;
+#[cfg(feature = "tokio")]
+mod async_shells;
 mod at_once;
 mod big;
 mod cases;
@@ -10,9 +14,12 @@ mod cli;
 mod cli_advice;
 #[cfg(feature = "cli")]
 mod cli_keystore;
+#[cfg(feature = "cli")]
+mod cli_range;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
+mod copies;
 mod damage;
 mod disk;
 mod examples;
@@ -20,6 +27,7 @@ mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod http_ranges;
 mod ivs;
 mod kill;
 #[cfg(feature = "local-kms")]
@@ -38,6 +46,8 @@ mod layers;
 mod memory;
 mod providers;
 mod python;
+mod ranges;
+mod resume_point;
 mod rewrap;
 mod source;
 mod streams;

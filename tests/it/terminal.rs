@@ -126,6 +126,11 @@ impl Drop for Session {
     }
 }
 
+/// Its input comes from a pipe.
+fn feed(command: &mut Command) {
+    command.stdin(Stdio::piped());
+}
+
 fn session(desk: &Desk, line: &str) -> Session {
     Session::start(desk.command(line.split(' ')), |_| {})
 }
@@ -240,7 +245,7 @@ fn a_progress_bar_is_drawn_on_a_terminal_and_taken_off_again() {
     desk.write("k.key", KEY);
     let plaintext = noise(3 << 20);
     let command = |more: &str| desk.command(format!("encrypt - -o out.elk -f -p raw:file=k.key{more}").split(' '));
-    let mut it = Session::start(command(""), |command| drop(command.stdin(Stdio::piped())));
+    let mut it = Session::start(command(""), feed);
     let mut input = it.child.stdin.take().unwrap();
     // Two pieces, so that the first is drawn while the program waits for the second.
     input.write_all(&plaintext[..1 << 20]).unwrap();
@@ -254,7 +259,7 @@ fn a_progress_bar_is_drawn_on_a_terminal_and_taken_off_again() {
     assert_eq!(lines, ["envelock: encrypted standard input to out.elk", ""], "{shown:?}");
 
     // None where it is not wanted, and none in a pipe.
-    let quiet = Session::start(command(" --quiet"), |command| drop(command.stdin(Stdio::piped())));
+    let quiet = Session::start(command(" --quiet"), feed);
     assert_eq!(quiet.end_of_input(&plaintext), (0, String::new()));
     let ran = desk.run("decrypt out.elk -o copy -p raw:file=k.key").exits(0);
     assert_eq!(ran.err, "envelock: decrypted out.elk to copy\n");
@@ -263,7 +268,8 @@ fn a_progress_bar_is_drawn_on_a_terminal_and_taken_off_again() {
 
 impl Session {
     fn end_of_input(mut self, input: &[u8]) -> (i32, String) {
-        self.child.stdin.take().unwrap().write_all(input).unwrap();
+        // A program that refuses ends before it has read.
+        let _ = self.child.stdin.take().unwrap().write_all(input);
         self.end(PATIENCE)
     }
 }
@@ -302,7 +308,7 @@ fn a_message_is_not_written_to_a_terminal_unless_that_is_asked_for() {
     let desk = Desk::new();
     desk.write("k.key", KEY);
     let run = |line: &str| {
-        let it = Session::start(desk.command(line.split(' ')), |command| drop(command.stdin(Stdio::piped())));
+        let it = Session::start(desk.command(line.split(' ')), feed);
         it.end_of_input(b"plaintext")
     };
     let (code, shown) = run("encrypt - -p raw:file=k.key");

@@ -3,12 +3,26 @@
 use crate::args::{KeystorePlace, Making};
 use crate::failure::Failure;
 use crate::text::Notes;
-use envelock::{LocalKms, RootKey};
+use envelock::{LocalKms, RootKey, blocking::wait};
 use std::env;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Those that this run opened: providers and envelopes have clones of them everywhere.
+static OPEN: Mutex<Vec<LocalKms>> = Mutex::new(Vec::new());
+
+/// Closes every keystore that was opened, so that all of it is in its one file when the program has ended:
+/// people copy that file.
+pub(crate) fn close_all() {
+    let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
+    for kms in open {
+        // What was acknowledged is durable, closed or not.
+        let _ = wait(kms.close());
+    }
+}
 
 /// What happens where no keystore is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +90,14 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
         // It may have gone since, or be a file in which no keystore was made.
         Missing::Refuse => LocalKms::open_existing(&path, root)?,
     };
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(kms.clone());
     if kms.made_keystore() {
         let keystore = path.display();
         match root_file {
             Some(root) if !kms.made_root_key_file() => notes.say(&format!(
                 "the root key {} was there, and the keystore {keystore} was not: made a new and empty one under that \
-                 root key; if there was a keystore before, restore it in its place: only it opens what it encrypted",
+                 root key; if there was a keystore before, restore it in its place (without the -wal and -shm files beside it \
+                 that are not its own): only it opens what it encrypted",
                 root.display()
             )),
             Some(root) => notes.say(&format!(

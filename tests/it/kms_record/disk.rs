@@ -47,7 +47,7 @@ pub(super) enum Change {
 impl Change {
     /// The parts that are lost or kept together: ranges of the bytes, cut where a sector of the file ends.
     fn parts(&self) -> Vec<std::ops::Range<usize>> {
-        let Self::Write { offset, bytes } = self else { return vec![0..0] };
+        let Self::Write { offset, bytes } = self else { return std::iter::once(0..0).collect() };
         let cuts = (offset / SECTOR + 1..(offset + bytes.len()).div_ceil(SECTOR)).map(|n| n * SECTOR - offset);
         let cuts: Vec<_> = [0].into_iter().chain(cuts).chain([bytes.len()]).collect();
         cuts.windows(2).map(|cut| cut[0]..cut[1]).collect()
