@@ -29,7 +29,7 @@ impl Error {
 
     pub(crate) fn context_mismatch(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::ContextMismatch, message).with_advice(
-            "give the encryption context that your application expects: one that is copied from the message proves nothing",
+            "give the encryption context that your application expects: one copied from the message proves nothing",
         )
     }
 

@@ -56,8 +56,8 @@ impl Error {
         Self::new(ErrorKind::NoMatchingKey, "there is no keystore here, and nothing was made")
             .with_path(path)
             .with_advice(
-                "check the path, or restore the keystore file from its backup: its root key alone opens nothing, and a new \
-                 keystore would not open what the old one encrypted",
+                "check the path, or restore the keystore file from its backup: its root key alone opens nothing, and a \
+                 new keystore would not open what the old one encrypted",
             )
     }
 

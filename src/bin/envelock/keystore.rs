@@ -75,8 +75,8 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
     if !exists && missing != Missing::Refuse {
         if let Some(root_file) = root_file.as_ref().filter(|_| root_key_there && missing == Missing::Make) {
             return Err(Failure::no_key(format!(
-                "the root key file {} exists and its keystore {} does not: restore the keystore from its backup, or begin \
-                 anew with --new-keystore; files encrypted before stay closed",
+                "the root key file {} exists and its keystore {} does not: restore the keystore from its backup, or \
+                 begin anew with --new-keystore; files encrypted before stay closed",
                 root_file.display(),
                 path.display()
             )));
@@ -96,13 +96,14 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
         match root_file {
             Some(root) if !kms.made_root_key_file() => notes.say(&format!(
                 "the root key {} was there, and the keystore {keystore} was not: made a new and empty one under that \
-                 root key; if there was a keystore before, restore it in its place (without the -wal and -shm files beside it \
-                 that are not its own): only it opens what it encrypted",
+                 root key; if there was a keystore before, restore it in its place (without the -wal and -shm files \
+                 beside it that are not its own): only it opens what it encrypted",
                 root.display()
             )),
             Some(root) => notes.say(&format!(
-                "made the keystore {keystore} and its root key {}; back up both, in two places (`envelock keys backup`, \
-                 `envelock keys root export`): either alone opens nothing, and if one is lost, so is what is encrypted here",
+                "made the keystore {keystore} and its root key {}; back up both, in two places (`envelock keys \
+                 backup`, `envelock keys root export`): either alone opens nothing, and if one is lost, so is what is \
+                 encrypted here",
                 root.display()
             )),
             None => notes.say(&format!(
