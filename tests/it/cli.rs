@@ -577,15 +577,3 @@ fn the_work_of_a_closed_standard_output_is_not_lost_silently() {
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
     Ran::of(line, child.wait_with_output().unwrap()).exits(6).says("Broken pipe");
 }
-
-#[test]
-fn a_raw_key_file_that_others_may_read_is_refused() {
-    let desk = Desk::new();
-    desk.write("a", "plaintext");
-    let key = desk.write("k.key", KEY);
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    desk.run("encrypt a -p raw:file=k.key").exits(6).says("k.key").says("chmod 600");
-    assert!(!desk.path("a.elk").exists());
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
-    desk.run("encrypt a -p raw:file=k.key").exits(0);
-}
