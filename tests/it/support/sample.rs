@@ -1,5 +1,7 @@
 //! Messages to damage, and each way to read one.
 
+#[cfg(feature = "tokio")]
+use crate::support::asynchronous::AsyncWay;
 use crate::support::kind_of;
 use crate::support::model::{Known, Verdict, Walk};
 use crate::support::providers::{Down, all, at_least, raw};
@@ -63,7 +65,7 @@ impl Sample {
         let expected = self.known.verdict(message, way.walk());
         let (error, released) = way.open(self, message);
         let got = Verdict { error, released: released.len() };
-        let whole = if way == Way::Whole && expected.error.is_some() { 0 } else { expected.released };
+        let whole = if way.gives_all_or_nothing() && expected.error.is_some() { 0 } else { expected.released };
         if got != (Verdict { released: whole, ..expected }) {
             return Err(format!("{way:?} gave {got:?} instead of {expected:?}"));
         }
@@ -90,24 +92,51 @@ pub(crate) enum Way {
     /// Ranges, asked for segment by segment.
     Range,
     /// The same, from a source that is awaited.
-    AsyncRange,
+    AwaitedRange,
+    /// One of the asynchronous shells.
+    #[cfg(feature = "tokio")]
+    Async(AsyncWay),
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 7] = [
+    const SYNC: [Self; 7] = [
         Self::Whole,
         Self::Stream(7),
         Self::Stream(1_024),
         Self::Seek(7),
         Self::Seek(1_024),
         Self::Range,
-        Self::AsyncRange,
+        Self::AwaitedRange,
     ];
+
+    #[cfg(not(feature = "tokio"))]
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::SYNC.into_iter()
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::SYNC.into_iter().chain(AsyncWay::ALL.into_iter().map(Self::Async))
+    }
+
+    /// Whether nothing comes out of a message that is not whole.
+    fn gives_all_or_nothing(self) -> bool {
+        match self {
+            Self::Whole => true,
+            #[cfg(feature = "tokio")]
+            Self::Async(AsyncWay::Restream(_)) => true,
+            _ => false,
+        }
+    }
 
     pub(crate) fn walk(self) -> Walk {
         match self {
             Self::Whole | Self::Stream(_) => Walk::Stream,
-            Self::Seek(_) | Self::Range | Self::AsyncRange => Walk::Seek,
+            Self::Seek(_) | Self::Range | Self::AwaitedRange => Walk::Seek,
+            #[cfg(feature = "tokio")]
+            Self::Async(AsyncWay::Seek(_)) => Walk::Seek,
+            #[cfg(feature = "tokio")]
+            Self::Async(_) => Walk::Stream,
         }
     }
 
@@ -116,6 +145,8 @@ impl Way {
         let (reader, context) = (&sample.reader, &sample.context);
         let mut out = Vec::new();
         let result = match self {
+            #[cfg(feature = "tokio")]
+            Self::Async(way) => return way.open(sample, message),
             Self::Whole => reader.decrypt(message, context).map(|plaintext| out = plaintext).map_err(|e| e.kind()),
             Self::Stream(size) => reader
                 .decrypt_reader(message, context)
@@ -134,7 +165,7 @@ impl Way {
                 }
                 Ok(())
             }),
-            Self::AsyncRange => blocking::wait(async {
+            Self::AwaitedRange => blocking::wait(async {
                 let ranges = reader.inner().async_range_reader(Bytes::copy_from_slice(message), context).await?;
                 for start in (0..ranges.len()).step_by(32) {
                     out.extend(ranges.read_range(start..start + 32).await?);
