@@ -15,6 +15,7 @@ mod codec;
 mod crypto;
 mod durable;
 mod material;
+mod worker;
 
 // -- 2: what a message is bound to, and the pieces it comes in
 mod context;

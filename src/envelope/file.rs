@@ -369,7 +369,12 @@ fn recover_old(path: &Path) -> Result<Option<LockedFile>> {
     };
     match read_outline(&mut old.file()) {
         Some((outline, raw)) => {
-            let _finished_or_removed = recover(&old, outline, &raw)?;
+            match recover(&old, outline, &raw) {
+                Ok(_finished_or_removed) => {}
+                // A file of somebody's own that has the name of a journal: it stays, and is in nobody's way.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {}
+                Err(error) => return Err(error),
+            }
             Ok(Some(old))
         }
         None => Ok(None),

@@ -1,5 +1,7 @@
 //! The program, driven as a person or a script drives it.
 
+mod keystores;
+
 use envelock::{
     DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Envelope, Error, ErrorKind,
     FileOptions, GeneratedDataKey, KeyProvider, KmsContext, MultiProvider, RawKeyProvider, Recipient, async_trait,
@@ -31,6 +33,8 @@ impl Desk {
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         fs::write(self.path(name), bytes).unwrap();
+        // Key files must be their owner's alone.
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
         self.path(name)
     }
 
@@ -443,6 +447,17 @@ fn a_full_or_read_only_target_fails_cleanly() {
         let output = desk.command(line.split(' ')).stdout(full).output().unwrap();
         Ran::of(line, output).exits(6).says("No space left");
     }
+    // From a pipe to a pipe, short and long.
+    for input in [&b"short"[..], &noise(3 << 20)] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut child = desk.command("encrypt - -o - -p raw:file=k.key".split(' '));
+        let mut child = child.stdin(Stdio::piped()).stdout(full).spawn().unwrap();
+        // The program may end before it has read everything.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let ran = Ran::of("encrypt - -o -", child.wait_with_output().unwrap());
+        let said = ran.exits(6).says("standard output").says("No space left").err;
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
     desk.run("encrypt a -o /proc/x.elk -p raw:file=k.key").exits(6).says("/proc/x.elk");
     desk.run("encrypt a -o /dev/null --force -p raw:file=k.key").exits(2).says("/dev/null");
 }
@@ -546,6 +561,8 @@ fn completions_and_manual_pages_are_made() {
 
 #[test]
 fn help_errors_and_inspect_read_as_recorded() {
+    // Copied with its mode, of which git keeps only whether a file can be run.
+    fs::set_permissions("tests/cmd/errors.in/sample.key", fs::Permissions::from_mode(0o600)).unwrap();
     trycmd::TestCases::new().case("tests/cmd/*.trycmd").env("HOME", "/nonexistent").run();
 }
 

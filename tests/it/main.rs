@@ -27,13 +27,18 @@ mod http_ranges;
 mod ivs;
 mod kill;
 #[cfg(feature = "local-kms")]
+mod kms_disk;
+#[cfg(feature = "local-kms")]
 mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
+#[cfg(all(feature = "local-kms", target_os = "linux"))]
+mod kms_record;
 mod layers;
 mod memory;
+mod providers;
 mod python;
 mod ranges;
 mod resume_point;
@@ -41,5 +46,7 @@ mod rewrap;
 mod source;
 mod streams;
 mod support;
+#[cfg(feature = "cli")]
+mod terminal;
 mod unverified;
 mod vectors;
