@@ -43,10 +43,13 @@ pub use envelope::Envelope;
 pub use envelope::builder::EnvelopeBuilder;
 pub use envelope::file::{FileOptions, Progress};
 pub use envelope::message::{Decryptor, Encryptor, read_header};
+pub use envelope::recover::{DamageMap, RecoverOptions};
+pub use envelope::resume::{Restart, ResumeOptions, ResumeStart, Resumed};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
 pub use io::range::{RangeReader, ReadAt};
 pub use io::read::DecryptReader;
+pub use io::recover::{Damage, DamageCause, Holes};
 pub use io::write::{EncryptWriter, FinishError};
 #[cfg(feature = "local-kms")]
 pub use kms::{CreateKeyRequest, KmsOptions, LocalKms, LocalProvider, RootKey};

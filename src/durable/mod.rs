@@ -11,10 +11,12 @@
 mod atomic;
 mod fs;
 mod lock;
+mod partial;
 
 pub(crate) use atomic::{AtomicFile, Overwrite};
 pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, resolve};
 pub(crate) use lock::LockedFile;
+pub(crate) use partial::{PartialFile, Stamp, partial_path};
 
 #[cfg(test)]
 pub(crate) mod crash;

@@ -4,8 +4,11 @@ pub(crate) mod builder;
 pub(crate) mod file;
 pub(crate) mod message;
 mod offload;
+pub(crate) mod recover;
+pub(crate) mod resume;
 pub(crate) mod rewrap;
 pub(crate) mod verify;
+mod watch;
 
 use crate::context::{ContextMatch, EncryptionContext};
 use crate::crypto::AeadAlgorithm;

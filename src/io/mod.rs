@@ -6,6 +6,8 @@
 pub(crate) mod journal;
 pub(crate) mod range;
 pub(crate) mod read;
+pub(crate) mod recover;
+pub(crate) mod resume;
 mod seek;
 pub(crate) mod whole;
 pub(crate) mod write;
