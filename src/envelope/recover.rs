@@ -25,7 +25,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct RecoverOptions {
     file: FileOptions,
     holes: Holes,
-    report: Option<Arc<dyn Fn(&Damage) + Send + Sync>>,
+    report: Option<Arc<dyn Fn(Damage) + Send + Sync>>,
 }
 
 impl RecoverOptions {
@@ -39,7 +39,7 @@ impl RecoverOptions {
     /// Calls `report` on the working thread for each damage, in order, instead of gathering them in the
     /// map: a long message may have more of them than memory.
     #[must_use]
-    pub fn on_damage(mut self, report: impl Fn(&Damage) + Send + Sync + 'static) -> Self {
+    pub fn on_damage(mut self, report: impl Fn(Damage) + Send + Sync + 'static) -> Self {
         self.report = Some(Arc::new(report));
         self
     }
@@ -138,7 +138,7 @@ fn recover(message: Message, to: &Path, options: &RecoverOptions, cancelled: &Ca
     let mut watch = Watch::new(&options.file, cancelled, Some(body_len));
     let mut damages = Vec::new();
     let mut report = |damage: Damage| match &options.report {
-        Some(report) => report(&damage),
+        Some(report) => report(damage),
         None => damages.push(damage),
     };
     let mut walk = Walk::new(&*segments, head_len, body_len, options.holes);
@@ -158,7 +158,6 @@ fn recover(message: Message, to: &Path, options: &RecoverOptions, cancelled: &Ca
     let Counts { authentic_segments, authentic_len, lost_segments, output_len, damages: damage_count, end_verified } =
         walk.finish(&mut report);
     output.finish()?;
-    drop(input);
     watch.check()?;
     target.commit_plaintext()?;
     Ok(DamageMap {

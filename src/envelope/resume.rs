@@ -162,33 +162,23 @@ impl Envelope {
         // Before the key is at hand: whoever forks later has another process id.
         let made_by = Process::current();
         let core = encode_core(&WriterContext::new(context, KeyUse::Message)?)?;
-        let (work, found) = offload({
+        let (mut work, found) = offload({
             let (from, to, limits) = (from.to_path_buf(), to.to_path_buf(), self.config.limits.clone());
             move |_| Work::open(fs, from, &to, options, &limits)
         })
         .await?;
-        let found = match found {
-            Found::Head(header) => match self.restart(&header, &core) {
-                None => match self.key_of(&header, context).await? {
-                    Some(segments) => {
-                        let head_len = header.len() as u64;
-                        let message = Message { segments, head_len, made_by };
-                        let (work, standing) = offload(move |cancelled| work.verify(message, cancelled)).await?;
-                        match standing {
-                            Ok((message, verified)) => {
-                                return offload(move |cancelled| work.go_on(&message, verified, cancelled)).await;
-                            }
-                            Err(restart) => return self.begin(work, Some(restart), context).await,
-                        }
-                    }
-                    None => Some(Restart::OtherKey),
-                },
-                restart => restart,
+        let restart = match self.message_of(found, &core, context, made_by).await? {
+            Found::It(message) => match offload(move |cancelled| work.go_on(&message, cancelled)).await? {
+                Outcome::Done(resumed) => return Ok(resumed),
+                Outcome::Anew(returned, restart) => {
+                    work = *returned;
+                    Some(restart)
+                }
             },
             Found::Useless(restart) => Some(restart),
             Found::Nothing => None,
         };
-        self.begin(work, found, context).await
+        self.begin(work, restart, context).await
     }
 
     async fn begin(&self, work: Work, restart: Option<Restart>, context: &EncryptionContext) -> Result<Resumed> {
@@ -217,26 +207,49 @@ impl Envelope {
         }
     }
 
-    /// The segments of a message that was begun, or `None` if the provider's keys do not open it.
+    /// The message that was begun, if the provider opens it.
     ///
     /// # Errors
     /// The provider's own, where it cannot tell.
-    async fn key_of(&self, header: &Header, context: &EncryptionContext) -> Result<Option<Arc<Floe>>> {
-        match self.unlock(header, context, &mut self.tries()).await {
-            Ok(unlocked) => Ok(Some(unlocked.decryptor.into_segments())),
+    async fn message_of(
+        &self,
+        found: Found<Header>,
+        core: &[u8],
+        context: &EncryptionContext,
+        made_by: Process,
+    ) -> Result<Found<Message>> {
+        let header = match found {
+            Found::It(header) => header,
+            Found::Useless(restart) => return Ok(Found::Useless(restart)),
+            Found::Nothing => return Ok(Found::Nothing),
+        };
+        if let Some(restart) = self.restart(&header, core) {
+            return Ok(Found::Useless(restart));
+        }
+        match self.unlock(&header, context, &mut self.tries()).await {
+            Ok(unlocked) => {
+                let segments = unlocked.decryptor.into_segments();
+                Ok(Found::It(Message { segments, head_len: header.len() as u64, made_by }))
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NoMatchingKey | ErrorKind::AuthenticationFailed) => {
-                Ok(None)
+                Ok(Found::Useless(Restart::OtherKey))
             }
             Err(error) => Err(error),
         }
     }
 }
 
-/// What lies in a partial file, as far as it is known without a key.
-enum Found {
+/// What an earlier run left.
+enum Found<T> {
     Nothing,
-    Head(Header),
+    It(T),
     Useless(Restart),
+}
+
+/// What came of going on.
+enum Outcome {
+    Done(Resumed),
+    Anew(Box<Work>, Restart),
 }
 
 /// A message that is being written.
@@ -263,7 +276,7 @@ impl Work {
         to: &Path,
         options: ResumeOptions,
         limits: &Limits,
-    ) -> Result<(Self, Found)> {
+    ) -> Result<(Self, Found<Header>)> {
         let source = open_source(&from)?;
         if !source.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return Err(Error::invalid_input(
@@ -280,30 +293,27 @@ impl Work {
         Ok((Self { from, source, stamp, partial, old, options }, found))
     }
 
-    /// Opens every whole segment, and compares it with the source.
-    fn verify(self, message: Message, cancelled: &Cancelled) -> Result<(Self, Result<(Message, u64), Restart>)> {
-        let body = self.body(&message)?;
+    /// Opens every whole segment and compares it with the source, then seals the rest.
+    fn go_on(self, message: &Message, cancelled: &Cancelled) -> Result<Outcome> {
+        let body = self.body(message)?;
         let mut watch = Watch::new(&self.options.file, cancelled, Some(self.stamp.len()));
-        let path = self.partial.path();
-        let file = self.partial.file();
+        let (file, path) = (self.partial.file(), self.partial.path());
         let len = file.metadata().map_err(|e| Error::io_at("cannot look at this partial file", path, e))?.len();
         let sealed_len = len.saturating_sub(message.head_len);
         let standing = body.verify(file, message.head_len, sealed_len, &mut |count| {
             watch.advance(count);
             watch.check().map_err(kept)
         });
-        let standing = match standing.map_err(|error| named(error, &self.from))? {
-            Standing::Verified(count) => Ok((message, count)),
-            Standing::SourceDiffers => Err(Restart::SourceChanged),
-            Standing::Damaged => Err(Restart::Damaged),
+        let restart = match standing.map_err(|error| named(error, &self.from))? {
+            Standing::Verified(verified_segments) => {
+                let verified_len = body.plaintext_before(verified_segments);
+                let start = ResumeStart::Continued { verified_segments, verified_len };
+                return self.seal(message, verified_segments, start, cancelled).map(Outcome::Done);
+            }
+            Standing::SourceDiffers => Restart::SourceChanged,
+            Standing::Damaged => Restart::Damaged,
         };
-        Ok((self, standing))
-    }
-
-    fn go_on(self, message: &Message, verified: u64, cancelled: &Cancelled) -> Result<Resumed> {
-        let verified_len = self.body(message)?.plaintext_before(verified);
-        let start = ResumeStart::Continued { verified_segments: verified, verified_len };
-        self.seal(message, verified, start, cancelled)
+        Ok(Outcome::Anew(Box::new(self), restart))
     }
 
     fn begin(
@@ -361,7 +371,7 @@ fn stamp(source: &File, path: &Path) -> Result<Stamp> {
 }
 
 /// What an earlier run left, if the source is older than that.
-fn look(partial: &PartialFile, source: &Stamp, limits: &Limits) -> Result<Found> {
+fn look(partial: &PartialFile, source: &Stamp, limits: &Limits) -> Result<Found<Header>> {
     let mut file = partial.file();
     let failed = |e| Error::io_at("cannot read this partial file", partial.path(), e);
     if !partial.is_found() || file.metadata().map_err(failed)?.len() == 0 {
@@ -374,7 +384,7 @@ fn look(partial: &PartialFile, source: &Stamp, limits: &Limits) -> Result<Found>
     }
     file.rewind().map_err(failed)?;
     match read_header(&mut file, limits) {
-        Ok(header) => Ok(Found::Head(header)),
+        Ok(header) => Ok(Found::It(header)),
         Err(error) if error.kind() == ErrorKind::Io => Err(error.with_path(partial.path())),
         Err(_) => Ok(Found::Useless(Restart::Damaged)),
     }
