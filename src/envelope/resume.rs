@@ -394,3 +394,6 @@ fn look(partial: &PartialFile, source: &Stamp, limits: &Limits) -> Result<Found<
 fn kept(error: Error) -> Error {
     error.with_advice("what was sealed stays in the partial file beside the target: the same call goes on from there")
 }
+
+#[cfg(test)]
+mod tests;

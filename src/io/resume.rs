@@ -108,7 +108,13 @@ impl<'a> Body<'a> {
         let mut index = first;
         let pieces = plaintext.chunks(layout.plaintext_per_segment()).chain(std::iter::once(&[][..]));
         for (segment, held) in sealed.chunks_mut(layout.segment_len()).zip(pieces) {
-            match self.segments.open_in_place(self.extent.position(index), segment) {
+            let expected = self.extent.position(index);
+            if let Some(start) = segment.first_chunk()
+                && self.segments.peek(index, *start).is_ok_and(|peek| peek.at != expected)
+            {
+                return Ok(Standing::SourceDiffers);
+            }
+            match self.segments.open_in_place(expected, segment) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::AuthenticationFailed => return Ok(Standing::Damaged),
                 Err(error) => return Err(error),

@@ -16,29 +16,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A folder of its own, which is also the home of the user who runs the program.
-struct Desk {
+pub(crate) struct Desk {
     folder: tempfile::TempDir,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         fs::write(self.path(name), bytes).unwrap();
         self.path(name)
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
 
-    fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    pub(crate) fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_envelock"));
         command.args(arguments).current_dir(self.folder.path()).env_clear().env("HOME", self.path("home"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -46,7 +46,7 @@ impl Desk {
     }
 
     /// Arguments are separated by spaces.
-    fn run(&self, line: &str) -> Ran {
+    pub(crate) fn run(&self, line: &str) -> Ran {
         Ran::of(line, self.command(line.split(' ')).output().unwrap())
     }
 
@@ -69,7 +69,7 @@ impl Desk {
 }
 
 /// What a run ended with.
-struct Ran {
+pub(crate) struct Ran {
     line: String,
     code: Option<i32>,
     out: Vec<u8>,
@@ -77,13 +77,13 @@ struct Ran {
 }
 
 impl Ran {
-    fn of(line: &str, output: Output) -> Self {
+    pub(crate) fn of(line: &str, output: Output) -> Self {
         let err = String::from_utf8(output.stderr).unwrap();
         Self { line: line.into(), code: output.status.code(), out: output.stdout, err }
     }
 
     #[track_caller]
-    fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "envelock {}\n{}", self.line, self.err);
         if code != 0 && code != 2 {
             let lines: Vec<_> = self.err.lines().collect();
@@ -94,18 +94,18 @@ impl Ran {
     }
 
     #[track_caller]
-    fn says(self, text: &str) -> Self {
+    pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.err.contains(text), "{text:?} is not in {:?}", self.err);
         self
     }
 
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.out).unwrap()
     }
 }
 
 /// Bytes that do not compress and do not repeat.
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -118,7 +118,7 @@ fn noise(len: usize) -> Vec<u8> {
     out
 }
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+pub(crate) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
 
 #[test]
 fn a_file_comes_back_under_the_default_key_and_nothing_is_in_the_open() {
@@ -494,7 +494,7 @@ fn an_interrupt_while_a_pipe_gives_nothing_leaves_nothing() {
     assert!(!desk.path("out.elk").exists());
 }
 
-fn kill(signal: &str, process: u32) {
+pub(crate) fn kill(signal: &str, process: u32) {
     assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 

@@ -6,6 +6,8 @@ mod big;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_damage;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
@@ -27,6 +29,9 @@ mod kms_processes;
 mod layers;
 mod memory;
 mod python;
+mod recover;
+mod resume;
+mod resume_kill;
 mod rewrap;
 mod source;
 mod streams;

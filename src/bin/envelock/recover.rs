@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::streams::{self, Source, is_pipe, standard_output};
 use crate::text::Notes;
 use envelock::{Damage, DamageMap, FileOptions, RecoverOptions};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
@@ -129,15 +129,18 @@ impl Map {
     }
 
     fn add(&mut self, damage: &Damage) {
-        let range = |range: &Range<u64>| json!({ "start": range.start, "end": range.end });
-        let entry = json!({
-            "segments": range(&damage.segments),
-            "sealed": range(&damage.sealed),
-            "plaintext": range(&damage.plaintext),
-            "output_at": damage.output_at,
-            "cause": damage.cause.name(),
-            "recovered": damage.is_recovered(),
-        });
+        // Numbers, and names of ours: nothing to escape.
+        let range = |range: &Range<u64>| format!("{{\"start\": {}, \"end\": {}}}", range.start, range.end);
+        let entry = format!(
+            "{{\"segments\": {}, \"sealed\": {}, \"plaintext\": {}, \"output_at\": {}, \"cause\": \"{}\", \
+             \"recovered\": {}}}",
+            range(&damage.segments),
+            range(&damage.sealed),
+            range(&damage.plaintext),
+            damage.output_at,
+            damage.cause.name(),
+            damage.is_recovered(),
+        );
         let comma = if self.entries == 0 { "" } else { "," };
         self.write(&format!("{comma}\n    {entry}"));
         self.entries += 1;
