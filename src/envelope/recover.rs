@@ -99,6 +99,22 @@ impl Envelope {
     /// choice of whoever damaged the file, and so may the end. Use it for what cannot be restored
     /// otherwise, and let a person look at the result: every other call refuses such a message.
     ///
+    /// ```no_run
+    /// # async fn example(envelope: envelock::Envelope) -> Result<(), envelock::Error> {
+    /// use envelock::{EncryptionContext, Holes, RecoverOptions};
+    /// let context = EncryptionContext::from([("object", "backup.tar")]);
+    /// let options = RecoverOptions::default().holes(Holes::Zero);
+    /// let map = envelope.dangerous_recover_file("backup.tar.elk", "backup.tar.left", &context, options).await?;
+    /// for damage in &map.damages {
+    ///     println!("bytes {:?} of the backup: {}", damage.plaintext, damage.cause);
+    /// }
+    /// if !map.end_verified {
+    ///     println!("and nobody knows what followed byte {}", map.output_len);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// The head must be whole: without its key nothing opens. `from` is a regular file; `to` appears
     /// once everything was tried.
     ///

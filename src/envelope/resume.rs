@@ -121,6 +121,19 @@ impl Envelope {
     /// message was begun with. No key is stored anywhere but encrypted, in the message's slots: the
     /// provider must be able to decrypt.
     ///
+    /// ```no_run
+    /// # async fn example(envelope: envelock::Envelope) -> Result<(), envelock::Error> {
+    /// use envelock::{EncryptionContext, FileOptions, ResumeStart};
+    /// let context = EncryptionContext::from([("object", "backup.tar")]);
+    /// let options = FileOptions::default();
+    /// let done = envelope.encrypt_file_resumable("backup.tar", "backup.tar.elk", &context, options).await?;
+    /// if let ResumeStart::BegunAnew(why) = done.start {
+    ///     eprintln!("a new message was begun, since {why}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// `from` is a regular file that nobody writes to meanwhile. A later call that writes `to` in
     /// another way removes the partial file.
     ///

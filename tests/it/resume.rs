@@ -12,7 +12,7 @@ use envelock::{
     ResumeStart, Resumed, blocking,
 };
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -559,44 +559,4 @@ fn only_a_regular_file_can_be_gone_on_with() {
     let error = scene.envelope.encrypt_file_resumable(scene.source(), long, &scene.context, options).unwrap_err();
     assert!(error.to_string().contains("too long for a partial file"), "{error}");
     assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 1);
-}
-
-/// Counts what is read of a message, as a download costs it.
-struct Metered<'a> {
-    inner: std::io::Cursor<&'a [u8]>,
-    read: usize,
-}
-
-impl Read for Metered<'_> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.inner.read(out)?;
-        self.read += count;
-        Ok(count)
-    }
-}
-
-impl Seek for Metered<'_> {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        self.inner.seek(to)
-    }
-}
-
-/// In the same process, a reader goes on after an error of its input by itself (`streams`).
-#[test]
-fn an_interrupted_download_is_decrypted_from_where_it_stopped_in_a_later_process() {
-    let (envelope, context) = (by(raw("mine", 2), Aes256Gcm), EncryptionContext::from([("object", "a")]));
-    let plaintext = pattern(3_200);
-    let message = envelope.encrypt(&plaintext, &context).unwrap();
-    let head_len = Head::judge(&message).unwrap().len();
-    for have in [0, 1, 31, 32, 1_600, 1_601, 3_199, 3_200] {
-        let download = Metered { inner: std::io::Cursor::new(&message), read: 0 };
-        let mut reader = envelope.decrypt_reader(download, &context).unwrap();
-        reader.seek(SeekFrom::Start(have as u64)).unwrap();
-        let mut rest = Vec::new();
-        reader.read_to_end(&mut rest).unwrap();
-        assert!(rest == plaintext[have..], "after {have} bytes");
-        // The head, the final segment for the length, and the segments that are still missing.
-        let most = head_len + SEGMENT + (3_200 - have).div_ceil(32) * SEGMENT;
-        assert!(reader.inner().read <= most, "{} bytes read after {have}, {most} expected", reader.inner().read);
-    }
 }
