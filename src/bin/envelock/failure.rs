@@ -33,8 +33,8 @@ Exit codes:
   5    worth retrying: a key service or a file is busy or out of reach
   6    input or output failed
   7    the target exists, and --force was not given
-  130  interrupted (129: hung up, 143: terminated); nothing half-written is left, but for the partial
-       file of encrypt --resume
+  130  interrupted (129: hung up, 143: terminated); nothing half-written is left, but what
+       encrypt --resume keeps
 With several files the rest is still done, and the code is that of the first failure.";
 
 impl Failure {

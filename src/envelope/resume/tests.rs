@@ -84,6 +84,12 @@ fn a_crash_at_any_point_leaves_a_whole_message_or_something_to_go_on_with() {
             scene.give_modes();
             if scene.is_done() {
                 done += 1;
+                if scene.partial().exists() {
+                    // The removal of another's, which the rename did not wait for, was lost: it is in no way.
+                    assert!(other_first);
+                    scene.run(Arc::new(OsFileSystem), "a", FileOptions::default().replace_existing()).unwrap();
+                    assert!(scene.is_done());
+                }
             } else {
                 assert!(!acknowledged, "an acknowledged message is lost");
                 let resumed = scene.run(Arc::new(OsFileSystem), "a", FileOptions::default()).unwrap();
