@@ -120,7 +120,7 @@ fn whole_segments(partial: &Path, source_len: u64) -> (u64, Rest) {
     let segments = source_len.div_ceil(SEGMENT - 32);
     match body {
         _ if body == source_len + 32 * segments => (segments, Rest::AllThere),
-        _ if body % SEGMENT == 0 => (body / SEGMENT, Rest::Nothing),
+        _ if body.is_multiple_of(SEGMENT) => (body / SEGMENT, Rest::Nothing),
         _ => (body / SEGMENT, Rest::Torn),
     }
 }
