@@ -2,11 +2,14 @@
 
 pub(crate) mod builder;
 pub(crate) mod file;
+pub(crate) mod head;
 pub(crate) mod message;
 mod offload;
 pub(crate) mod recover;
 pub(crate) mod resume;
 pub(crate) mod rewrap;
+#[cfg(feature = "tokio")]
+pub(crate) mod tokio;
 pub(crate) mod verify;
 mod watch;
 
@@ -19,7 +22,8 @@ use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
 use crate::native::header::{Header, HeaderParse, Limits, SlotsRoom};
 use crate::provider::KeyProvider;
-use message::{Decryptor, Encryptor, read_header};
+use head::read_header;
+use message::{Decryptor, Encryptor};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use zeroize::Zeroizing;

@@ -5,7 +5,7 @@ use crate::crypto::random::{Process, SegmentIvs};
 use crate::durable::{FileSystem, LockedFile, OsFileSystem, PartialFile, Stamp, partial_path};
 use crate::envelope::Envelope;
 use crate::envelope::file::{FileOptions, named, open_source, recover_old};
-use crate::envelope::message::read_header;
+use crate::envelope::head::read_header;
 use crate::envelope::offload::{Cancelled, offload};
 use crate::envelope::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};

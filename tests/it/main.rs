@@ -1,6 +1,10 @@
 //! The integration tests: one binary, so that the crate is linked once. They need the default
-//! features but for the backends; `cli` and `test-util` add to them.
+//! features but for the backends; `cli`, `test-util` and `tokio` add to them.
 
+#[cfg(feature = "tokio")]
+mod async_executors;
+#[cfg(feature = "tokio")]
+mod async_shells;
 mod at_once;
 mod big;
 mod cases;
@@ -11,6 +15,7 @@ mod cli_damage;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
+mod copies;
 mod damage;
 mod disk;
 mod examples;
@@ -32,6 +37,7 @@ mod python;
 mod recover;
 mod resume;
 mod resume_kill;
+mod resume_point;
 mod rewrap;
 mod source;
 mod streams;
