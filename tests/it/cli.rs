@@ -1,5 +1,7 @@
 //! The program, driven as a person or a script drives it.
 
+mod keystores;
+
 use envelock::{
     DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Envelope, Error, ErrorKind,
     FileOptions, GeneratedDataKey, KeyProvider, KmsContext, MultiProvider, RawKeyProvider, Recipient, async_trait,
@@ -31,6 +33,8 @@ impl Desk {
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         fs::write(self.path(name), bytes).unwrap();
+        // Key files must be their owner's alone.
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
         self.path(name)
     }
 
@@ -50,7 +54,7 @@ impl Desk {
         Ran::of(line, self.command(line.split(' ')).output().unwrap())
     }
 
-    fn pipe(&self, line: &str, input: &[u8]) -> Ran {
+    pub(crate) fn pipe(&self, line: &str, input: &[u8]) -> Ran {
         let mut child = self.command(line.split(' ')).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
@@ -62,7 +66,7 @@ impl Desk {
     }
 
     /// Names in the folder that a crash-safe write uses while it works.
-    fn temporary_files(&self) -> Vec<String> {
+    pub(crate) fn temporary_files(&self) -> Vec<String> {
         let names = fs::read_dir(self.folder.path()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains("envelock-tmp") || name.ends_with(".rewrap")).collect()
     }
@@ -72,8 +76,8 @@ impl Desk {
 pub(crate) struct Ran {
     line: String,
     code: Option<i32>,
-    out: Vec<u8>,
-    err: String,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
 }
 
 impl Ran {
@@ -443,6 +447,17 @@ fn a_full_or_read_only_target_fails_cleanly() {
         let output = desk.command(line.split(' ')).stdout(full).output().unwrap();
         Ran::of(line, output).exits(6).says("No space left");
     }
+    // From a pipe to a pipe, short and long.
+    for input in [&b"short"[..], &noise(3 << 20)] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut child = desk.command("encrypt - -o - -p raw:file=k.key".split(' '));
+        let mut child = child.stdin(Stdio::piped()).stdout(full).spawn().unwrap();
+        // The program may end before it has read everything.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let ran = Ran::of("encrypt - -o -", child.wait_with_output().unwrap());
+        let said = ran.exits(6).says("standard output").says("No space left").err;
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
     desk.run("encrypt a -o /proc/x.elk -p raw:file=k.key").exits(6).says("/proc/x.elk");
     desk.run("encrypt a -o /dev/null --force -p raw:file=k.key").exits(2).says("/dev/null");
 }
@@ -546,6 +561,8 @@ fn completions_and_manual_pages_are_made() {
 
 #[test]
 fn help_errors_and_inspect_read_as_recorded() {
+    // Copied with its mode, of which git keeps only whether a file can be run.
+    fs::set_permissions("tests/cmd/errors.in/sample.key", fs::Permissions::from_mode(0o600)).unwrap();
     trycmd::TestCases::new().case("tests/cmd/*.trycmd").env("HOME", "/nonexistent").run();
 }
 
