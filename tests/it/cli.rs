@@ -81,7 +81,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn of(line: &str, output: Output) -> Self {
+    pub(crate) fn of(line: &str, output: Output) -> Self {
         let err = String::from_utf8(output.stderr).unwrap();
         Self { line: line.into(), code: output.status.code(), out: output.stdout, err }
     }
@@ -509,7 +509,7 @@ fn an_interrupt_while_a_pipe_gives_nothing_leaves_nothing() {
     assert!(!desk.path("out.elk").exists());
 }
 
-fn kill(signal: &str, process: u32) {
+pub(crate) fn kill(signal: &str, process: u32) {
     assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 

@@ -11,6 +11,7 @@ mod cases;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_damage;
 mod cli_range;
 #[cfg(feature = "test-util")]
 mod conformance;
@@ -41,6 +42,9 @@ mod memory;
 mod providers;
 mod python;
 mod ranges;
+mod recover;
+mod resume;
+mod resume_kill;
 mod resume_point;
 mod rewrap;
 mod source;
