@@ -65,7 +65,9 @@ pub use native::header::{Header, HeaderParse, Limits};
 pub use provider::multi::MultiProvider;
 pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;
-pub use provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
+pub use provider::{
+    DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Recipients, Revocations,
+};
 pub use secret::Secret;
 pub use segments::{Extent, Layout, Position, ResumePoint};
 

@@ -344,7 +344,7 @@ pub(super) fn open_source(path: &Path) -> Result<File> {
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(Error::invalid_input("this is a folder")
             .with_path(path)
-            .with_advice("name files, or pipe an archive: `tar c FOLDER | envelock encrypt - -o FOLDER.tar.elk`"));
+            .with_advice("name a file: a folder has to be packed into one first"));
     }
     Ok(file)
 }

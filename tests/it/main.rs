@@ -11,7 +11,12 @@ mod cases;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_advice;
+#[cfg(feature = "cli")]
 mod cli_damage;
+#[cfg(feature = "cli")]
+mod cli_keystore;
+#[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "test-util")]
 mod conformance;
@@ -27,6 +32,8 @@ mod house;
 mod http_ranges;
 mod ivs;
 mod kill;
+#[cfg(feature = "local-kms")]
+mod kms_backup;
 #[cfg(feature = "local-kms")]
 mod kms_disk;
 #[cfg(feature = "local-kms")]

@@ -28,7 +28,7 @@ pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> R
                 "a message is not for a terminal: name a target with --output, or insist with --output -",
             ));
         }
-        let mut providers = Providers::new(&arguments.opening.keystore, signals, notes);
+        let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
         let members = providers.members(&arguments.opening.provider, Purpose::Encrypt)?;
         let mut envelope = Envelope::builder(together(members, arguments.at_least)?).aead(arguments.aead.into());
         if let Some(bytes) = arguments.segment_len {

@@ -1,7 +1,7 @@
 //! What a command ends with when it did not do all that it was asked: one line and an exit code.
 
 use crate::text::plain;
-use envelock::{Error, ErrorKind};
+use envelock::{Error, ErrorKind, Recipients};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -113,7 +113,8 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { code: code(&error), line: Some(error.to_string()) }
+        let failure = Self { code: code(&error), line: Some(error.to_string()) };
+        hints(&error).into_iter().fold(failure, Self::and)
     }
 }
 
@@ -130,6 +131,34 @@ fn code(error: &Error) -> u8 {
         ErrorKind::NoMatchingKey | ErrorKind::KeyDenied | ErrorKind::KeyState => NO_KEY,
         ErrorKind::Io => IO,
         _ => OTHER,
+    }
+}
+
+/// What to do on the command line: the library's errors know nothing of it.
+fn hints(error: &Error) -> Vec<&'static str> {
+    let source = std::error::Error::source(error);
+    let recipients = source.and_then(|source| source.downcast_ref::<Recipients>());
+    match (error.kind(), recipients) {
+        (ErrorKind::NoMatchingKey, Some(Recipients(all))) => {
+            let of = |name| all.iter().any(|it| it.provider == name);
+            let raw = of("raw").then_some("raw key files are known by their name: give raw:file=PATH,id=NAME");
+            let passphrase = of("passphrase").then_some("passphrase: asks for one");
+            ["name it with --provider"].into_iter().chain(raw).chain(passphrase).collect()
+        }
+        (ErrorKind::InvalidInput, Some(_)) => {
+            vec!["name all that are to stay with --provider or --to, or remove the others with --drop-others"]
+        }
+        (ErrorKind::ContextMismatch, _) => {
+            vec!["--context tenant=... gives a stored entry, --unstored tenant=... one that is not stored"]
+        }
+        _ => match error.code() {
+            Some("NotFoundException") => vec!["`envelock keys list` shows those that exist"],
+            Some("UnsupportedOperationException") => {
+                vec!["`envelock keys create --alias alias/orders` makes a key, --provider local:alias/orders uses it"]
+            }
+            Some("AlreadyExistsException") => vec!["`envelock keys alias move` points it to another key"],
+            _ => Vec::new(),
+        },
     }
 }
 
