@@ -77,6 +77,11 @@ impl Encryptor {
         EncryptWriter::new(inner, self.into_sealer())
     }
 
+    /// Head, segments, and the process that may seal them.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Arc<Floe>, Process) {
+        (self.message.head, self.message.segments, self.made_by)
+    }
+
     /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
     pub fn into_segment_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
         EncryptWriter::new(inner, self.into_segment_sealer())
@@ -182,6 +187,10 @@ impl Decryptor {
             )));
         }
         self.segments.open_to(at, segment, plaintext)
+    }
+
+    pub(super) fn into_segments(self) -> Arc<Floe> {
+        self.segments
     }
 
     /// A reader of the plaintext; `inner` stands at the first segment.

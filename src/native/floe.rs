@@ -285,6 +285,14 @@ impl Segments for Floe {
         }
     }
 
+    fn put_prefix(&self, at: Position, segment: &mut [u8]) -> Result<()> {
+        let prefix = self.prefix(at, segment.len())?;
+        if let Some(start) = segment.first_chunk_mut() {
+            *start = prefix;
+        }
+        Ok(())
+    }
+
     fn open_in_place(&self, at: Position, segment: &mut [u8]) -> Result<()> {
         let opened = self.check_sealed(at, segment).and_then(|iv| {
             let sealed = segment.get_mut(PREFIX_LEN + SEGMENT_IV_LEN..).unwrap_or_default();

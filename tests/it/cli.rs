@@ -509,7 +509,7 @@ fn an_interrupt_while_a_pipe_gives_nothing_leaves_nothing() {
     assert!(!desk.path("out.elk").exists());
 }
 
-fn kill(signal: &str, process: u32) {
+pub(crate) fn kill(signal: &str, process: u32) {
     assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 

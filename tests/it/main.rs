@@ -13,6 +13,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_advice;
 #[cfg(feature = "cli")]
+mod cli_damage;
+#[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_range;
@@ -47,6 +49,9 @@ mod memory;
 mod providers;
 mod python;
 mod ranges;
+mod recover;
+mod resume;
+mod resume_kill;
 mod resume_point;
 mod rewrap;
 mod source;

@@ -4,7 +4,7 @@ use crate::failure::EXIT_CODES;
 use crate::provider::ProviderName;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use envelock::{AeadAlgorithm, ByteRange};
+use envelock::{AeadAlgorithm, ByteRange, Holes};
 use std::path::PathBuf;
 
 /// Encrypts files and pipes, and moves them from key to key without touching their content.
@@ -27,6 +27,7 @@ pub(crate) enum Command {
     Decrypt(Decrypt),
     Rewrap(Rewrap),
     Verify(Verify),
+    Recover(Recover),
     Inspect(Inspect),
     Keys(Keys),
     /// Print a script that completes the command line
@@ -139,6 +140,13 @@ pub(crate) struct Encrypt {
     /// [default: 65536]
     #[arg(long, value_name = "BYTES")]
     pub(crate) segment_len: Option<u32>,
+    /// Go on where an earlier run with this option ended early, and keep what is done if this one does.
+    ///
+    /// It stays in .NAME.envelock-partial beside the target NAME, until the target is whole or a run
+    /// without this option writes it. What is there is verified and compared with the file first; if the
+    /// file was changed since, a new message is begun, with a line that says so
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 /// Decrypt files, each to its name without .elk, or a pipe
@@ -219,6 +227,42 @@ pub(crate) struct Verify {
     /// The files to check; - is standard input
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) matching: Matching,
+}
+
+/// Write what is left of a damaged message, with a map of what is not
+///
+/// The output is NOT what was encrypted unless the exit code is 0. Every byte in it is authentic and was
+/// at this place, but for the zeros of holes; others may be missing, at the choice of whoever damaged the
+/// file, and so may the end. For what cannot be restored from a copy. All other commands refuse such a
+/// message.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+The map is JSON: `damage` lists runs of segments with their places in the damaged file, in the whole
+plaintext and in the output (first byte, and one past the last), and the cause: not-authentic,
+wrong-prefix (recovered all the same), truncated, trailing-data, unreadable. Without `end_verified`
+nobody knows how much is missing at the end.
+
+The exit code is 0 if the message was whole, and 3 if anything was wrong with it.")]
+pub(crate) struct Recover {
+    /// The damaged file; its head must be whole
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The file for what is left
+    #[arg(long, short, value_name = "OUT", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    /// The file for the map of the damage; - is standard output
+    #[arg(long, value_name = "MAP", value_hint = ValueHint::FilePath)]
+    pub(crate) map: PathBuf,
+    /// What becomes of lost places
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) holes: LostPlaces,
+    /// Replace existing targets
+    #[arg(long, short)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]
@@ -363,6 +407,25 @@ impl From<Aead> for AeadAlgorithm {
         match aead {
             Aead::Aes256Gcm => Self::Aes256Gcm,
             Aead::ChaCha20Poly1305 => Self::ChaCha20Poly1305,
+        }
+    }
+}
+
+/// What becomes of lost places, by its names on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LostPlaces {
+    /// Zero bytes fill them, so that what is left lies where it was
+    #[default]
+    Zero,
+    /// They are left out, and what is left is joined
+    Skip,
+}
+
+impl From<LostPlaces> for Holes {
+    fn from(places: LostPlaces) -> Self {
+        match places {
+            LostPlaces::Zero => Self::Zero,
+            LostPlaces::Skip => Self::Skip,
         }
     }
 }

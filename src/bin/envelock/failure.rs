@@ -27,12 +27,14 @@ Exit codes:
   0    done
   1    another failure (an unsupported message, a limit, a damaged keystore)
   2    wrong usage
-  3    not authentic: changed, cut off, followed by other data, of another context, or no message
+  3    not authentic: changed, cut off, followed by other data, of another context, or no message;
+       recover: it was damaged, and what is left was written
   4    no usable key: none given opens the message, or the key is refused, disabled or not there
   5    worth retrying: a key service or a file is busy or out of reach
   6    input or output failed
   7    the target exists, and --force was not given
-  130  interrupted (129: hung up, 143: terminated); nothing half-written is left
+  130  interrupted (129: hung up, 143: terminated); nothing half-written is left, but what
+       encrypt --resume keeps
 With several files the rest is still done, and the code is that of the first failure.";
 
 impl Failure {
@@ -63,9 +65,18 @@ impl Failure {
         Self { code: IO, line: Some(format!("{what}: {error}")) }
     }
 
+    /// Not all of a message was authentic, though the work was done.
+    pub(crate) fn damaged(line: impl Into<String>) -> Self {
+        Self { code: NOT_AUTHENTIC, line: Some(line.into()) }
+    }
+
     /// A signal ended the program.
     pub(crate) fn signal(number: u8) -> Self {
         Self { code: 128 + number, line: Some("interrupted".into()) }
+    }
+
+    pub(crate) fn is_signal(&self) -> bool {
+        self.code > 128
     }
 
     pub(crate) fn code(&self) -> u8 {
