@@ -21,7 +21,7 @@ pub struct Row {
     pub label: String,
     /// Whether it is ours, and stands out.
     pub ours: bool,
-    /// One for each of the series.
+    /// One for each of the series, or for the first of them.
     pub bars: Vec<Option<Spread>>,
 }
 
@@ -37,14 +37,16 @@ const MARGIN: f64 = 16.0;
 impl Chart {
     /// The picture.
     pub fn svg(&self) -> String {
-        let labels = self.rows.iter().map(|row| text_width(&row.label, 12.5)).fold(0.0, f64::max);
+        // Where all is ours, nothing needs to stand out.
+        let mixed = self.rows.iter().any(|row| !row.ours);
+        let size = if mixed { 13.5 } else { 12.5 };
+        let labels = self.rows.iter().map(|row| text_width(&row.label, size)).fold(0.0, f64::max);
         let left = MARGIN + labels + 10.0;
         let most = self.rows.iter().flat_map(|row| row.bars.iter().flatten()).map(|spread| spread.high);
         let most = most.chain(self.mark.as_ref().map(|mark| mark.0)).fold(0.0, f64::max);
         let step = tick_step(most);
         let scale = (WIDTH - left - VALUES - MARGIN) / most.max(f64::MIN_POSITIVE);
-        let group = self.series.len() as f64 * (BAR + BAR_GAP) - BAR_GAP;
-        let bottom = TOP + self.rows.len() as f64 * (group + ROW_GAP);
+        let bottom = TOP + self.rows.iter().map(|row| row.height() + ROW_GAP).sum::<f64>();
         let height = bottom + 40.0;
 
         let mut out = String::new();
@@ -79,20 +81,23 @@ impl Chart {
             escaped(&self.unit)
         );
 
-        for (at, row) in self.rows.iter().enumerate() {
-            let top = TOP + at as f64 * (group + ROW_GAP);
-            let class = if row.ours { "label ours" } else { "label" };
+        // The values come last, so that nothing is drawn over them.
+        let mut values = String::new();
+        let mut top = TOP;
+        for row in &self.rows {
+            let class = if row.ours && mixed { "label ours" } else { "label" };
             let _ = writeln!(
                 out,
                 r#"<text class="{class}" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
                 left - 10.0,
-                top + group / 2.0 + 4.5,
+                top + row.height() / 2.0 + 4.5,
                 escaped(&row.label)
             );
             for (series, spread) in row.bars.iter().enumerate() {
                 let y = top + series as f64 * (BAR + BAR_GAP);
-                bar(&mut out, (left, y, scale), series, row.ours, *spread);
+                bar(&mut out, &mut values, (left, y, scale), series, row.ours, *spread);
             }
+            top += row.height() + ROW_GAP;
         }
         if let Some((value, meaning)) = &self.mark {
             let x = left + value * scale;
@@ -105,6 +110,7 @@ impl Chart {
                 escaped(meaning)
             );
         }
+        out.push_str(&values);
         out.push_str("</svg>\n");
         out
     }
@@ -119,7 +125,20 @@ impl Chart {
     }
 }
 
-fn bar(out: &mut String, (left, y, scale): (f64, f64, f64), series: usize, ours: bool, spread: Option<Spread>) {
+impl Row {
+    fn height(&self) -> f64 {
+        self.bars.len() as f64 * (BAR + BAR_GAP) - BAR_GAP
+    }
+}
+
+fn bar(
+    out: &mut String,
+    values: &mut String,
+    (left, y, scale): (f64, f64, f64),
+    series: usize,
+    ours: bool,
+    spread: Option<Spread>,
+) {
     let middle = y + BAR / 2.0;
     let Some(Spread { low, median, high }) = spread else {
         let _ =
@@ -142,7 +161,7 @@ fn bar(out: &mut String, (left, y, scale): (f64, f64, f64), series: usize, ours:
         );
     }
     let _ = writeln!(
-        out,
+        values,
         r#"<text class="value" x="{:.1}" y="{:.1}">{}</text>"#,
         to.max(left + median * scale) + 6.0,
         middle + 4.0,
@@ -174,7 +193,7 @@ fn significant(value: f64) -> String {
 
 /// About the width in a common sans-serif: charts cannot measure.
 fn text_width(text: &str, size: f64) -> f64 {
-    text.chars().count() as f64 * size * 0.55
+    text.chars().count() as f64 * size * 0.57
 }
 
 fn escaped(text: &str) -> String {

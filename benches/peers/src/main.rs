@@ -34,8 +34,14 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let command = words.next().unwrap_or_default();
     let done = match command.as_str() {
-        "targets" => Ok(measure_targets(words.collect())),
-        "sweeps" => Ok(measure_sweeps(words.collect())),
+        "targets" => {
+            measure_targets(words.collect());
+            Ok(())
+        }
+        "sweeps" => {
+            measure_sweeps(words.collect());
+            Ok(())
+        }
         "table" => Results::read(&folder(), &["targets"]).map(|results| print!("{}", targets::table(&results))),
         "render" => render::all(Path::new(&words.next().unwrap_or_else(|| "docs".to_owned()))),
         _ => Err("commands: targets [WORDS], sweeps [WORDS], table, render DOCS".to_owned()),

@@ -183,7 +183,7 @@ fn ratio(name: &str, group: &str, case: &'static str, base: &'static str) -> Par
 /// The table as Markdown.
 pub fn table(results: &Results) -> String {
     let mut out = "| work | target | measured: median (10th to 90th percentile) | |\n|---|---|---|---|\n".to_owned();
-    for Target { work, bound, parts } in all() {
+    for Target { work, bound, parts, .. } in all() {
         let outcomes: Vec<_> = parts.iter().map(|part| (part, part.outcome(bound, results))).collect();
         let shown: Vec<_> = outcomes
             .iter()

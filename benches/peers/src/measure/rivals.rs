@@ -44,7 +44,7 @@ struct All {
     age: Age,
     tink: [Tink; 2],
     floe: [Floe; 2],
-    aws: Aws,
+    aws: Result<Aws, String>,
     /// It borrows itself for each turn.
     python: Result<RefCell<Python>, String>,
     envelock: [Subject; 2],
@@ -75,11 +75,15 @@ impl All {
             Ok(python) => report.fact("aws-encryption-sdk (Python)", json!(python.borrow().versions)),
             Err(why) => report.fact("AWS SDK for Python not measured", json!(why)),
         }
+        let aws = Aws::start(KIB_64 as usize);
+        if let Err(why) = &aws {
+            report.fact("aws-esdk not measured", json!(why));
+        }
         Self {
             age: Age::new(),
             tink: [SegmentLength::Kib4, SegmentLength::Mib1].map(|length| Tink::new(length).with_room(LEN + ROOM)),
             floe: [KIB_64, MIB_1].map(Floe::new),
-            aws: Aws::new(KIB_64 as usize),
+            aws,
             python,
             raw: Raw::new(AeadAlgorithm::Aes256Gcm, layout, LEN),
             rust_crypto: RustCrypto::new(KIB_64 as usize),
@@ -93,16 +97,19 @@ impl All {
         let mut group = Group::new("rivals-encrypt", "encrypt 256 MiB", Amount::Bytes(LEN), 1)
             .case(RAW_AWS_LC, || self.raw.seal(plain, &mut sealed.borrow_mut()))
             .case(RAW_RUST_CRYPTO, || self.rust_crypto.seal(plain, &mut sealed.borrow_mut()))
-            .case(AGE, || self.age.encrypt(plain, &mut sealed.borrow_mut()))
-            .self_timed(SLOW, AWS, |_| self.aws.encrypt(Aws::blob(plain)).0);
+            .case(AGE, || self.age.encrypt(plain, &mut sealed.borrow_mut()));
+        if let Ok(aws) = &self.aws {
+            group = group.self_timed(SLOW, AWS, |_| aws.encrypt(Aws::blob(plain)).0);
+        }
         for at in 0..2 {
+            let (tink, floe, envelock) = (&self.tink[at], &self.floe[at], &self.envelock[at]);
             group = group
-                .case(TINK[at], || self.tink[at].encrypt(plain))
-                .case(FLOE_STREAM[at], || self.floe[at].write(plain, &mut sealed.borrow_mut(), CHUNK))
-                .case(ENVELOCK_STREAM[at], || self.envelock[at].write(plain, &mut sealed.borrow_mut(), CHUNK))
-                .case(FLOE_WHOLE[at], || self.floe[at].encrypt(plain))
-                .case(ENVELOCK_WHOLE[at], || self.envelock[at].encrypt(plain))
-                .case(ENVELOCK_SLICE[at], || self.envelock[at].seal_to(plain, &mut sealed.borrow_mut()));
+                .case(TINK[at], || tink.encrypt(plain))
+                .case(FLOE_STREAM[at], || floe.write(plain, &mut sealed.borrow_mut(), CHUNK))
+                .case(ENVELOCK_STREAM[at], || envelock.write(plain, &mut sealed.borrow_mut(), CHUNK))
+                .case(FLOE_WHOLE[at], || floe.encrypt(plain))
+                .case(ENVELOCK_WHOLE[at], || envelock.encrypt(plain))
+                .case(ENVELOCK_SLICE[at], || envelock.seal_to(plain, &mut sealed.borrow_mut()));
         }
         if let Ok(python) = &self.python {
             group = group.self_timed(SLOW, PYTHON, |repeat| python.borrow_mut().time("encrypt", repeat));
@@ -122,7 +129,7 @@ impl All {
         let of_age = message(&|out| self.age.encrypt(plain, out));
         let of_floe = self.floe.each_ref().map(|floe| floe.encrypt(plain));
         let of_envelock = self.envelock.each_ref().map(|envelock| envelock.encrypt(plain));
-        let (_, of_aws) = self.aws.encrypt(Aws::blob(plain));
+        let of_aws = self.aws.as_ref().ok().map(|aws| aws.encrypt(Aws::blob(plain)).1);
         for tink in &self.tink {
             tink.keep(tink.encrypt(plain));
             buffers.check("tink-rs", |out| tink.decrypt(out));
@@ -130,7 +137,9 @@ impl All {
         buffers.check(RAW_AWS_LC, |out| self.raw.open(&of_raw, out));
         buffers.check(RAW_RUST_CRYPTO, |out| self.rust_crypto.open(&of_rust_crypto, out));
         buffers.check(AGE, |out| self.age.decrypt(&of_age, out));
-        buffers.check(AWS, |out| out.copy_from_slice(self.aws.decrypt(of_aws.clone()).1.as_ref()));
+        if let (Ok(aws), Some(sealed)) = (&self.aws, &of_aws) {
+            buffers.check(AWS, |out| out.copy_from_slice(aws.decrypt(sealed.clone()).1.as_ref()));
+        }
         for at in 0..2 {
             buffers.check(FLOE_STREAM[at], |out| self.floe[at].read(&of_floe[at], out, CHUNK));
             buffers.check(ENVELOCK_STREAM[at], |out| self.envelock[at].read(&of_envelock[at], out, CHUNK));
@@ -141,17 +150,20 @@ impl All {
         let mut group = Group::new("rivals-decrypt", "decrypt 256 MiB", Amount::Bytes(LEN), 1)
             .case(RAW_AWS_LC, || self.raw.open(&of_raw, &mut out.borrow_mut()))
             .case(RAW_RUST_CRYPTO, || self.rust_crypto.open(&of_rust_crypto, &mut out.borrow_mut()))
-            .case(AGE, || self.age.decrypt(&of_age, &mut out.borrow_mut()))
-            .self_timed(SLOW, AWS, |_| self.aws.decrypt(of_aws.clone()).0);
+            .case(AGE, || self.age.decrypt(&of_age, &mut out.borrow_mut()));
+        if let (Ok(aws), Some(sealed)) = (&self.aws, &of_aws) {
+            group = group.self_timed(SLOW, AWS, |_| aws.decrypt(sealed.clone()).0);
+        }
         for at in 0..2 {
-            let (floe, envelock) = (&of_floe[at], &of_envelock[at]);
+            let (tink, floe, envelock) = (&self.tink[at], &self.floe[at], &self.envelock[at]);
+            let (of_floe, of_envelock) = (&of_floe[at], &of_envelock[at]);
             group = group
-                .case(TINK[at], || self.tink[at].decrypt(&mut out.borrow_mut()))
-                .case(FLOE_STREAM[at], || self.floe[at].read(floe, &mut out.borrow_mut(), CHUNK))
-                .case(ENVELOCK_STREAM[at], || self.envelock[at].read(envelock, &mut out.borrow_mut(), CHUNK))
-                .case(FLOE_WHOLE[at], || self.floe[at].decrypt(floe))
-                .case(ENVELOCK_WHOLE[at], || self.envelock[at].decrypt(envelock))
-                .case(ENVELOCK_SLICE[at], || self.envelock[at].open_to(envelock, &mut out.borrow_mut()));
+                .case(TINK[at], || tink.decrypt(&mut out.borrow_mut()))
+                .case(FLOE_STREAM[at], || floe.read(of_floe, &mut out.borrow_mut(), CHUNK))
+                .case(ENVELOCK_STREAM[at], || envelock.read(of_envelock, &mut out.borrow_mut(), CHUNK))
+                .case(FLOE_WHOLE[at], || floe.decrypt(of_floe))
+                .case(ENVELOCK_WHOLE[at], || envelock.decrypt(of_envelock))
+                .case(ENVELOCK_SLICE[at], || envelock.open_to(of_envelock, &mut out.borrow_mut()));
         }
         if let Ok(python) = &self.python {
             group = group.self_timed(SLOW, PYTHON, |repeat| python.borrow_mut().time("decrypt", repeat));

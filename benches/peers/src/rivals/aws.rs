@@ -22,7 +22,10 @@ pub struct Aws {
 
 impl Aws {
     /// Frames of `frame_len` bytes of plaintext.
-    pub fn new(frame_len: usize) -> Self {
+    ///
+    /// # Errors
+    /// What the SDK says.
+    pub fn start(frame_len: usize) -> Result<Self, String> {
         // With a runtime of one thread it starts a thread for each of its inner calls.
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
         let config = AwsEncryptionSdkConfig::builder().build().expect("defaults");
@@ -36,8 +39,8 @@ impl Aws {
             .wrapping_key(vec![7; 32])
             .wrapping_alg(AesWrappingAlg::AlgAes256GcmIv12Tag16)
             .send();
-        let keyring = runtime.block_on(keyring).expect("a key");
-        Self { runtime, client, keyring, frame_len: frame_len as i64 }
+        let keyring = runtime.block_on(keyring).map_err(|error| format!("no keyring: {error:?}"))?;
+        Ok(Self { runtime, client, keyring, frame_len: frame_len as i64 })
     }
 
     /// It takes memory of its own only: the copy into it is not counted.

@@ -2,6 +2,10 @@
 //! memory of its own where it knows nothing else.
 
 pub mod age;
+#[cfg(feature = "aws")]
+pub mod aws;
+#[cfg(not(feature = "aws"))]
+#[path = "no_aws.rs"]
 pub mod aws;
 pub mod floe;
 pub mod python;
