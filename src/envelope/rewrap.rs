@@ -4,7 +4,7 @@ use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::file::{self, LOCK_WAIT, Stop};
-use crate::envelope::message::read_header;
+use crate::envelope::head::read_header;
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;

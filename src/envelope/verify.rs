@@ -3,7 +3,7 @@
 use crate::context::EncryptionContext;
 use crate::envelope::Envelope;
 use crate::envelope::offload::offload;
-use crate::envelope::{file, message::read_header};
+use crate::envelope::{file, head::read_header};
 use crate::error::Result;
 use std::io::{self, Read};
 use std::path::Path;

@@ -1,6 +1,10 @@
 //! The integration tests: one binary, so that the crate is linked once. They need the default
-//! features but for the backends; `cli` and `test-util` add to them.
+//! features but for the backends; `cli`, `test-util` and `tokio` add to them.
 
+#[cfg(feature = "tokio")]
+mod async_executors;
+#[cfg(feature = "tokio")]
+mod async_shells;
 mod at_once;
 mod big;
 mod cases;
@@ -9,6 +13,7 @@ mod cli;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
+mod copies;
 mod damage;
 mod disk;
 mod examples;
@@ -27,6 +32,7 @@ mod kms_processes;
 mod layers;
 mod memory;
 mod python;
+mod resume_point;
 mod rewrap;
 mod source;
 mod streams;
