@@ -1,6 +1,6 @@
 //! What was measured, printed and kept.
 
-use super::Measured;
+use super::{Measured, limited_rounds};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,6 +52,7 @@ impl Report {
             "unix_time": std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |at| at.as_secs()),
             "load_at_end": load(),
             "chosen": self.filter,
+            "rounds_limited_to": limited_rounds(),
             "facts": facts,
             "groups": self.groups,
         });

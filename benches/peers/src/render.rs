@@ -19,9 +19,13 @@ use std::path::Path;
 /// Which figures are missing, or which mark; then nothing is written.
 pub fn all(docs: &Path) -> Result<(), String> {
     let results = Results::read(&folder(), &["targets", "sweeps", "small"])?;
-    let chosen = results.files().iter().filter(|file| file["chosen"].as_array().is_some_and(|words| !words.is_empty()));
-    if let Some(part) = chosen.into_iter().next() {
-        return Err(format!("{} holds only the groups of {}: run it without words", part["name"], part["chosen"]));
+    for file in results.files() {
+        if file["chosen"].as_array().is_some_and(|words| !words.is_empty()) {
+            return Err(format!("{} holds only the groups of {}: run it without words", file["name"], file["chosen"]));
+        }
+        if !file["rounds_limited_to"].is_null() {
+            return Err(format!("{} was run with ENVELOCK_BENCH_ROUNDS: run it without", file["name"]));
+        }
     }
     let page_path = docs.join("benchmarks.md");
     let mut page = std::fs::read_to_string(&page_path).map_err(|error| format!("{}: {error}", page_path.display()))?;
@@ -71,24 +75,27 @@ fn machine(results: &Results) -> String {
         .and_then(Value::as_array)
         .map(|all| all.iter().map(&text).collect())
         .unwrap_or_default();
-    let python = match (results.fact("aws-encryption-sdk (Python)"), results.fact("AWS SDK for Python not measured")) {
-        (Some(version), _) => format!("aws-encryption-sdk for Python {}", text(version)),
-        (None, Some(why)) => format!("the AWS Encryption SDK for Python was not measured: {}", text(why)),
-        (None, None) => "the AWS Encryption SDK for Python was not measured".to_owned(),
-    };
+    let python = results.fact("aws-encryption-sdk (Python)");
+    let python = python.map(|version| format!("aws-encryption-sdk for Python {}", text(version)));
+    let rivals: Vec<_> = versions.into_iter().chain(python).collect();
+    let missing: String = ["aws-esdk", "AWS SDK for Python", "peak memory"]
+        .iter()
+        .filter_map(|name| Some((name, results.fact(&format!("{name} not measured"))?)))
+        .map(|(name, why)| format!("\n\n**Not measured:** {name}: {}.", text(why)))
+        .collect();
     let loads: Vec<_> = results
         .files()
         .iter()
         .map(|file| format!("{} {}", file["name"].as_str().unwrap_or("?"), file["load_at_end"]))
         .collect();
     format!(
-        "{}; {}; {}, release profile with thin LTO; envelock at {}.\n\n{}; {python}.\n\nPrograms that wanted a core at \
+        "{}; {}; {}, release profile with thin LTO; envelock at {}.\n\n{}.{missing}\n\nPrograms that wanted a core at \
          the end of each run (1 is the benchmark itself): {}.",
         text(&run["machine"]),
         text(&run["system"]),
         text(&run["rustc"]),
         text(&run["revision"]),
-        versions.join(", "),
+        rivals.join(", "),
         loads.join(", "),
     )
 }

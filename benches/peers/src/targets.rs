@@ -2,7 +2,7 @@
 
 use crate::common::Spread;
 use crate::common::bulk::{ONE_SHOT, RAW, RAW_COPY, STREAM, STREAM_WHOLE};
-use crate::measure::{files, ranges, rivals, small};
+use crate::measure::{asynchronous, files, ranges, rivals, small};
 use crate::results::Results;
 
 /// One line of the table.
@@ -145,6 +145,12 @@ pub fn all() -> Vec<Target> {
             "aws-esdk",
             Speed(20.0),
             against(rivals::ENVELOCK_WHOLE[0], rivals::AWS),
+        ),
+        line(
+            "async against sync, pieces of 64 KiB, one core",
+            "async",
+            Speed(0.9),
+            both(|direction| format!("async-{direction}"), asynchronous::ASYNC, asynchronous::SYNC),
         ),
         line(
             "a file of 256 MiB to a file, against `dd bs=1M conv=fsync`",

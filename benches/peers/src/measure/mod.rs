@@ -1,5 +1,6 @@
 //! What is measured: each file has groups of cases that are compared with one another.
 
+pub mod asynchronous;
 pub mod files;
 pub mod memory;
 pub mod ranges;
