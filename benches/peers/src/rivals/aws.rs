@@ -1,5 +1,5 @@
 //! The AWS Encryption SDK for Rust, under a raw AES keyring (no KMS is called), with the suite that
-//! commits to its key and does not sign, as envelock does neither more nor less.
+//! commits to its key and does not sign: what envelock does.
 
 use crate::common::Clock;
 use aws_esdk::client::Client;
@@ -36,7 +36,7 @@ impl Aws {
             .create_raw_aes_keyring()
             .key_name("bench")
             .key_namespace("bench")
-            .wrapping_key(vec![7; 32])
+            .wrapping_key(vec![7_u8; 32])
             .wrapping_alg(AesWrappingAlg::AlgAes256GcmIv12Tag16)
             .send();
         let keyring = runtime.block_on(keyring).map_err(|error| format!("no keyring: {error:?}"))?;
