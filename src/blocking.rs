@@ -21,6 +21,7 @@ use crate::envelope::file::FileOptions;
 use crate::envelope::message::{Decryptor, Encryptor};
 use crate::envelope::rewrap::{RewrapOptions, Rewrapped};
 use crate::error::Result;
+use crate::io::range::byte_range::ByteRange;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
@@ -101,6 +102,29 @@ impl Envelope {
     /// As there.
     pub fn range_reader<S: ReadAt>(&self, source: S, context: &EncryptionContext) -> Result<RangeReader<S>> {
         wait(self.inner.range_reader(source, context))
+    }
+
+    /// See [`Envelope::file_range_reader`](crate::Envelope::file_range_reader).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn file_range_reader(&self, path: impl AsRef<Path>, context: &EncryptionContext) -> Result<RangeReader<File>> {
+        wait(self.inner.file_range_reader(path, context))
+    }
+
+    /// See [`Envelope::decrypt_file_range`](crate::Envelope::decrypt_file_range).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_file_range(
+        &self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        range: ByteRange,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.decrypt_file_range(from, to, range, context, options))
     }
 
     /// See [`Envelope::encryptor`](crate::Envelope::encryptor).

@@ -77,6 +77,9 @@ impl EncryptionContext {
     }
 
     /// The same context with an entry that authenticates and is not written: a reader must know it.
+    ///
+    /// For a reader it makes no difference to [`with`](Self::with): the message says which of its
+    /// entries it stores.
     #[must_use]
     pub fn with_unstored(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.insert(key.into(), value.into(), Storage::Unstored)

@@ -15,6 +15,7 @@ mod codec;
 mod crypto;
 mod durable;
 mod material;
+mod worker;
 
 // -- 2: what a message is bound to, and the pieces it comes in
 mod context;
@@ -42,11 +43,16 @@ pub use crypto::AeadAlgorithm;
 pub use envelope::Envelope;
 pub use envelope::builder::EnvelopeBuilder;
 pub use envelope::file::{FileOptions, Progress};
+pub use envelope::file_source::FileSource;
 pub use envelope::head::read_header;
 pub use envelope::message::{Decryptor, Encryptor};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
-pub use io::range::{RangeReader, ReadAt};
+pub use io::range::byte_range::ByteRange;
+pub use io::range::plan::RangeOptions;
+pub use io::range::remote::{AsyncRangeReader, RangeChunks};
+pub use io::range::source::{FetchAnswer, Fetched, RangeSource, SourceVersion};
+pub use io::range::{RangeRead, RangeReader, ReadAt};
 pub use io::read::DecryptReader;
 pub use io::write::{EncryptWriter, FinishError};
 #[cfg(feature = "local-kms")]

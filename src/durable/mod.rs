@@ -10,10 +10,12 @@
 
 mod atomic;
 mod fs;
+mod key_file;
 mod lock;
 
 pub(crate) use atomic::{AtomicFile, Overwrite};
 pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, resolve};
+pub(crate) use key_file::read_key_file;
 pub(crate) use lock::LockedFile;
 
 #[cfg(test)]

@@ -369,7 +369,12 @@ fn recover_old(path: &Path) -> Result<Option<LockedFile>> {
     };
     match read_outline(&mut old.file()) {
         Some((outline, raw)) => {
-            let _finished_or_removed = recover(&old, outline, &raw)?;
+            match recover(&old, outline, &raw) {
+                Ok(_finished_or_removed) => {}
+                // A file of somebody's own that has the name of a journal: it stays, and is in nobody's way.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {}
+                Err(error) => return Err(error),
+            }
             Ok(Some(old))
         }
         None => Ok(None),
@@ -399,8 +404,8 @@ fn encrypt_opened<R: Read>(mut source: Watched<'_, R>, target: Target, encryptor
     Ok(head_len + layout.sealed_len(length)?)
 }
 
-async fn decrypt_opened<R: Read + Send + 'static>(
-    mut reader: DecryptReader<R>,
+pub(super) async fn decrypt_opened(
+    mut reader: impl Read + Send + 'static,
     total: Option<u64>,
     to: &Path,
     options: FileOptions,
@@ -426,7 +431,7 @@ pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path)
     copy_all(source, target).map_err(|error| named(error, path))
 }
 
-fn named(error: Error, path: &Path) -> Error {
+pub(super) fn named(error: Error, path: &Path) -> Error {
     if error.path().is_none() { error.with_path(path) } else { error }
 }
 

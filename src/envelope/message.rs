@@ -5,6 +5,8 @@ use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
 use crate::error::{Error, Result};
 use crate::io::opener::Opener;
+use crate::io::range::remote::{AsyncRangeReader, Opening};
+use crate::io::range::source::RangeSource;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::sealer::Sealer;
@@ -12,7 +14,7 @@ use crate::io::whole;
 use crate::io::write::EncryptWriter;
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::native::floe::Floe;
-use crate::native::header::{Header, SlotsRoom, encode_core, encode_slots};
+use crate::native::header::{Header, PASSPHRASE, SlotsRoom, encode_core, encode_slots};
 use crate::provider::DataKeyAnswer;
 use crate::provider::multi::more_retryable;
 use crate::segments::{Layout, Position, ResumePoint, Segments};
@@ -218,6 +220,29 @@ impl Decryptor {
     pub fn into_range_reader<S: ReadAt>(self, source: S, body_start: u64) -> Result<RangeReader<S>> {
         RangeReader::new(source, self.segments, body_start)
     }
+
+    /// Ranges of the plaintext out of `source`, whose first segment is at `body_start`: 0 where the head
+    /// is kept apart.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) for the final segment, which is verified here;
+    /// [`Io`](crate::ErrorKind::Io) if the source changes meanwhile or gives another number of bytes
+    /// than asked; the source's own.
+    pub async fn into_async_range_reader<S: RangeSource>(
+        self,
+        source: S,
+        body_start: u64,
+    ) -> Result<AsyncRangeReader<S>> {
+        self.resume_opening(Opening::begin(source, body_start).await?, body_start).await
+    }
+
+    pub(super) async fn resume_opening<S: RangeSource>(
+        self,
+        opening: Opening<S>,
+        body_start: u64,
+    ) -> Result<AsyncRangeReader<S>> {
+        opening.finish(self.segments, body_start).await
+    }
 }
 
 /// A message opened for a rewrap: what it is read with, and what a new slot needs.
@@ -227,12 +252,20 @@ pub(crate) struct Unlocked {
     pub(crate) kms: KmsContext,
 }
 
-/// How many slots may still be tried: counted over all attempts to open one message.
-pub(crate) struct Tries(usize);
+/// What may still be tried: counted over all attempts to open one message, its journal's heads too.
+pub(crate) struct Tries {
+    slots: usize,
+    passphrases: usize,
+    /// Slots of the heads before: what failed once fails again, and costs no second try.
+    failed: Vec<EncryptedDataKey>,
+}
+
+/// "Passphrase derivations for one opening, over all heads."
+const PASSPHRASES_TRIED: usize = 3;
 
 impl Envelope {
     pub(crate) fn tries(&self) -> Tries {
-        Tries(self.config.limits.slots_tried)
+        Tries { slots: self.config.limits.slots_tried, passphrases: PASSPHRASES_TRIED, failed: Vec::new() }
     }
 
     pub(crate) async fn encryptor_with_room(&self, context: &EncryptionContext, room: SlotsRoom) -> Result<Encryptor> {
@@ -269,36 +302,43 @@ impl Envelope {
         let given = context;
         let context = self.reader_context(header, given)?;
         let mut failure = None;
+        let mut failed = Vec::new();
         for slot in header.slots().iter().filter(|slot| !slot.is_missing()) {
-            if tries.0 == 0 {
+            if tries.failed.contains(slot) {
+                failure = more_retryable(failure, Error::authentication());
+                continue;
+            }
+            if tries.slots == 0 {
                 failure = more_retryable(failure, too_many_tries(self.config.limits.slots_tried));
                 break;
             }
-            let answer = self.config.provider.decrypt_data_key(slot, &context.kms).await;
-            let key = match answer {
-                DataKeyAnswer::NotMine => continue,
-                DataKeyAnswer::Key(key) if key.expose().len() == DataKeyLength::Bytes32.bytes() => key,
-                DataKeyAnswer::Key(_) => {
-                    tries.0 -= 1;
-                    failure = more_retryable(failure, Error::authentication());
-                    continue;
-                }
-                DataKeyAnswer::Failed(error) => {
-                    tries.0 -= 1;
-                    failure = more_retryable(failure, error);
-                    continue;
-                }
-            };
-            tries.0 -= 1;
-            let aad = [header.core(), &context.unstored].concat();
-            match Floe::open(&key, header.floe(), aad)? {
-                Some(floe) => {
-                    let decryptor = Decryptor { segments: Arc::new(floe) };
-                    return Ok(Unlocked { decryptor, key, kms: context.kms });
-                }
-                None => failure = more_retryable(failure, Error::authentication()),
+            let derives = slot.provider() == PASSPHRASE;
+            if derives && tries.passphrases == 0 {
+                failure = more_retryable(failure, too_many_derivations());
+                continue;
             }
+            let key = match self.config.provider.decrypt_data_key(slot, &context.kms).await {
+                DataKeyAnswer::NotMine => continue,
+                DataKeyAnswer::Key(key) if key.expose().len() == DataKeyLength::Bytes32.bytes() => Ok(key),
+                DataKeyAnswer::Key(_) => Err(Error::authentication()),
+                DataKeyAnswer::Failed(error) => Err(error),
+            };
+            tries.slots -= 1;
+            tries.passphrases -= usize::from(derives);
+            let error = match key {
+                Ok(key) => match Floe::open(&key, header.floe(), [header.core(), &context.unstored].concat())? {
+                    Some(floe) => {
+                        let decryptor = Decryptor { segments: Arc::new(floe) };
+                        return Ok(Unlocked { decryptor, key, kms: context.kms });
+                    }
+                    None => Error::authentication(),
+                },
+                Err(error) => error,
+            };
+            failed.push(slot.clone());
+            failure = more_retryable(failure, error);
         }
+        tries.failed.append(&mut failed);
         Err(failure.unwrap_or_else(|| no_matching_key(header)))
     }
 
@@ -311,6 +351,13 @@ impl Envelope {
 fn too_many_tries(most: usize) -> Error {
     Error::limit(format!("{most} encrypted data keys were tried, the limit, and none opened this message"))
         .with_advice("more are there: raise `Limits::slots_tried`, or configure the one key that opens it")
+}
+
+fn too_many_derivations() -> Error {
+    Error::limit(format!(
+        "the passphrase was tried on {PASSPHRASES_TRIED} different slots, the limit, and opened none of them"
+    ))
+    .with_advice("the file was changed while it was read: try again")
 }
 
 fn no_matching_key(header: &Header) -> Error {

@@ -2,9 +2,11 @@
 
 pub(crate) mod builder;
 pub(crate) mod file;
+pub(crate) mod file_source;
 pub(crate) mod head;
 pub(crate) mod message;
 mod offload;
+mod ranges;
 pub(crate) mod rewrap;
 #[cfg(feature = "tokio")]
 pub(crate) mod tokio;

@@ -1,6 +1,7 @@
 //! Runs file work off the caller's thread, so that no executor waits for a disk.
 
 use crate::error::{Error, Result};
+use crate::worker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,13 +35,6 @@ pub(super) async fn offload<T: Send + 'static>(
 ) -> Result<T> {
     let guard = CancelOnDrop(Cancelled::default());
     let cancelled = guard.0.clone();
-    let (sender, receiver) = futures_channel::oneshot::channel();
-    std::thread::Builder::new()
-        .name("envelock-file".into())
-        .spawn(move || {
-            // The receiver is gone if the caller is: the work has been undone by then.
-            let _ = sender.send(work(&cancelled));
-        })
-        .map_err(|e| Error::io("no thread could be started for the file", e))?;
-    receiver.await.unwrap_or_else(|_| Err(Error::internal("the thread that worked on the file panicked")))
+    // With the caller gone, the work has been undone by the time its result is dropped.
+    worker::run("envelock-file", move || work(&cancelled)).await
 }

@@ -2,6 +2,7 @@
 
 use super::{Error, ErrorKind};
 use rusqlite::ErrorCode;
+use std::path::Path;
 
 impl Error {
     /// What SQLite reports, by what the caller can do about it.
@@ -42,6 +43,20 @@ impl Error {
             ),
         };
         Self::new(kind, format!("{message} ({source})")).with_source(source).with_advice(advice)
+    }
+
+    /// A keystore file that may be read and not written.
+    pub(crate) fn read_only_keystore() -> Self {
+        Self::new(ErrorKind::Io, "the keystore file may not be written to, which reading from it needs too")
+            .with_advice("nothing was changed: check who may write to the file and to its folder, or open a copy of it")
+    }
+
+    /// A keystore that must exist and does not.
+    pub(crate) fn no_keystore(path: &Path) -> Self {
+        Self::new(ErrorKind::NoMatchingKey, "there is no keystore here, and nothing was made").with_path(path).with_advice(
+            "check the path, or restore the keystore file from its backup: its root key alone opens nothing, and a new \
+             keystore would not open what the old one encrypted",
+        )
     }
 
     pub(crate) fn tampered(message: impl Into<String>) -> Self {

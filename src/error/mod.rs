@@ -8,6 +8,7 @@ mod format;
 #[cfg(feature = "local-kms")]
 mod keystore;
 mod provider;
+mod source;
 mod storage;
 
 use std::error::Error as StdError;

@@ -71,11 +71,16 @@ pub(crate) struct Pending {
 ///
 /// # Errors
 /// Kind Io if file, journal or folder cannot be read or written; then the journal stays. Kind
-/// InvalidInput if what lies at the journal's name cannot be a journal.
+/// InvalidInput if what lies at the journal's name cannot be a journal, nor what a crash left of one:
+/// then it stays, and the message is as it was.
 pub(crate) fn recover(message: &LockedFile, place: Place<'_>) -> Result<Recovery> {
     let path = journal_path(message.path());
     let fs = message.file_system();
-    let Some(journal) = load(fs, &path)? else { return Ok(Recovery::Nothing) };
+    let journal = match load(fs, &path)? {
+        Loaded::Nothing => return Ok(Recovery::Nothing),
+        Loaded::Bytes(bytes) if may_be_torn(&bytes) => bytes,
+        Loaded::Bytes(_) | Loaded::Foreign => return Err(foreign(&path)),
+    };
     let current = read_slots(message, place)?;
     let recovery = match parse(&journal, &current, place.binding) {
         Some(pending) => {
@@ -116,7 +121,8 @@ pub(crate) fn rewrite(message: &LockedFile, place: Place<'_>, new: &[u8]) -> Res
     remove(fs, &path).map_err(|e| harmless(&path, e))
 }
 
-/// Commits a message file, and removes the journal of the message that was there.
+/// Commits a message file, and removes the journal of the message that was there. A file that only has
+/// the name of a journal is somebody's own, and stays.
 ///
 /// `old` is that message, locked and [recovered](recover), or `None` if there was none or if it is
 /// no message; its lock ends when the new one is in place.
@@ -127,7 +133,9 @@ pub(crate) fn commit_over(new: AtomicFile, old: Option<LockedFile>) -> Result<()
     let new = new.commit()?;
     let path = journal_path(new.path());
     let fs = new.file_system();
-    if load(fs, &path)?.is_some() {
+    if let Loaded::Bytes(bytes) = load(fs, &path)?
+        && has_form(&bytes)
+    {
         remove(fs, &path).map_err(|e| harmless(&path, e))?;
     }
     drop(old);
@@ -143,24 +151,29 @@ pub(crate) fn commit_over(new: AtomicFile, old: Option<LockedFile>) -> Result<()
 /// # Errors
 /// Kind Io if a journal is there and cannot be read.
 pub(crate) fn pending(message: &Path, current: &[u8], binding: &[&[u8]]) -> Result<Option<Pending>> {
-    let journal = load(&OsFileSystem, &journal_path(&resolve(message)?))?;
-    Ok(journal.and_then(|journal| parse(&journal, current, binding)))
+    match load(&OsFileSystem, &journal_path(&resolve(message)?))? {
+        Loaded::Bytes(journal) => Ok(parse(&journal, current, binding)),
+        Loaded::Nothing | Loaded::Foreign => Ok(None),
+    }
 }
 
-/// The journal's bytes, whatever they are; `None` if there is no journal.
-fn load(fs: &dyn FileSystem, path: &Path) -> Result<Option<Vec<u8>>> {
-    let foreign = || {
-        Error::invalid_input("this is not the journal of a rewrap, though it has the name of one")
-            .with_path(path)
-            .with_advice("move it away")
-    };
+/// What lies at a journal's name.
+enum Loaded {
+    Nothing,
+    /// A regular file that is not too long for a journal.
+    Bytes(Vec<u8>),
+    /// Anything else.
+    Foreign,
+}
+
+fn load(fs: &dyn FileSystem, path: &Path) -> Result<Loaded> {
     let file = match fs.open(path, Access::Read) {
         Ok(file) => file,
         Err(e) => {
             return match e.kind() {
                 // A name too long for a file has never been one.
-                io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename => Ok(None),
-                _ if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Err(foreign()),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename => Ok(Loaded::Nothing),
+                _ if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(Loaded::Foreign),
                 _ => Err(Error::io_at("cannot open the journal of a rewrap", path, e)),
             };
         }
@@ -168,11 +181,36 @@ fn load(fs: &dyn FileSystem, path: &Path) -> Result<Option<Vec<u8>>> {
     let cannot_read = |e| Error::io_at("cannot read the journal of a rewrap", path, e);
     let metadata = file.metadata().map_err(cannot_read)?;
     if !metadata.is_file() || metadata.len() > MAX_LEN {
-        return Err(foreign());
+        return Ok(Loaded::Foreign);
     }
     let mut bytes = Vec::new();
     file.take(MAX_LEN).read_to_end(&mut bytes).map_err(cannot_read)?;
-    Ok(Some(bytes))
+    Ok(Loaded::Bytes(bytes))
+}
+
+/// Version, and the length that follows from m. The hash cannot be checked without the message.
+fn has_form(bytes: &[u8]) -> bool {
+    matches!(bytes, [VERSION, high, low, ..] if bytes.len() == whole_len(*high, *low))
+}
+
+/// Whether this can be what a crash left of a journal, which was written in one piece and not synced: the
+/// beginning of one, or one without its first sector. Nobody else's file begins like that.
+fn may_be_torn(bytes: &[u8]) -> bool {
+    match bytes {
+        [] | [VERSION] | [VERSION, _] => true,
+        [VERSION, high, low, ..] => bytes.len() <= whole_len(*high, *low),
+        _ => bytes.iter().take(SECTOR).all(|byte| *byte == 0),
+    }
+}
+
+fn whole_len(high: u8, low: u8) -> usize {
+    3 + 2 * usize::from(u16::from_be_bytes([high, low])) + HASH_LEN
+}
+
+fn foreign(path: &Path) -> Error {
+    Error::invalid_input("this is not the journal of a rewrap, though it has the name of one")
+        .with_path(path)
+        .with_advice("it was left as it is, and nothing was changed: move it away")
 }
 
 fn encode(old: &[u8], new: &[u8], place: Place<'_>) -> Vec<u8> {
@@ -250,5 +288,7 @@ fn journal_path(message: &Path) -> PathBuf {
 
 pub(super) const VERSION: u8 = 1;
 const HASH_LEN: usize = 32;
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
 /// The longest journal: two times the largest m.
 const MAX_LEN: u64 = 3 + 2 * u16::MAX as u64 + HASH_LEN as u64;

@@ -255,11 +255,11 @@ fn only_a_journal_of_this_very_state_is_applied() {
     let journals = [
         ("empty", Vec::new()),
         ("shorter", whole[..whole.len() - 1].to_vec()),
-        ("longer", [&whole[..], &[0]].concat()),
-        ("of another version", [&[2], &whole[1..]].concat()),
+        ("its first bytes", whole[..2].to_vec()),
+        ("without its first sector", [&[0; 512], &whole[512..]].concat()),
         ("zeros", vec![0; whole.len()]),
     ];
-    let flipped = (0..whole.len()).step_by(97).map(|at| {
+    let flipped = (3..whole.len()).step_by(97).map(|at| {
         let mut journal = whole.clone();
         journal[at] ^= 1;
         ("flipped", journal)
@@ -314,6 +314,9 @@ fn what_cannot_be_a_journal_is_neither_followed_nor_removed() {
         fs::remove_file(&setup.journal).unwrap();
     };
     refused(&|path| symlink(&victim, path).unwrap());
+    refused(&|path| fs::write(path, "somebody's own").unwrap());
+    refused(&|path| fs::write(path, [&setup.whole_journal()[..], &[0]].concat()).unwrap());
+    refused(&|path| fs::write(path, [&[2], &setup.whole_journal()[1..]].concat()).unwrap());
     refused(&|path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap());
     refused(&|path| {
         let mode = rustix::fs::Mode::RUSR;

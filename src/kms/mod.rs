@@ -99,9 +99,24 @@ pub struct KmsOptions {
     region: Option<String>,
     busy_timeout: Duration,
     clock: Arc<dyn Clock>,
+    missing: Missing,
+}
+
+/// What becomes of a keystore that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    Make,
+    Refuse,
 }
 
 impl KmsOptions {
+    /// A keystore that is not there is an error, as with [`LocalKms::open_existing`]. Default: it is made.
+    #[must_use]
+    pub fn must_exist(mut self) -> Self {
+        self.missing = Missing::Refuse;
+        self
+    }
+
     /// The Region name of a keystore that is made; that of an existing one must agree.
     /// Default: `local` for a new one, any for an existing one.
     #[must_use]
@@ -128,12 +143,19 @@ impl KmsOptions {
 
 impl Default for KmsOptions {
     fn default() -> Self {
-        Self { region: None, busy_timeout: Duration::from_secs(5), clock: Arc::new(SystemClock) }
+        Self {
+            region: None,
+            busy_timeout: Duration::from_secs(5),
+            clock: Arc::new(SystemClock),
+            missing: Missing::Make,
+        }
     }
 }
 
 impl LocalKms {
-    /// Opens the keystore at `path`, or makes it, with mode 0600, if there is none.
+    /// Opens the keystore at `path`, or makes it, with mode 0600, if there is none: also where the root key
+    /// is there already, since a lost keystore cannot be told from one that was never made
+    /// ([`made_keystore`](Self::made_keystore) tells; [`open_existing`](Self::open_existing) makes nothing).
     ///
     /// Blocks until the file is open and checked: a few milliseconds, a tenth of a second more for a
     /// passphrase. The folder must exist.
@@ -142,9 +164,30 @@ impl LocalKms {
     /// [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey) if the root key is missing, wrong or another
     /// keystore's; [`Storage`](crate::ErrorKind::Storage) if the file is damaged, no keystore, was tampered
     /// with, or was open when this process was forked; [`Unsupported`](crate::ErrorKind::Unsupported) if a
-    /// newer version wrote it; [`Busy`](crate::ErrorKind::Busy); [`Io`](crate::ErrorKind::Io).
+    /// newer version wrote it; [`Busy`](crate::ErrorKind::Busy); [`Io`](crate::ErrorKind::Io), also if the
+    /// file or its folder may not be written to, which reading needs too.
     pub fn open(path: impl AsRef<Path>, root: RootKey) -> Result<Self> {
         Self::open_with(path, root, KmsOptions::default())
+    }
+
+    /// Opens the keystore at `path`, which must exist: for whoever reads what was encrypted before, and so
+    /// would only be misled by a new and empty keystore. Nothing is made, neither file nor root key.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), envelock::Error> {
+    /// use envelock::{ErrorKind, LocalKms, RootKey};
+    /// match LocalKms::open_existing("keys.db", RootKey::file("root.key")?) {
+    ///     Err(error) if error.kind() == ErrorKind::NoMatchingKey => eprintln!("restore the backup: {error}"),
+    ///     opened => drop(opened?),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey) with the path if
+    /// there is no file, or one in which no keystore was made yet.
+    pub fn open_existing(path: impl AsRef<Path>, root: RootKey) -> Result<Self> {
+        Self::open_with(path, root, KmsOptions::default().must_exist())
     }
 
     /// As [`open`](Self::open), with options.
@@ -233,7 +276,7 @@ impl LocalKms {
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Job(Box::new(move |store| drop(reply.send(operation(store))))))?;
-        self.wait(answer).await?
+        self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.0.path))
     }
 
     /// As [`call`](Self::call), for the few set-up calls that are not asynchronous.
@@ -243,7 +286,8 @@ impl LocalKms {
     ) -> Result<T> {
         let (reply, answer) = mpsc::sync_channel(1);
         self.send(Message::Job(Box::new(move |store| drop(reply.send(operation(store))))))?;
-        answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.0.path))?
+        let answer = answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.0.path))?;
+        answer.map_err(|error| thread::at_file(error, &self.0.path))
     }
 
     fn send(&self, message: Message) -> Result<()> {

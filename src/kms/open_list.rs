@@ -34,6 +34,20 @@ impl Registered {
     /// Kind Storage if the keystore was open when this process was forked; kind Io if the file
     /// cannot be made or looked at.
     pub(super) fn new(path: &Path) -> Result<Self> {
+        Self::by(path, make)
+    }
+
+    /// As [`new`](Self::new), and kind NoMatchingKey where there is no file: none is made.
+    pub(super) fn existing(path: &Path) -> Result<Self> {
+        Self::by(path, |path| match fs::symlink_metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::no_keystore(path)),
+            // What else is wrong is said by those who look closer.
+            _ => Ok(false),
+        })
+    }
+
+    /// With `make`, which tells whether it made the file.
+    fn by(path: &Path, make: impl FnOnce(&Path) -> Result<bool>) -> Result<Self> {
         let (entry, made) = {
             let mut open = lock()?;
             // Under the lock, since the new file is closed again: no thread of this process may have

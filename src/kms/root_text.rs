@@ -7,14 +7,14 @@
 //! One line, with one LF or CRLF at most after it.
 
 use crate::crypto;
-use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
-use crate::error::{Error, ErrorKind, Result};
+use crate::durable::{AtomicFile, OsFileSystem, Overwrite, read_key_file};
+use crate::error::{Error, Result};
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind as Io, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -111,14 +111,10 @@ pub(super) fn export(keystore_id: &[u8; 16], root: &Secret<32>) -> Result<RootKe
 pub(super) fn read_file(path: &Path) -> Result<Option<Material>> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == Io::NotFound => return Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io_at("the root key file cannot be opened", path, e)),
     };
-    refuse_readable_by_others(&file, path)?;
-    let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
-    file.take(FILE_MAX + 1)
-        .read_to_end(&mut text)
-        .map_err(|e| Error::io_at("the root key file cannot be read", path, e))?;
+    let text = read_key_file(file, path, "the root key file", FILE_MAX)?;
     Material::parse(&text).map(Some).map_err(|e| e.with_path(path))
 }
 
@@ -138,23 +134,6 @@ pub(super) fn make_file(path: &Path) -> Result<(Material, RootKeyFile)> {
             _ => Err(error),
         },
     }
-}
-
-#[cfg(unix)]
-fn refuse_readable_by_others(file: &File, path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let metadata = file.metadata().map_err(|e| Error::io_at("the root key file cannot be looked at", path, e))?;
-    match metadata.permissions().mode() & 0o077 {
-        0 => Ok(()),
-        _ => Err(Error::new(ErrorKind::Io, "others than its owner may read or write the root key file")
-            .with_path(path)
-            .with_advice("run `chmod 600` on it; if others may have read it, take its keys as known to them")),
-    }
-}
-
-#[cfg(not(unix))]
-fn refuse_readable_by_others(_file: &File, _path: &Path) -> Result<()> {
-    Ok(())
 }
 
 /// Random bytes as a UUID of version 4 (RFC 9562).

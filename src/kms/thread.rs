@@ -10,8 +10,8 @@ use super::root::{Claim, RootKey, RootKeys};
 use super::root_text::RootKeyFile;
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
 use super::store::{Store, millis};
-use super::{KmsOptions, Opened};
-use crate::error::{Error, Result};
+use super::{KmsOptions, Missing, Opened};
+use crate::error::{Error, ErrorKind, Result};
 use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -72,13 +72,19 @@ fn serve(mut store: Store, registered: Registered, inbox: &mpsc::Receiver<Messag
 }
 
 fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Registered, Opened)> {
-    let registered = Registered::new(path)?;
+    let registered = match options.missing {
+        Missing::Make => Registered::new(path)?,
+        Missing::Refuse => Registered::existing(path)?,
+    };
     let mut sql = connect(path, options.busy_timeout)?;
     if !registered.still_names(path)? {
         return Err(Error::busy("the keystore file was replaced while it was opened"));
     }
     let mut made = (false, RootKeyFile::NotMade);
     if look(&sql)? == Found::Nothing {
+        if options.missing == Missing::Refuse {
+            return Err(Error::no_keystore(path));
+        }
         made = create(&mut sql, root, options)?;
     }
     use_wal(&sql, options.busy_timeout)?;
@@ -119,6 +125,11 @@ fn create(sql: &mut Connection, root: &RootKey, options: &KmsOptions) -> Result<
 fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sql = Connection::open_with_flags(path, flags).map_err(Error::sqlite)?;
+    // SQLite takes a file that may only be read for a read-only database, and makes the files beside it
+    // with the same mode: they would be in the way once the file may be written again.
+    if sql.is_readonly("main").map_err(Error::sqlite)? {
+        return Err(Error::read_only_keystore());
+    }
     sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
     for (config, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -159,6 +170,14 @@ fn at(error: Error, path: &Path) -> Error {
     match error.path() {
         Some(_) => error,
         None => error.with_path(path),
+    }
+}
+
+/// As [`at`], for an operation: only what failed because of the file names the file.
+pub(super) fn at_file(error: Error, path: &Path) -> Error {
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::Storage | ErrorKind::Busy => at(error, path),
+        _ => error,
     }
 }
 

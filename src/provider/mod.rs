@@ -118,20 +118,31 @@ impl fmt::Display for Recipient {
     }
 }
 
-/// An epoch that a provider bumps when it revokes a key: a cache compares one atomic.
+/// An epoch that a provider bumps when it revokes a key: a cache compares one number.
 #[derive(Clone, Debug, Default)]
-pub struct Revocations(Arc<AtomicU64>);
+pub struct Revocations {
+    own: Arc<AtomicU64>,
+    parts: Arc<[Revocations]>,
+}
 
 impl Revocations {
-    /// The epoch now.
+    /// An epoch that moves when any of `parts` does, and when it is bumped itself.
+    #[must_use]
+    pub fn of_any(parts: impl IntoIterator<Item = Self>) -> Self {
+        Self { own: Arc::default(), parts: parts.into_iter().collect() }
+    }
+
+    /// The epoch now. It is only ever compared with itself.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        // Each only grows, so a sum stays the same only if none has moved.
+        let own = self.own.load(Ordering::Acquire);
+        self.parts.iter().fold(own, |sum, part| sum.wrapping_add(part.epoch()))
     }
 
     /// Makes every data key that was cached before this call stale.
     pub fn bump(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.own.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -144,6 +155,11 @@ impl ProviderIdentity {
     #[must_use]
     pub fn new(identity: impl Into<String>) -> Self {
         Self(identity.into())
+    }
+
+    /// What it was made of.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

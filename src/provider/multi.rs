@@ -4,7 +4,7 @@ use crate::context::KmsContext;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
-use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, Recipient};
+use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 use async_trait::async_trait;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub struct MultiProvider {
     members: Vec<Arc<dyn KeyProvider>>,
     needed: usize,
+    /// `None` if no member has any.
+    revocations: Option<Revocations>,
 }
 
 impl MultiProvider {
@@ -46,7 +48,9 @@ impl MultiProvider {
                 return Err(Error::invalid_input(format!("two key providers write the same recipient {name}")));
             }
         }
-        Ok(Self { members, needed })
+        let parts: Vec<_> = members.iter().filter_map(|member| member.revocations()).collect();
+        let revocations = (!parts.is_empty()).then(|| Revocations::of_any(parts));
+        Ok(Self { members, needed, revocations })
     }
 
     /// One slot for each recipient: a wrapped key, or the record that it is missing.
@@ -124,6 +128,22 @@ impl KeyProvider for MultiProvider {
             }
         }
         Ok(Some(slots))
+    }
+
+    /// Moves when any member's does. A member that cannot tell adds nothing.
+    fn revocations(&self) -> Option<Revocations> {
+        self.revocations.clone()
+    }
+
+    /// How many must wrap, and every member's identity in order, each with its length before it: none
+    /// where one member has none.
+    fn identity(&self) -> Option<ProviderIdentity> {
+        let mut text = format!("{} of {}", self.needed, self.members.len());
+        for member in &self.members {
+            let identity = member.identity()?;
+            text.push_str(&format!(" {}:{}", identity.as_str().len(), identity.as_str()));
+        }
+        Some(ProviderIdentity::new(text))
     }
 }
 

@@ -17,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, Recipient};
 use crate::secret::Secret;
+use crate::worker;
 use async_trait::async_trait;
 use std::fmt;
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -73,12 +75,14 @@ impl PassphraseCost {
 
 /// A key provider on a passphrase: for files that people exchange. Each use costs a fifth of a second
 /// and 64 MiB at the cost written by default; a stranger's slot may ask for up to 1 GiB and 10 passes,
-/// which is seconds, and more is refused. The work is done in the call, on the polling thread.
+/// which is seconds, and more is refused. The work is done on a thread of its own, and the future waits
+/// without blocking its executor. Dropped, it leaves that thread to end by itself.
 ///
 /// The passphrase is taken as bytes, not normalised. A message has at most one passphrase slot, and
 /// whoever knows the passphrase can make messages too.
 pub struct PassphraseProvider {
-    passphrase: Zeroizing<Vec<u8>>,
+    /// Shared with the threads that stretch it.
+    passphrase: Arc<Zeroizing<Vec<u8>>>,
     cost: PassphraseCost,
 }
 
@@ -92,7 +96,7 @@ impl PassphraseProvider {
         if passphrase.is_empty() {
             return Err(Error::invalid_input("the passphrase is empty"));
         }
-        Ok(Self { passphrase, cost: PassphraseCost::default() })
+        Ok(Self { passphrase: Arc::new(passphrase), cost: PassphraseCost::default() })
     }
 
     /// The same provider, writing at another cost. Reading takes the cost from the slot.
@@ -107,17 +111,21 @@ impl PassphraseProvider {
     }
 
     /// `wrap key || commitment` for a slot's head.
-    fn keys(&self, head: &[u8; HEAD_LEN], cost: PassphraseCost, context: &KmsContext) -> Result<Secret<64>> {
-        let salt = &head[HEAD_LEN - SALT_LEN..];
-        let lanes = u32::from(cost.lanes);
-        let stretched = Secret::<48>::try_init(|out| {
-            crypto::password::argon2id(&self.passphrase, salt, cost.memory_kib, cost.passes, lanes, out)
-        })?;
+    async fn keys(&self, head: &[u8; HEAD_LEN], cost: PassphraseCost, context: &KmsContext) -> Result<Secret<64>> {
+        let (passphrase, stretched_by) = (Arc::clone(&self.passphrase), *head);
+        let stretched = worker::run("envelock-argon2", move || {
+            let salt = &stretched_by[HEAD_LEN - SALT_LEN..];
+            let PassphraseCost { memory_kib, passes, lanes } = cost;
+            Secret::<48>::try_init(|out| {
+                crypto::password::argon2id(&passphrase, salt, memory_kib, passes, u32::from(lanes), out)
+            })
+        })
+        .await?;
         let context_hash = crypto::sha384(&[context.encoded()]);
         Secret::try_init(|out| crypto::hkdf_expand_sha384(stretched.expose(), &[LABEL, head, &context_hash], out))
     }
 
-    fn wrap(&self, key: &DataKey, context: &KmsContext) -> Result<EncryptedDataKey> {
+    async fn wrap(&self, key: &DataKey, context: &KmsContext) -> Result<EncryptedDataKey> {
         if key.expose().len() != 32 {
             return Err(Error::invalid_input("a passphrase wraps data keys of 32 bytes only"));
         }
@@ -127,7 +135,7 @@ impl PassphraseProvider {
         head[5..9].copy_from_slice(&self.cost.passes.to_be_bytes());
         head[9] = self.cost.lanes;
         crypto::random::fill(&mut head[10..])?;
-        let keys = self.keys(&head, self.cost, context)?;
+        let keys = self.keys(&head, self.cost, context).await?;
         let (wrap_key, commitment) = split(&keys);
         let mut wrapped = Vec::with_capacity(WRAPPED_LEN);
         wrapped.extend_from_slice(&head);
@@ -138,7 +146,7 @@ impl PassphraseProvider {
         Ok(EncryptedDataKey::new(NAME, Vec::new(), wrapped))
     }
 
-    fn unwrap(&self, wrapped: &[u8], context: &KmsContext) -> Result<DataKey> {
+    async fn unwrap(&self, wrapped: &[u8], context: &KmsContext) -> Result<DataKey> {
         if wrapped.len() != WRAPPED_LEN {
             return Err(Error::authentication());
         }
@@ -146,7 +154,7 @@ impl PassphraseProvider {
         let (stored, sealed) = rest.split_first_chunk::<COMMITMENT_LEN>().ok_or_else(Error::authentication)?;
         let cost = parse_cost(head).ok_or_else(Error::authentication)?;
         cost.check().map_err(|_| Error::authentication())?;
-        let keys = self.keys(head, cost, context)?;
+        let keys = self.keys(head, cost, context).await?;
         let (wrap_key, commitment) = split(&keys);
         if !bool::from(commitment.ct_eq(stored)) {
             return Err(Error::authentication());
@@ -164,19 +172,19 @@ impl KeyProvider for PassphraseProvider {
 
     async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
         let key = DataKey::try_init(length, crypto::random::fill)?;
-        let encrypted = vec![self.wrap(&key, context)?];
+        let encrypted = vec![self.wrap(&key, context).await?];
         Ok(GeneratedDataKey { key, encrypted })
     }
 
     async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
-        Ok(vec![self.wrap(key, context)?])
+        Ok(vec![self.wrap(key, context).await?])
     }
 
     async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
         if slot.provider() != NAME || !slot.key_id().is_empty() {
             return DataKeyAnswer::NotMine;
         }
-        match self.unwrap(slot.wrapped(), context) {
+        match self.unwrap(slot.wrapped(), context).await {
             Ok(key) => DataKeyAnswer::Key(key),
             Err(error) => DataKeyAnswer::Failed(error),
         }

@@ -9,13 +9,13 @@
 use crate::codec::put_byte_string;
 use crate::context::KmsContext;
 use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey};
+use crate::durable::read_key_file;
 use crate::error::{Error, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, Recipient};
 use crate::secret::Secret;
 use async_trait::async_trait;
 use std::path::Path;
-use zeroize::Zeroizing;
 
 /// The provider name in slots.
 const NAME: &str = "raw";
@@ -69,21 +69,18 @@ impl RawKeyProvider {
         Self::new(key_id, Secret::try_init(|key| crypto::random::fill(key))?)
     }
 
-    /// A provider on the key in a file of 64 hex digits and an optional line end.
+    /// A provider on the key in a file of 64 hex digits and an optional line end (LF or CRLF). The file
+    /// must be its owner's alone: `(umask 077; openssl rand -hex 32 > orders.key)` makes one.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) if the file cannot be read,
+    /// [`Io`](crate::ErrorKind::Io) if the file cannot be read, or if others than its owner may read or write it;
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if it does not hold exactly that.
     pub fn from_file(key_id: impl Into<String>, path: impl AsRef<Path>) -> Result<Self> {
-        use std::io::Read as _;
         let path = path.as_ref();
-        let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
         let file = std::fs::File::open(path).map_err(|e| Error::io_at("the key file cannot be opened", path, e))?;
-        file.take(FILE_MAX + 1)
-            .read_to_end(&mut text)
-            .map_err(|e| Error::io_at("the key file cannot be read", path, e))?;
-        let digits = text.strip_suffix(b"\n").unwrap_or(&text);
-        let digits = digits.strip_suffix(b"\r").unwrap_or(digits);
+        let text = read_key_file(file, path, "the key file", FILE_MAX)?;
+        // A line ends in LF or CRLF; a CR alone is no line end.
+        let digits = text.strip_suffix(b"\n").map_or(&**text, |line| line.strip_suffix(b"\r").unwrap_or(line));
         let key = Secret::try_init(|key| decode_hex(digits, key)).map_err(|()| {
             Error::invalid_input("a raw key file holds exactly 64 hex digits and an optional line end").with_path(path)
         })?;

@@ -224,6 +224,8 @@ pub fn ranged(envelope: &Envelope, message: &[u8], context: &EncryptionContext) 
         let wide = range.start as u64..range.end as u64;
         assert_eq!(reader.read_range(wide).unwrap(), plaintext[range]);
     }
+    let both = reader.read_ranges(&[len as u64 / 2..len as u64, 0..len as u64]).unwrap();
+    assert_eq!(both, [&plaintext[len / 2..], &plaintext]);
     assert!(reader.read_range(len as u64..len as u64 + 100).unwrap().is_empty());
     assert_eq!(reader.read_range(0..u64::MAX).unwrap(), plaintext);
     Outcome::Opened(plaintext)

@@ -1,5 +1,7 @@
 //! The program, driven as a person or a script drives it.
 
+mod keystores;
+
 use envelock::{
     DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Envelope, Error, ErrorKind,
     FileOptions, GeneratedDataKey, KeyProvider, KmsContext, MultiProvider, RawKeyProvider, Recipient, async_trait,
@@ -16,29 +18,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A folder of its own, which is also the home of the user who runs the program.
-struct Desk {
+pub(crate) struct Desk {
     folder: tempfile::TempDir,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         fs::write(self.path(name), bytes).unwrap();
+        // Key files must be their owner's alone.
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
         self.path(name)
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
 
-    fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    pub(crate) fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_envelock"));
         command.args(arguments).current_dir(self.folder.path()).env_clear().env("HOME", self.path("home"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -46,11 +50,11 @@ impl Desk {
     }
 
     /// Arguments are separated by spaces.
-    fn run(&self, line: &str) -> Ran {
+    pub(crate) fn run(&self, line: &str) -> Ran {
         Ran::of(line, self.command(line.split(' ')).output().unwrap())
     }
 
-    fn pipe(&self, line: &str, input: &[u8]) -> Ran {
+    pub(crate) fn pipe(&self, line: &str, input: &[u8]) -> Ran {
         let mut child = self.command(line.split(' ')).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
@@ -62,18 +66,18 @@ impl Desk {
     }
 
     /// Names in the folder that a crash-safe write uses while it works.
-    fn temporary_files(&self) -> Vec<String> {
+    pub(crate) fn temporary_files(&self) -> Vec<String> {
         let names = fs::read_dir(self.folder.path()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains("envelock-tmp") || name.ends_with(".rewrap")).collect()
     }
 }
 
 /// What a run ended with.
-struct Ran {
+pub(crate) struct Ran {
     line: String,
     code: Option<i32>,
-    out: Vec<u8>,
-    err: String,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
 }
 
 impl Ran {
@@ -83,7 +87,7 @@ impl Ran {
     }
 
     #[track_caller]
-    fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "envelock {}\n{}", self.line, self.err);
         if code != 0 && code != 2 {
             let lines: Vec<_> = self.err.lines().collect();
@@ -94,18 +98,18 @@ impl Ran {
     }
 
     #[track_caller]
-    fn says(self, text: &str) -> Self {
+    pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.err.contains(text), "{text:?} is not in {:?}", self.err);
         self
     }
 
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.out).unwrap()
     }
 }
 
 /// Bytes that do not compress and do not repeat.
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -118,7 +122,7 @@ fn noise(len: usize) -> Vec<u8> {
     out
 }
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+pub(crate) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
 
 #[test]
 fn a_file_comes_back_under_the_default_key_and_nothing_is_in_the_open() {
@@ -443,6 +447,17 @@ fn a_full_or_read_only_target_fails_cleanly() {
         let output = desk.command(line.split(' ')).stdout(full).output().unwrap();
         Ran::of(line, output).exits(6).says("No space left");
     }
+    // From a pipe to a pipe, short and long.
+    for input in [&b"short"[..], &noise(3 << 20)] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut child = desk.command("encrypt - -o - -p raw:file=k.key".split(' '));
+        let mut child = child.stdin(Stdio::piped()).stdout(full).spawn().unwrap();
+        // The program may end before it has read everything.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let ran = Ran::of("encrypt - -o -", child.wait_with_output().unwrap());
+        let said = ran.exits(6).says("standard output").says("No space left").err;
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
     desk.run("encrypt a -o /proc/x.elk -p raw:file=k.key").exits(6).says("/proc/x.elk");
     desk.run("encrypt a -o /dev/null --force -p raw:file=k.key").exits(2).says("/dev/null");
 }
@@ -546,6 +561,8 @@ fn completions_and_manual_pages_are_made() {
 
 #[test]
 fn help_errors_and_inspect_read_as_recorded() {
+    // Copied with its mode, of which git keeps only whether a file can be run.
+    fs::set_permissions("tests/cmd/errors.in/sample.key", fs::Permissions::from_mode(0o600)).unwrap();
     trycmd::TestCases::new().case("tests/cmd/*.trycmd").env("HOME", "/nonexistent").run();
 }
 

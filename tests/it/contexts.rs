@@ -50,6 +50,10 @@ fn an_unstored_entry_must_be_known_to_the_reader() {
     // "The caller's entries are one set": how they are given on reading does not count.
     assert_eq!(answers(&made(), &given("s")), [fine, fine]);
     assert_eq!(answers(&made(), &empty().with_unstored("a", "1").with("secret", "s")), [fine, fine]);
+    // So too where all of the message's entries are stored: one given as unstored is compared like any other.
+    let stored = || EncryptionContext::from([("a", "1")]);
+    assert_eq!(answers(&stored(), &empty().with_unstored("a", "1")), [fine, fine]);
+    assert_eq!(answers(&stored(), &empty().with_unstored("a", "2")), [mismatch, mismatch]);
     assert_eq!(answers(&made(), &EncryptionContext::from([("a", "1")])), [mismatch, mismatch]);
     assert_eq!(answers(&made(), &EncryptionContext::from([("secret", "s")])), [mismatch, fine]);
     // Its value is nowhere to compare with: the key fails.

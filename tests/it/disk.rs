@@ -172,7 +172,7 @@ fn in_a_folder_that_may_not_be_written_every_call_fails_clearly_and_changes_noth
 }
 
 /// Runs `work` on an empty folder, in a process whose mounts nobody else sees.
-fn with_mounts(test: &str, work: impl FnOnce(&Path)) {
+pub(crate) fn with_mounts(test: &str, work: impl FnOnce(&Path)) {
     if let Some(words) = words() {
         return work(Path::new(&words[0]));
     }
@@ -187,7 +187,7 @@ fn with_mounts(test: &str, work: impl FnOnce(&Path)) {
     report(test, &Running::start_by(command, test, &[folder.path().to_str().unwrap()]).succeed());
 }
 
-fn report(test: &str, told: &[String]) {
+pub(crate) fn report(test: &str, told: &[String]) {
     assert!(!told.is_empty());
     if let Some(skipped) = told.iter().find_map(|line| line.strip_prefix("SKIPPED: ")) {
         return say(format!("SKIPPED: {test}: {skipped}"));
@@ -195,23 +195,23 @@ fn report(test: &str, told: &[String]) {
     say(format!("disk: {test}: {} calls refused, nothing changed", told.len()));
 }
 
-fn folders(folder: &Path) -> (PathBuf, PathBuf) {
+pub(crate) fn folders(folder: &Path) -> (PathBuf, PathBuf) {
     let (good, bad) = (folder.join("good"), folder.join("bad"));
     fs::create_dir(&good).unwrap();
     fs::create_dir(&bad).unwrap();
     (good, bad)
 }
 
-fn mount(arguments: &[&str], at: &Path) {
+pub(crate) fn mount(arguments: &[&str], at: &Path) {
     let out = Command::new("mount").args(arguments).arg(at).output().unwrap();
     assert!(out.status.success(), "mount {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-fn open_to_all(folder: &Path) {
+pub(crate) fn open_to_all(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
 }
 
-fn become_nobody() -> std::io::Result<()> {
+pub(crate) fn become_nobody() -> std::io::Result<()> {
     // SAFETY: the calls take numbers and touch no memory of ours; glibc changes all threads.
     let changed = unsafe { libc::geteuid() != 0 || libc::seteuid(65_534) == 0 };
     if changed { Ok(()) } else { Err(std::io::Error::last_os_error()) }

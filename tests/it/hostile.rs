@@ -7,6 +7,7 @@ use crate::support::providers::{Calls, Counted, raw};
 use crate::support::random::Random;
 use crate::support::sample::{Sample, Way};
 use crate::support::{kind_of, say};
+use bytes::Bytes;
 use envelock::AeadAlgorithm::Aes256Gcm;
 use envelock::ErrorKind::{self, *};
 use envelock::{EncryptionContext, Envelope, Header, Limits, PassphraseProvider, ReadAt, blocking};
@@ -38,11 +39,16 @@ impl Reader {
         let (stream, b) = watch(|| self.envelope.decrypt_reader(message, &context).err().map(|e| e.kind()));
         let (range, c) = watch(|| self.envelope.range_reader(message, &context).err().map(|e| e.kind()));
         let (parse, d) = watch(|| Header::parse(message).err().map(|e| e.kind()));
-        assert_eq!((whole, whole), (stream, range));
+        let source = Bytes::copy_from_slice(message);
+        let (awaited, e) = watch(|| {
+            let opened = self.envelope.inner().async_range_reader(source, &context);
+            blocking::wait(opened).err().map(|e| e.kind())
+        });
+        assert_eq!((whole, whole, whole), (stream, range, awaited));
         if whole.is_none() {
             assert_eq!(parse, None);
         }
-        let max = |pick: fn(&Allocated) -> usize| [a, b, c, d].iter().map(pick).max().unwrap();
+        let max = |pick: fn(&Allocated) -> usize| [a, b, c, d, e].iter().map(pick).max().unwrap();
         (whole, Allocated { largest: max(|it| it.largest), total: max(|it| it.total) })
     }
 }

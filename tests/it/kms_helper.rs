@@ -1,6 +1,7 @@
 //! A second process for the tests of the embedded KMS: this binary again, told by the environment
 //! what to do. Without being told, the test here does nothing.
 
+use crate::support::unhex;
 use envelock::{CreateKeyRequest, EncryptionContext, Error, ErrorKind, LocalKms, RootKey};
 use std::io::Write as _;
 use std::path::Path;
@@ -48,6 +49,38 @@ fn the_helper_process_does_what_it_is_told() {
         }
         _ => panic!("unknown task {task:?}"),
     }
+}
+
+/// Looks for everything that these reports say was acknowledged, and that every key is whole.
+pub(crate) fn find_reported(kms: &LocalKms, reports: &[String]) -> Result<(), String> {
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let keys = pollster::block_on(kms.list_keys()).unwrap();
+    let aliases = pollster::block_on(kms.list_aliases()).unwrap();
+    // An alias moves: the last word on it counts.
+    let moved_later =
+        |alias: &str, at: usize| reports[at + 1..].iter().any(|it| it.split(' ').take(2).eq(["ALIAS", alias]));
+    for (at, report) in reports.iter().enumerate() {
+        let found = match *report.split(' ').collect::<Vec<_>>() {
+            ["OPENED", id] => kms.keystore_id() == id,
+            ["KEY", key, version] => {
+                keys.iter().any(|it| it.key_id == key && it.current_version >= version.parse().unwrap())
+            }
+            ["ALIAS", alias, key] => {
+                moved_later(alias, at) || aliases.iter().any(|it| it.alias_name == alias && it.target_key_id == key)
+            }
+            ["BLOB", plaintext, blob] => pollster::block_on(kms.decrypt(&unhex(blob), &context))
+                .is_ok_and(|it| it.plaintext() == plaintext.as_bytes()),
+            _ => panic!("{report}"),
+        };
+        if !found {
+            return Err(format!("lost: {report}"));
+        }
+    }
+    for key in &keys {
+        let versions = pollster::block_on(kms.list_key_versions(&key.key_id)).unwrap();
+        assert_eq!(versions.len(), key.current_version as usize);
+    }
+    Ok(())
 }
 
 /// Rotates the key so many times, making a key of its own each time.

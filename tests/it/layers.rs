@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("crypto", 1),
     ("durable", 1),
     ("material", 1),
+    ("worker", 1),
     ("context", 2),
     ("segments", 2),
     ("aws_esdk", 3),

@@ -10,6 +10,8 @@ mod big;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_range;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
@@ -21,21 +23,30 @@ mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+mod http_ranges;
 mod ivs;
 mod kill;
+#[cfg(feature = "local-kms")]
+mod kms_disk;
 #[cfg(feature = "local-kms")]
 mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
+#[cfg(all(feature = "local-kms", target_os = "linux"))]
+mod kms_record;
 mod layers;
 mod memory;
+mod providers;
 mod python;
+mod ranges;
 mod resume_point;
 mod rewrap;
 mod source;
 mod streams;
 mod support;
+#[cfg(feature = "cli")]
+mod terminal;
 mod unverified;
 mod vectors;

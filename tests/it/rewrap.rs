@@ -1,5 +1,7 @@
 //! Rewrap: new slots on the same core and body, whatever happens in between.
 
+mod journals;
+
 use crate::support::model::Head;
 use crate::support::providers::{Calls, Counted, Down, Scripted, all, at_least, raw};
 use crate::support::random::Random;
@@ -414,9 +416,9 @@ fn a_journal_of_another_state_is_not_applied_and_removed_with_a_line() {
         ("of another message", foreign),
         ("empty", Vec::new()),
         ("cut", good[..good.len() - 1].to_vec()),
-        ("longer", [&good[..], &[0]].concat()),
-        ("of another version", flipped(0)),
-        ("of another m", flipped(2)),
+        ("cut to its first bytes", good[..2].to_vec()),
+        ("without its first sector", [&[0; 512][..], &good[512..]].concat()),
+        ("of another m", flipped(1)),
         ("with other old slots", flipped(3)),
         ("with other new slots", flipped(3 + m)),
         ("with another hash", flipped(good.len() - 1)),

@@ -126,7 +126,7 @@ fn a_seeking_reader_and_ranges_give_every_segment_but_the_bad_one() {
                 assert!(ranges.read_range(0..u64::MAX).is_err());
                 let mut across = vec![MARK; sample.plaintext.len()];
                 assert!(ranges.read_at(&mut across, 0).is_err());
-                assert!(!shows(&sample, k, &across), "{}", case.what);
+                assert!(across.iter().all(|&byte| byte == 0), "{}: also what came before is wiped", case.what);
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::failure::EXIT_CODES;
 use crate::provider::ProviderName;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use envelock::AeadAlgorithm;
+use envelock::{AeadAlgorithm, ByteRange};
 use std::path::PathBuf;
 
 /// Encrypts files and pipes, and moves them from key to key without touching their content.
@@ -134,12 +134,21 @@ pub(crate) struct Encrypt {
 /// A file appears only once all of it was found authentic. On standard output, what was found authentic
 /// streams; a failure then ends with exit code 3, and what came before is a part, not the whole.
 #[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  envelock decrypt report.pdf.elk
+  envelock decrypt archive.tar.elk --output - | tar t
+  envelock decrypt log.elk --range 1000000-1004095 --output part.log")]
 pub(crate) struct Decrypt {
     /// The files to decrypt; - is standard input
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+    /// Decrypt only these bytes of the content, and read only the segments that hold them: 0-99 are the
+    /// first 100, 100- are all from byte 100 on, -100 are the last 100. Needs --output
+    #[arg(long, value_name = "START-END", requires = "output", allow_hyphen_values = true)]
+    pub(crate) range: Option<ByteRange>,
     #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]

@@ -4,6 +4,7 @@ use crate::args::{Decrypt, Encrypt, Output};
 use crate::failure::{Failure, each};
 use crate::progress::Progress;
 use crate::provider::{Providers, Purpose, context, reader, together};
+use crate::range::{RangeOpener, check_seekable};
 use crate::signals::Signals;
 use crate::streams::{self, Interruptible, Source, Stopped, is_pipe};
 use crate::text::Notes;
@@ -45,6 +46,12 @@ pub(crate) fn decrypt(arguments: &Decrypt, signals: &Signals, notes: Notes) -> R
         ))),
     };
     let run = Run { signals, notes, context: context(&arguments.opening), doing: "decrypted" };
+    if let Some(range) = arguments.range {
+        check_seekable(&arguments.files)?;
+        return run.all(&arguments.files, &arguments.output, name, || {
+            Ok(RangeOpener::new(reader(&arguments.opening, &arguments.matching, signals, notes)?, range))
+        });
+    }
     run.all(&arguments.files, &arguments.output, name, || {
         Ok(Opener(reader(&arguments.opening, &arguments.matching, signals, notes)?))
     })
@@ -79,7 +86,7 @@ struct Run<'a> {
 }
 
 /// What they do not.
-trait Work {
+pub(crate) trait Work {
     async fn file_to_file(
         &self,
         from: &Path,
@@ -301,8 +308,7 @@ impl Work for Opener {
         match copied {
             Ok(()) => Ok(()),
             Err(Stopped::Target(error)) => Err(written(error)),
-            Err(Stopped::Source(error)) => Err(Failure::from(Error::from(error))
-                .and(&format!("the {sent} bytes that were written before are a verified beginning, not the whole"))),
+            Err(Stopped::Source(error)) => Err(cut_short(error, sent)),
         }
     }
 }
@@ -314,8 +320,14 @@ fn open(source: &Source) -> Result<File, Failure> {
     }
 }
 
+/// A failure of the message after `sent` bytes went out.
+pub(crate) fn cut_short(error: io::Error, sent: u64) -> Failure {
+    Failure::from(Error::from(error))
+        .and(&format!("the {sent} bytes that were written before are a verified beginning, not the whole"))
+}
+
 /// A failure of the target, which an encrypting writer may have wrapped.
-fn written(error: io::Error) -> Failure {
+pub(crate) fn written(error: io::Error) -> Failure {
     match Error::from_io(&error) {
         Some(_) => Failure::from(Error::from(error)),
         None => Failure::io("standard output", &error),

@@ -3,12 +3,26 @@
 use crate::args::KeystorePlace;
 use crate::failure::Failure;
 use crate::text::Notes;
-use envelock::{LocalKms, RootKey};
+use envelock::{LocalKms, RootKey, blocking::wait};
 use std::env;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Those that this run opened: providers and envelopes have clones of them everywhere.
+static OPEN: Mutex<Vec<LocalKms>> = Mutex::new(Vec::new());
+
+/// Closes every keystore that was opened, so that all of it is in its one file when the program has ended:
+/// people copy that file.
+pub(crate) fn close_all() {
+    let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
+    for kms in open {
+        // What was acknowledged is durable, closed or not.
+        let _ = wait(kms.close());
+    }
+}
 
 /// What happens where no keystore is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +42,8 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
     let exists = path.symlink_metadata().is_ok();
     if !exists && missing == Missing::Refuse {
         return Err(Failure::no_key(format!(
-            "there is no keystore at {}; name one with --keystore, or another key with --provider",
+            "there is no keystore at {}; if there was one, restore it from its backup; else name one with --keystore, \
+             or another key with --provider",
             path.display()
         )));
     }
@@ -41,16 +56,27 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
         }
         (None, Err(failure)) => return Err(failure),
     };
-    if !exists {
-        let value = place.root_key.is_none() && variable("ENVELOCK_ROOT_KEY_VALUE").is_some();
+    let value = place.root_key.is_none() && variable("ENVELOCK_ROOT_KEY_VALUE").is_some();
+    if missing == Missing::Make && !exists {
         for file in [Some(&path), root_path.as_ref().filter(|_| !value)].into_iter().flatten() {
             make_folder(file)?;
         }
     }
-    let kms = LocalKms::open(&path, root)?;
+    let kms = match missing {
+        Missing::Make => LocalKms::open(&path, root)?,
+        // It may have gone since, or be a file in which no keystore was made.
+        Missing::Refuse => LocalKms::open_existing(&path, root)?,
+    };
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(kms.clone());
     if kms.made_keystore() {
         let keystore = path.display();
-        match root_path.filter(|_| kms.made_root_key_file()) {
+        match root_path.filter(|_| !value) {
+            Some(root) if !kms.made_root_key_file() => notes.say(&format!(
+                "the root key {} was there, and the keystore {keystore} was not: made a new and empty one under that \
+                 root key; if there was a keystore before, restore it in its place (without the -wal and -shm files beside it \
+                 that are not its own): only it opens what it encrypted",
+                root.display()
+            )),
             Some(root) => notes.say(&format!(
                 "made the keystore {keystore} and its root key {}; keep a copy of the root key apart from the \
                  keystore (`envelock keys root export`): without it, what is encrypted here is lost",

@@ -15,9 +15,11 @@ mod pages;
 mod passphrase;
 mod progress;
 mod provider;
+mod range;
 mod rewrap;
 mod signals;
 mod streams;
+mod terminal;
 mod text;
 mod verify;
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let notes = Notes::new(arguments.quiet);
     let outcome = Signals::watch().and_then(|signals| run(arguments.command, &signals, notes));
+    keystore::close_all();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

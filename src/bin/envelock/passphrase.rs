@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::signals::Signals;
+use crate::terminal::Silent;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ const MAX: u64 = 65_536;
 /// The passphrase as bytes, less one LF or CRLF at its end.
 pub(crate) fn read(source: &PassphraseSource, ask: Ask, signals: &Signals) -> Result<Vec<u8>, Failure> {
     match source {
-        PassphraseSource::Terminal => signals.undoing(|| from_terminal(ask)),
+        PassphraseSource::Terminal => signals.undoing(|| from_terminal(ask, signals)),
         PassphraseSource::File(path) => from_path(path, &path.display().to_string()),
         // A descriptor of this process, opened again by its name: for a pipe, the same pipe.
         PassphraseSource::Descriptor(number) => {
@@ -38,19 +39,13 @@ pub(crate) fn read(source: &PassphraseSource, ask: Ask, signals: &Signals) -> Re
     }
 }
 
-fn from_terminal(ask: Ask) -> Result<Vec<u8>, Failure> {
-    let first = prompt("Passphrase: ")?;
-    if ask == Ask::Twice && *prompt("The same again: ")? != *first {
+fn from_terminal(ask: Ask, signals: &Signals) -> Result<Vec<u8>, Failure> {
+    let terminal = Silent::open(signals)?;
+    let first = terminal.ask("Passphrase: ")?;
+    if ask == Ask::Twice && *terminal.ask("The same again: ")? != *first {
         return Err(Failure::usage("the two passphrases differ: try again"));
     }
-    Ok(first.as_bytes().to_vec())
-}
-
-fn prompt(text: &str) -> Result<Zeroizing<String>, Failure> {
-    rpassword::prompt_password(text).map(Zeroizing::new).map_err(|e| {
-        Failure::io("the passphrase cannot be read from a terminal", &e)
-            .and("without a terminal, use passphrase:file=PATH or passphrase:fd=N")
-    })
+    Ok(first.to_vec())
 }
 
 fn from_path(path: &Path, name: &str) -> Result<Vec<u8>, Failure> {

@@ -34,6 +34,34 @@ fn the_first_use_makes_keystore_and_root_key_for_their_owner_only_and_says_so() 
 }
 
 #[test]
+fn a_keystore_that_must_exist_is_never_made() {
+    let place = Place::new();
+    let open = || LocalKms::open_existing(place.keystore(), RootKey::file(place.root_key()).unwrap());
+    let missed = || {
+        let error = open().unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::NoMatchingKey, Some(&*place.keystore())));
+        assert!(error.to_string().contains("restore the keystore file"), "{error}");
+    };
+    missed();
+    assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), 0, "nothing is made");
+    let key = new_key(&place.open());
+    assert_eq!(block_on(open().unwrap().list_keys()).unwrap()[0].key_id, key);
+    // The root key alone, and an empty file beside it.
+    let (saved, root_key) = (fs::read(place.keystore()).unwrap(), fs::read(place.root_key()).unwrap());
+    for name in ["keys.db", "keys.db-wal", "keys.db-shm"] {
+        let _ = fs::remove_file(place.folder.path().join(name));
+    }
+    missed();
+    assert!(!place.keystore().exists());
+    fs::write(place.keystore(), "").unwrap();
+    missed();
+    assert_eq!(fs::metadata(place.keystore()).unwrap().len(), 0);
+    fs::write(place.keystore(), saved).unwrap();
+    assert_eq!(block_on(open().unwrap().list_keys()).unwrap()[0].key_id, key);
+    assert_eq!(fs::read(place.root_key()).unwrap(), root_key);
+}
+
+#[test]
 fn the_text_of_a_root_key_is_read_strictly() {
     let exported = RootKey::generate().unwrap();
     let text = exported.expose();

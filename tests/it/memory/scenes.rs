@@ -264,7 +264,7 @@ pub(super) fn files() {
     unmask(&hear(), |write| {
         let mut digits = Zeroizing::new(vec![0; 64]);
         write(&mut digits);
-        std::fs::write(path("key"), &digits).unwrap();
+        write_for_its_owner(&path("key"), &digits);
     });
     watch.learn("needle file-key file-key-digits");
     watch.expect_nothing();
@@ -289,13 +289,19 @@ pub(super) fn files() {
     watch.expect_nothing();
 }
 
+fn write_for_its_owner(path: &std::path::Path, bytes: &[u8]) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// The same digits and one character too many.
 fn unmask_digits_into_a_bad_file(path: &std::path::Path) {
     tell("text file-key-digits file-key");
     unmask(&hear(), |write| {
         let mut digits = Zeroizing::new(vec![b'x'; 65]);
         write(&mut digits[..64]);
-        std::fs::write(path, &digits).unwrap();
+        write_for_its_owner(path, &digits);
     });
 }
 

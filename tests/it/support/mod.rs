@@ -10,6 +10,7 @@ pub(crate) mod model;
 pub(crate) mod providers;
 pub(crate) mod random;
 pub(crate) mod sample;
+pub(crate) mod sources;
 
 use std::io::Write;
 

@@ -5,6 +5,7 @@ use crate::support::asynchronous::AsyncWay;
 use crate::support::kind_of;
 use crate::support::model::{Known, Verdict, Walk};
 use crate::support::providers::{Down, all, at_least, raw};
+use bytes::Bytes;
 use envelock::{AeadAlgorithm, EncryptionContext, Envelope, ErrorKind, blocking};
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
@@ -90,23 +91,32 @@ pub(crate) enum Way {
     Seek(usize),
     /// Ranges, asked for segment by segment.
     Range,
+    /// The same, from a source that is awaited.
+    AsyncRange,
     /// One of the asynchronous shells.
     #[cfg(feature = "tokio")]
     Async(AsyncWay),
 }
 
 impl Way {
-    const SYNC: [Self; 6] =
-        [Self::Whole, Self::Stream(7), Self::Stream(1_024), Self::Seek(7), Self::Seek(1_024), Self::Range];
+    const ALWAYS: [Self; 7] = [
+        Self::Whole,
+        Self::Stream(7),
+        Self::Stream(1_024),
+        Self::Seek(7),
+        Self::Seek(1_024),
+        Self::Range,
+        Self::AsyncRange,
+    ];
 
     #[cfg(not(feature = "tokio"))]
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::SYNC.into_iter()
+        Self::ALWAYS.into_iter()
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Self::SYNC.into_iter().chain(AsyncWay::ALL.into_iter().map(Self::Async))
+        Self::ALWAYS.into_iter().chain(AsyncWay::ALL.into_iter().map(Self::Async))
     }
 
     /// Whether nothing comes out of a message that is not whole.
@@ -122,7 +132,7 @@ impl Way {
     pub(crate) fn walk(self) -> Walk {
         match self {
             Self::Whole | Self::Stream(_) => Walk::Stream,
-            Self::Seek(_) | Self::Range => Walk::Seek,
+            Self::Seek(_) | Self::Range | Self::AsyncRange => Walk::Seek,
             #[cfg(feature = "tokio")]
             Self::Async(AsyncWay::Seek(_)) => Walk::Seek,
             #[cfg(feature = "tokio")]
@@ -155,6 +165,14 @@ impl Way {
                 }
                 Ok(())
             }),
+            Self::AsyncRange => blocking::wait(async {
+                let ranges = reader.inner().async_range_reader(Bytes::copy_from_slice(message), context).await?;
+                for start in (0..ranges.len()).step_by(32) {
+                    out.extend(ranges.read_range(start..start + 32).await?);
+                }
+                Ok(())
+            })
+            .map_err(|e: envelock::Error| e.kind()),
         };
         (result.err(), out)
     }

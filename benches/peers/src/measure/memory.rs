@@ -5,8 +5,9 @@ use super::Scratch;
 use crate::common::report::Report;
 use crate::common::touched;
 use serde_json::{Value, json};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -22,7 +23,9 @@ pub fn measure(report: &mut Report, scratch: &Scratch, program: Option<&Path>) {
         report.fact("peak memory not measured", json!("ENVELOCK_BIN names no program (see scripts/bench)"));
         return;
     };
-    std::fs::write(scratch.path("raw.key"), "07".repeat(32) + "\n").expect("room on the disk");
+    // The program refuses a key that others may read.
+    let key = OpenOptions::new().write(true).create_new(true).mode(0o600).open(scratch.path("raw.key"));
+    key.expect("a new folder").write_all(("07".repeat(32) + "\n").as_bytes()).expect("room on the disk");
     let mut peaks = serde_json::Map::new();
     for mib in MIB {
         let piece = touched(1 << 20);

@@ -1,0 +1,196 @@
+//! The embedded KMS on disks that are full or read-only: a clear error that names the file, every key
+//! that was acknowledged is there and opens, and the keystore goes on once the disk is well.
+
+use crate::disk::{become_nobody, folders, mount, open_to_all, report, with_mounts};
+use crate::support::child::{Running, tell, words};
+use envelock::{CreateKeyRequest, EncryptionContext, Error, ErrorKind, LocalKms, RootKey};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+fn open(keystore: &Path, root: &Path) -> Result<LocalKms, Error> {
+    LocalKms::open(keystore, RootKey::file(root)?)
+}
+
+fn new_key(kms: &LocalKms) -> Result<String, Error> {
+    pollster::block_on(kms.create_key(CreateKeyRequest::default())).map(|key| key.key_id)
+}
+
+/// A keystore, what was acknowledged of it, and what it encrypted.
+struct Scene {
+    keystore: PathBuf,
+    root: PathBuf,
+    keys: Vec<String>,
+    blob: Vec<u8>,
+}
+
+impl Scene {
+    fn new(folder: &Path) -> (Self, LocalKms) {
+        let (keystore, root) = (folder.join("keys.db"), folder.join("root.key"));
+        let kms = open(&keystore, &root).unwrap();
+        let key = new_key(&kms).unwrap();
+        let blob = pollster::block_on(kms.encrypt(&key, b"before", &EncryptionContext::new())).unwrap();
+        (Self { keystore, root, keys: vec![key], blob: blob.ciphertext_blob }, kms)
+    }
+
+    fn open(&self) -> Result<LocalKms, Error> {
+        open(&self.keystore, &self.root)
+    }
+
+    /// Exactly the keys that were acknowledged, and all usable.
+    #[track_caller]
+    fn is_whole(&self, kms: &LocalKms) {
+        let mut found: Vec<_> = pollster::block_on(kms.list_keys()).unwrap().into_iter().map(|it| it.key_id).collect();
+        let mut keys = self.keys.clone();
+        found.sort();
+        keys.sort();
+        assert_eq!(found, keys);
+        let context = EncryptionContext::new();
+        assert_eq!(pollster::block_on(kms.decrypt(&self.blob, &context)).unwrap().plaintext(), b"before");
+        let blob = pollster::block_on(kms.encrypt(&keys[0], b"now", &context)).unwrap().ciphertext_blob;
+        assert_eq!(pollster::block_on(kms.decrypt(&blob, &context)).unwrap().plaintext(), b"now");
+    }
+
+    /// Opens again and goes on.
+    #[track_caller]
+    fn goes_on(&mut self) {
+        let kms = self.open().unwrap();
+        self.is_whole(&kms);
+        self.keys.push(new_key(&kms).unwrap());
+        self.is_whole(&kms);
+        pollster::block_on(kms.close()).unwrap();
+    }
+}
+
+/// `call` fails with kind Io and a text that names `path` and says what to do.
+#[track_caller]
+fn refused<T: Debug>(path: &Path, call: Result<T, Error>) {
+    let error = call.unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Io, "{text}");
+    assert_eq!(error.path(), Some(path), "{text}");
+    assert!(text.starts_with(path.to_str().unwrap()) && text.contains("; "), "{text}");
+    tell(format!("refused: {text}"));
+}
+
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries.map(|it| (it.file_name().into_string().unwrap(), fs::read(it.path()).unwrap())).collect()
+}
+
+#[test]
+fn a_keystore_on_a_full_disk_refuses_what_it_cannot_keep_and_loses_nothing() {
+    const TEST: &str = "kms_disk::a_keystore_on_a_full_disk_refuses_what_it_cannot_keep_and_loses_nothing";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &bad);
+        let (mut scene, kms) = Scene::new(&bad);
+        let filler = bad.join("filler");
+        let fill = || {
+            let mut file = fs::File::create(&filler).unwrap();
+            while file.write(&[0; 4_096]).is_ok() {}
+        };
+        fill();
+        // There may be room yet in the last page of the log.
+        let error = loop {
+            match new_key(&kms) {
+                Ok(key) => scene.keys.push(key),
+                Err(error) => break error,
+            }
+            assert!(scene.keys.len() < 100, "the disk is not full");
+        };
+        refused(&scene.keystore, Err::<(), _>(error));
+        for _ in 0..3 {
+            scene.is_whole(&kms);
+            refused(&scene.keystore, new_key(&kms));
+        }
+        // With room again, the same connection goes on.
+        fs::remove_file(&filler).unwrap();
+        scene.keys.push(new_key(&kms).unwrap());
+        scene.is_whole(&kms);
+        fill();
+        let _ = new_key(&kms).map(|key| scene.keys.push(key));
+        pollster::block_on(kms.close()).unwrap();
+
+        // Keystores that cannot be made: what is left is no file, or an empty one, and the next try makes it.
+        fill();
+        let names = || content(&bad).into_keys().filter(|name| !name.starts_with("keys.db")).collect::<Vec<_>>();
+        let before = names();
+        for (keystore, root, named) in
+            [("one.db", good.join("one.key"), "one.db"), ("two.db", bad.join("two.key"), "two.key")]
+        {
+            refused(&bad.join(named), open(&bad.join(keystore), &root));
+            assert!(fs::read(bad.join(keystore)).unwrap_or_default().is_empty());
+            let left: Vec<_> = names().into_iter().filter(|name| !before.contains(name)).collect();
+            assert!(left.is_empty() || left == [keystore], "{left:?}");
+            let root_made = root.exists();
+            fs::remove_file(&filler).unwrap();
+            let kms = open(&bad.join(keystore), &root).unwrap();
+            assert!(kms.made_keystore() && kms.made_root_key_file() != root_made, "{keystore}");
+            new_key(&kms).unwrap();
+            pollster::block_on(kms.close()).unwrap();
+            for name in content(&bad).into_keys().filter(|name| name.starts_with(&keystore[..3])) {
+                fs::remove_file(bad.join(name)).unwrap();
+            }
+            fill();
+        }
+        fs::remove_file(&filler).unwrap();
+        scene.goes_on();
+    });
+}
+
+#[test]
+fn a_keystore_on_a_read_only_disk_is_refused_and_unharmed() {
+    const TEST: &str = "kms_disk::a_keystore_on_a_read_only_disk_is_refused_and_unharmed";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=16m", "tmpfs"], &bad);
+        let (mut scene, kms) = Scene::new(&bad);
+        pollster::block_on(kms.close()).unwrap();
+        drop(kms);
+        mount(&["-o", "remount,ro"], &bad);
+        let before = content(&bad);
+        refused(&scene.keystore, scene.open());
+        refused(&bad.join("new.db"), open(&bad.join("new.db"), &good.join("new.key")));
+        assert!(content(&bad) == before && content(&good).is_empty());
+        mount(&["-o", "remount,rw"], &bad);
+        scene.goes_on();
+    });
+}
+
+#[test]
+fn a_keystore_in_a_folder_that_may_not_be_written_is_refused_and_unharmed() {
+    const TEST: &str = "kms_disk::a_keystore_in_a_folder_that_may_not_be_written_is_refused_and_unharmed";
+    let Some(words) = words() else {
+        let folder = tempfile::tempdir().unwrap();
+        let child = Running::start(TEST, &[folder.path().to_str().unwrap()]);
+        return report(TEST, &child.succeed());
+    };
+    let folder = Path::new(&words[0]);
+    open_to_all(folder);
+    if let Err(error) = become_nobody() {
+        return tell(format!("SKIPPED: it runs as nobody, and root may not become that here: {error}"));
+    }
+    let (good, bad) = folders(folder);
+    let (mut scene, kms) = Scene::new(&bad);
+    pollster::block_on(kms.close()).unwrap();
+    drop(kms);
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(&bad, 0o555);
+    let before = content(&bad);
+    refused(&scene.keystore, scene.open());
+    refused(&bad.join("new.db"), open(&bad.join("new.db"), &good.join("new.key")));
+    assert!(content(&bad) == before && content(&good).is_empty());
+    mode(&bad, 0o755);
+    scene.goes_on();
+    // A keystore that may be read only: SQLite would make files beside it that may not be written either.
+    mode(&scene.keystore, 0o400);
+    let before = content(&bad);
+    refused(&scene.keystore, scene.open());
+    assert!(content(&bad) == before);
+    mode(&scene.keystore, 0o600);
+    scene.goes_on();
+}
