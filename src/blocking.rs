@@ -19,6 +19,8 @@
 use crate::context::EncryptionContext;
 use crate::envelope::file::FileOptions;
 use crate::envelope::message::{Decryptor, Encryptor};
+use crate::envelope::recover::{DamageMap, RecoverOptions};
+use crate::envelope::resume::{ResumeOptions, Resumed};
 use crate::envelope::rewrap::{RewrapOptions, Rewrapped};
 use crate::error::Result;
 use crate::io::range::byte_range::ByteRange;
@@ -177,6 +179,34 @@ impl Envelope {
         options: FileOptions,
     ) -> Result<u64> {
         wait(self.inner.decrypt_file(from, to, context, options))
+    }
+
+    /// See [`Envelope::encrypt_file_resumable`](crate::Envelope::encrypt_file_resumable).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encrypt_file_resumable(
+        &self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: impl Into<ResumeOptions>,
+    ) -> Result<Resumed> {
+        wait(self.inner.encrypt_file_resumable(from, to, context, options))
+    }
+
+    /// See [`Envelope::dangerous_recover_file`](crate::Envelope::dangerous_recover_file).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dangerous_recover_file(
+        &self,
+        from: impl AsRef<Path>,
+        to: impl AsRef<Path>,
+        context: &EncryptionContext,
+        options: impl Into<RecoverOptions>,
+    ) -> Result<DamageMap> {
+        wait(self.inner.dangerous_recover_file(from, to, context, options))
     }
 
     /// See [`Envelope::encrypt_to_file`](crate::Envelope::encrypt_to_file).

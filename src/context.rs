@@ -261,7 +261,8 @@ impl ReaderContext {
             return Err(Error::context_mismatch(format!("the message has an entry {name:?} that was not given")));
         }
         if has_unstored && unstored.is_empty() {
-            return Err(Error::context_mismatch("the message needs entries that are not stored in it"));
+            return Err(Error::context_mismatch("the message needs entries that are not stored in it")
+                .with_advice("give the unstored entries too: only whoever encrypted it knows them"));
         }
         let mut all: Vec<_> = stored.iter().chain(unstored.iter().copied()).collect();
         all.sort_unstable();

@@ -46,6 +46,8 @@ pub use envelope::file::{FileOptions, Progress};
 pub use envelope::file_source::FileSource;
 pub use envelope::head::read_header;
 pub use envelope::message::{Decryptor, Encryptor};
+pub use envelope::recover::{DamageMap, RecoverOptions};
+pub use envelope::resume::{Restart, ResumeOptions, ResumeStart, Resumed};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
 pub use io::range::byte_range::ByteRange;
@@ -54,6 +56,7 @@ pub use io::range::remote::{AsyncRangeReader, RangeChunks};
 pub use io::range::source::{FetchAnswer, Fetched, RangeSource, SourceVersion};
 pub use io::range::{RangeRead, RangeReader, ReadAt};
 pub use io::read::DecryptReader;
+pub use io::recover::{Damage, DamageCause, Holes};
 pub use io::write::{EncryptWriter, FinishError};
 #[cfg(feature = "local-kms")]
 pub use kms::{CreateKeyRequest, KmsOptions, LocalKms, LocalProvider, RootKey};
@@ -62,7 +65,9 @@ pub use native::header::{Header, HeaderParse, Limits};
 pub use provider::multi::MultiProvider;
 pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;
-pub use provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
+pub use provider::{
+    DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Recipients, Revocations,
+};
 pub use secret::Secret;
 pub use segments::{Extent, Layout, Position, ResumePoint};
 

@@ -224,6 +224,12 @@ pub(crate) trait Segments: Send + Sync + fmt::Debug {
     /// AuthenticationFailed for a length that no segment has.
     fn peek(&self, index: u64, start: [u8; 4]) -> Result<Peek>;
 
+    /// Puts the first bytes into `segment` that one at `at`, of this length, begins with.
+    ///
+    /// # Errors
+    /// InvalidInput for a length that no segment has there.
+    fn put_prefix(&self, at: Position, segment: &mut [u8]) -> Result<()>;
+
     /// Opens `segment` in place; the plaintext then lies at [`plaintext_at`](Self::plaintext_at).
     /// On failure the buffer is wiped.
     fn open_in_place(&self, at: Position, segment: &mut [u8]) -> Result<()>;

@@ -2,6 +2,7 @@
 
 use super::fs::{Access, FileSystem, folder_of, names, resolve};
 use super::lock::LockedFile;
+use super::partial::partial_name;
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -27,7 +28,8 @@ pub(crate) enum Overwrite {
 ///
 /// Temporary files are named `.NAME.DIGIT.envelock-tmp`, NAME cut where that is too long. Only eight
 /// names exist per target, so that leftovers are found without listing a folder of any size; a ninth
-/// simultaneous writer of one target is told that it is busy.
+/// simultaneous writer of one target is told that it is busy. The partial file of an interrupted
+/// [`PartialFile`](super::PartialFile) is such a leftover too.
 ///
 /// Writes are not buffered here.
 #[derive(Debug)]
@@ -41,12 +43,20 @@ pub(crate) struct AtomicFile {
     end: u64,
 }
 
-/// A name that is removed on drop unless it was renamed.
+/// A name beside the target, to be renamed to it.
 #[derive(Debug)]
 struct Temporary {
     fs: Arc<dyn FileSystem>,
     path: PathBuf,
-    renamed: bool,
+    on_drop: OnDrop,
+}
+
+/// What becomes of a name that is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDrop {
+    Remove,
+    /// It was renamed, or stays so that a later run goes on with it.
+    Keep,
 }
 
 impl AtomicFile {
@@ -59,19 +69,22 @@ impl AtomicFile {
     /// `AlreadyExists`); kind Busy if eight others are writing it; kind Io if the folder cannot be
     /// written to.
     pub(crate) fn create(fs: Arc<dyn FileSystem>, target: &Path, overwrite: Overwrite) -> Result<Self> {
-        let target = resolve(target)?;
-        match fs::symlink_metadata(&target) {
-            Ok(_) if overwrite == Overwrite::Never => return Err(Error::target_exists(&target)),
-            // A rename would put a plain file in place of /dev/null.
-            Ok(there) if !there.is_file() => {
-                return Err(Error::invalid_input("this is no regular file, and so cannot be replaced")
-                    .with_path(target)
-                    .with_advice("choose another name, or write to standard output and redirect that"));
-            }
-            _ => {}
-        }
+        let target = writable(target, overwrite)?;
         let (temporary, file) = Temporary::create(&fs, &target)?;
         Ok(Self { temporary, file, target, overwrite, mode: None, end: 0 })
+    }
+
+    /// A write to `target`, which [`writable`] answered, through `file` at `path`, which stays there
+    /// unless it is committed. `file` is locked.
+    pub(super) fn staying(
+        fs: Arc<dyn FileSystem>,
+        path: PathBuf,
+        file: File,
+        target: PathBuf,
+        overwrite: Overwrite,
+    ) -> Self {
+        let temporary = Temporary { fs, path, on_drop: OnDrop::Keep };
+        Self { temporary, file, target, overwrite, mode: None, end: 0 }
     }
 
     /// Gives the file these permission bits at the commit, in place of 0600.
@@ -119,7 +132,7 @@ impl AtomicFile {
             io::ErrorKind::AlreadyExists => Error::target_exists(&target),
             _ => unchanged("cannot put the new file in place")(e),
         })?;
-        temporary.renamed = true;
+        temporary.on_drop = OnDrop::Keep;
         fs.sync_folder(folder_of(&target))
             .map_err(|e| Error::unconfirmed("cannot sync the folder of this file", &target, e))?;
         Ok(LockedFile { fs, file, path: target })
@@ -128,6 +141,40 @@ impl AtomicFile {
     /// What will be replaced or created, links resolved.
     pub(crate) fn target(&self) -> &Path {
         &self.target
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.temporary.path
+    }
+
+    pub(super) fn file_system(&self) -> &Arc<dyn FileSystem> {
+        &self.temporary.fs
+    }
+
+    pub(super) fn overwrite(&self) -> Overwrite {
+        self.overwrite
+    }
+}
+
+/// What a write to `target` replaces or creates, links resolved.
+///
+/// # Errors
+/// As [`AtomicFile::create`] for what is there.
+pub(super) fn writable(target: &Path, overwrite: Overwrite) -> Result<PathBuf> {
+    let target = resolve(target)?;
+    match fs::symlink_metadata(&target) {
+        Ok(_) if overwrite == Overwrite::Never => Err(Error::target_exists(&target)),
+        // A rename would put a plain file in place of /dev/null.
+        Ok(there) if !there.is_file() => {
+            Err(Error::invalid_input("this is no regular file, and so cannot be replaced")
+                .with_path(target)
+                .with_advice("choose another name, or write to standard output and redirect that"))
+        }
+        _ => Ok(target),
     }
 }
 
@@ -148,7 +195,7 @@ impl Temporary {
     /// Takes the first free name, after removing every leftover of this target.
     fn create(fs: &Arc<dyn FileSystem>, target: &Path) -> Result<(Self, File)> {
         let paths = temporary_paths(target);
-        for path in &paths {
+        for path in paths.iter().chain(&partial_name(target)) {
             remove_leftover(&**fs, path);
         }
         for path in paths {
@@ -163,12 +210,12 @@ impl Temporary {
                 Ok(()) => !names(&path, &file).map_err(|e| Error::unchanged("cannot look at", &path, e))?,
                 Err(fs::TryLockError::WouldBlock) => true,
                 Err(fs::TryLockError::Error(e)) => {
-                    drop(Self { fs: Arc::clone(fs), path, renamed: false });
+                    drop(Self { fs: Arc::clone(fs), path, on_drop: OnDrop::Remove });
                     return Err(Error::unchanged("cannot lock a file beside this one", target, e));
                 }
             };
             if !taken {
-                return Ok((Self { fs: Arc::clone(fs), path, renamed: false }, file));
+                return Ok((Self { fs: Arc::clone(fs), path, on_drop: OnDrop::Remove }, file));
             }
         }
         Err(Error::busy("too many others are writing this file").with_path(target))
@@ -177,7 +224,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if !self.renamed {
+        if self.on_drop == OnDrop::Remove {
             // A drop cannot report; what stays is a leftover, which the next write removes.
             let _ = self.fs.remove(&self.path);
         }
@@ -218,4 +265,4 @@ const SUFFIX: &str = ".envelock-tmp";
 /// Writers of one target at the same time.
 const CANDIDATES: u8 = 8;
 /// The longest file name in bytes, on every file system in common use.
-const MAX_NAME: usize = 255;
+pub(super) const MAX_NAME: usize = 255;

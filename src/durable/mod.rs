@@ -12,11 +12,13 @@ mod atomic;
 mod fs;
 mod key_file;
 mod lock;
+mod partial;
 
 pub(crate) use atomic::{AtomicFile, Overwrite};
 pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, resolve};
 pub(crate) use key_file::read_key_file;
 pub(crate) use lock::LockedFile;
+pub(crate) use partial::{PartialFile, Stamp, partial_path};
 
 #[cfg(test)]
 pub(crate) mod crash;

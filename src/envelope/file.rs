@@ -5,7 +5,8 @@ use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::head::{fill, read_header};
 use crate::envelope::message::{Encryptor, Unlocked};
-use crate::envelope::offload::{Cancelled, offload};
+use crate::envelope::offload::offload;
+use crate::envelope::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
 use crate::io::read::DecryptReader;
@@ -32,8 +33,8 @@ pub struct Progress {
 #[derive(Clone, Default)]
 pub struct FileOptions {
     replace: bool,
-    progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-    stop: Stop,
+    pub(super) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    pub(super) stop: Stop,
 }
 
 /// A flag of the caller's that ends an operation.
@@ -82,7 +83,11 @@ impl FileOptions {
         self
     }
 
-    fn overwrite(&self) -> Overwrite {
+    pub(super) fn replaces(&self) -> bool {
+        self.replace
+    }
+
+    pub(super) fn overwrite(&self) -> Overwrite {
         if self.replace { Overwrite::Replace } else { Overwrite::Never }
     }
 }
@@ -149,7 +154,7 @@ impl Envelope {
         .await?;
         let encryptor = self.file_encryptor(context).await?;
         offload(move |cancelled| {
-            let source = Watched { inner: source, options: &options, cancelled, done: 0, total };
+            let source = Watched { inner: source, watch: Watch::new(&options, cancelled, total) };
             encrypt_opened(source, target, encryptor)
         })
         .await
@@ -255,7 +260,7 @@ pub(super) struct Message {
     /// Stands at the first segment.
     pub(super) file: File,
     pub(super) unlocked: Unlocked,
-    head_len: u64,
+    pub(super) head_len: u64,
 }
 
 impl Message {
@@ -339,25 +344,36 @@ pub(super) fn open_source(path: &Path) -> Result<File> {
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(Error::invalid_input("this is a folder")
             .with_path(path)
-            .with_advice("name files, or pipe an archive: `tar c FOLDER | envelock encrypt - -o FOLDER.tar.elk`"));
+            .with_advice("name a file: a folder has to be packed into one first"));
     }
     Ok(file)
 }
 
 /// A target, and the message that it replaces.
-struct Target {
-    new: AtomicFile,
+pub(super) struct Target {
+    pub(super) new: AtomicFile,
     old: Option<LockedFile>,
 }
 
-fn open_target(path: &Path, options: &FileOptions) -> Result<Target> {
+impl Target {
+    /// Puts a plaintext in its place.
+    pub(super) fn commit_plaintext(self) -> Result<()> {
+        match self.old {
+            Some(old) => journal::commit_over(self.new, Some(old)),
+            // What bears a journal's name beside a plaintext is somebody's file.
+            None => self.new.commit().map(drop),
+        }
+    }
+}
+
+pub(super) fn open_target(path: &Path, options: &FileOptions) -> Result<Target> {
     let new = AtomicFile::create(Arc::new(OsFileSystem), path, options.overwrite())?;
     let old = if options.replace { recover_old(path)? } else { None };
     Ok(Target { new, old })
 }
 
 /// "Replacing a file recovers its journal first."
-fn recover_old(path: &Path) -> Result<Option<LockedFile>> {
+pub(super) fn recover_old(path: &Path) -> Result<Option<LockedFile>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -399,7 +415,7 @@ fn encrypt_opened<R: Read>(mut source: Watched<'_, R>, target: Target, encryptor
     let mut writer = encryptor.into_writer(target.new);
     let length = copy_all(&mut source, &mut writer)?;
     let new = writer.finish().map_err(|error| Error::from(error).with_path(&path))?;
-    source.check()?;
+    source.watch.check()?;
     journal::commit_over(new, target.old)?;
     Ok(head_len + layout.sealed_len(length)?)
 }
@@ -413,14 +429,10 @@ pub(super) async fn decrypt_opened(
     let to = to.to_path_buf();
     offload(move |cancelled| {
         let mut target = open_target(&to, &options)?;
-        let mut source = Watched { inner: &mut reader, options: &options, cancelled, done: 0, total };
+        let mut source = Watched { inner: &mut reader, watch: Watch::new(&options, cancelled, total) };
         let length = copy_all(&mut source, &mut target.new)?;
-        source.check()?;
-        match target.old {
-            Some(old) => journal::commit_over(target.new, Some(old))?,
-            // What bears a journal's name beside a plaintext is somebody's file.
-            None => drop(target.new.commit()?),
-        }
+        source.watch.check()?;
+        target.commit_plaintext()?;
         Ok(length)
     })
     .await
@@ -448,40 +460,20 @@ fn copy_all(source: &mut impl Read, target: &mut impl Write) -> Result<u64> {
     }
 }
 
-/// Bytes between two reports of progress.
-const REPORT_EVERY: u64 = 1 << 20;
 /// Bytes that a copy takes at once.
 const COPY_LEN: usize = 1 << 20;
 
 /// Reports progress, and ends when the caller has gone.
 struct Watched<'a, R> {
     inner: R,
-    options: &'a FileOptions,
-    cancelled: &'a Cancelled,
-    done: u64,
-    total: Option<u64>,
-}
-
-impl<R> Watched<'_, R> {
-    /// # Errors
-    /// Kind Io if the caller has gone, or asked to stop.
-    fn check(&self) -> Result<()> {
-        self.cancelled.check()?;
-        self.options.stop.check()
-    }
+    watch: Watch<'a>,
 }
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.check()?;
+        self.watch.check()?;
         let count = self.inner.read(out)?;
-        let before = self.done;
-        self.done += count as u64;
-        // For each MiB, and at the end.
-        let due = count == 0 || before / REPORT_EVERY != self.done / REPORT_EVERY || self.total == Some(self.done);
-        if let Some(report) = self.options.progress.as_ref().filter(|_| due) {
-            report(Progress { done: self.done, total: self.total });
-        }
+        self.watch.advance(count as u64);
         Ok(count)
     }
 }

@@ -3,7 +3,7 @@
 use crate::context::{EncryptionContext, KeyUse, KmsContext, ReaderContext, WriterContext};
 use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::opener::Opener;
 use crate::io::range::remote::{AsyncRangeReader, Opening};
 use crate::io::range::source::RangeSource;
@@ -15,8 +15,8 @@ use crate::io::write::EncryptWriter;
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::native::floe::Floe;
 use crate::native::header::{Header, PASSPHRASE, SlotsRoom, encode_core, encode_slots};
-use crate::provider::DataKeyAnswer;
 use crate::provider::multi::more_retryable;
+use crate::provider::{DataKeyAnswer, Recipient, Recipients};
 use crate::segments::{Layout, Position, ResumePoint, Segments};
 use std::fmt;
 use std::io::{Read, Write};
@@ -75,6 +75,11 @@ impl Encryptor {
     /// A writer that puts the head and then the segments into `inner`.
     pub fn into_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
         EncryptWriter::new(inner, self.into_sealer())
+    }
+
+    /// Head, segments, and the process that may seal them.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Arc<Floe>, Process) {
+        (self.message.head, self.message.segments, self.made_by)
     }
 
     /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
@@ -182,6 +187,10 @@ impl Decryptor {
             )));
         }
         self.segments.open_to(at, segment, plaintext)
+    }
+
+    pub(super) fn into_segments(self) -> Arc<Floe> {
+        self.segments
     }
 
     /// A reader of the plaintext; `inner` stands at the first segment.
@@ -339,7 +348,15 @@ impl Envelope {
             failure = more_retryable(failure, error);
         }
         tries.failed.append(&mut failed);
-        Err(failure.unwrap_or_else(|| no_matching_key(header)))
+        Err(match failure {
+            None => no_matching_key(header),
+            // Which check failed is nobody's business: a slot's own, or the head's tag.
+            Some(error) if error.kind() == ErrorKind::AuthenticationFailed => match error.code() {
+                Some(code) => Error::not_opened().with_code(code),
+                None => Error::not_opened(),
+            },
+            Some(error) => error,
+        })
     }
 
     pub(crate) fn reader_context(&self, header: &Header, given: &EncryptionContext) -> Result<ReaderContext> {
@@ -361,8 +378,15 @@ fn too_many_derivations() -> Error {
 }
 
 fn no_matching_key(header: &Header) -> Error {
-    // A stranger wrote these names: ASCII has control characters, which must not reach a log.
-    let name = |slot: &EncryptedDataKey| format!("{}:{}", slot.provider().escape_debug(), slot.key_id_text());
-    let names: Vec<_> = header.slots().iter().map(name).collect();
-    Error::no_matching_key(format!("none of the configured keys opens this message, which is for {}", names.join(", ")))
+    let recipients = Recipients(header.slots().iter().map(Recipient::from).collect());
+    let printable = |it: &Recipient| {
+        let name = std::str::from_utf8(&it.key_id).is_ok_and(|name| !name.chars().any(char::is_control));
+        name && it.provider.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let doubt = match recipients.0.iter().all(printable) {
+        true => "",
+        false => " (these are no names as they are written: the header may be damaged)",
+    };
+    Error::no_matching_key(format!("none of the configured keys opens this message, which is for {recipients}{doubt}"))
+        .with_source(recipients)
 }

@@ -7,10 +7,13 @@ pub(crate) mod head;
 pub(crate) mod message;
 mod offload;
 mod ranges;
+pub(crate) mod recover;
+pub(crate) mod resume;
 pub(crate) mod rewrap;
 #[cfg(feature = "tokio")]
 pub(crate) mod tokio;
 pub(crate) mod verify;
+mod watch;
 
 use crate::context::{ContextMatch, EncryptionContext};
 use crate::crypto::AeadAlgorithm;

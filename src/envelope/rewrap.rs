@@ -11,6 +11,7 @@ use crate::io::journal;
 use crate::material::EncryptedDataKey;
 use crate::native::header::{Header, Limits, Outline, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
+use crate::provider::{DataKeyAnswer, Recipient, Recipients};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,15 @@ pub struct RewrapOptions {
     mode: RewrapMode,
     to: Option<PathBuf>,
     stop: Stop,
+    removal: Removal,
+}
+
+/// What becomes of a recipient that the new envelope does not write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Removal {
+    #[default]
+    Tell,
+    Refuse,
 }
 
 /// Whether this process sees the data key.
@@ -53,6 +63,16 @@ impl RewrapOptions {
         self
     }
 
+    /// Fails with kind [`InvalidInput`](ErrorKind::InvalidInput) if a recipient would be removed that the
+    /// reading envelope has no key of: its source is then [`Recipients`]. For a rewrap that is to bring the
+    /// caller's own slots up to date, and nothing else. Default: the new envelope's recipients replace all
+    /// that the message has, and [`Rewrapped::removed`] tells which.
+    #[must_use]
+    pub fn keep_others(mut self) -> Self {
+        self.removal = Removal::Refuse;
+        self
+    }
+
     /// Ends a copy to a new file soon after `flag` is set, as
     /// [`FileOptions::stop_when`](crate::FileOptions::stop_when) does. A rewrap in place is over too soon for that.
     #[must_use]
@@ -63,7 +83,7 @@ impl RewrapOptions {
 }
 
 /// What a rewrap did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rewrapped {
     /// Whether only the slots were overwritten; else the message was copied to a new file, because
@@ -71,6 +91,8 @@ pub struct Rewrapped {
     pub in_place: bool,
     /// Something about an earlier, interrupted rewrap that a person should read.
     pub notice: Option<&'static str>,
+    /// Recipients that the message had and has no longer, by provider name and key id as it told them.
+    pub removed: Vec<Recipient>,
 }
 
 impl Envelope {
@@ -79,7 +101,8 @@ impl Envelope {
     /// size, unless the new slots do not fit.
     ///
     /// This envelope opens the message; `new` says who can open it afterwards, and nothing that the
-    /// file says does. **A rewrap is not a revocation**: whoever had the data key or a copy of the old
+    /// file says does: a recipient that `new` does not write is removed, which
+    /// [`Rewrapped::removed`] tells and [`RewrapOptions::keep_others`] refuses. **A rewrap is not a revocation**: whoever had the data key or a copy of the old
     /// file still has it.
     ///
     /// # Errors
@@ -104,7 +127,44 @@ impl Envelope {
             RewrapMode::Blind => self.slots_blind(&opened.header, new, context).await,
         };
         let slots = slots.map_err(|error| error.with_path(&path))?;
-        offload(move |cancelled| opened.write(&slots, &options, cancelled)).await
+        let removed = removed(&opened.header, &slots);
+        if options.removal == Removal::Refuse {
+            self.keep_others(&opened.header, &removed, context).await.map_err(|error| error.with_path(&path))?;
+        }
+        let (in_place, notice) = offload(move |cancelled| opened.write(&slots, &options, cancelled)).await?;
+        Ok(Rewrapped { in_place, notice, removed })
+    }
+
+    /// # Errors
+    /// Kind InvalidInput if a slot of those `removed` is not this envelope's own. One that is, under an
+    /// older key of an alias, say, was moved by its owner.
+    async fn keep_others(&self, header: &Header, removed: &[Recipient], context: &EncryptionContext) -> Result<()> {
+        let kms = self.reader_context(header, context)?.kms;
+        let mut others = Vec::new();
+        let mut asked = 0;
+        for slot in header.slots() {
+            let recipient = Recipient::from(slot);
+            if !removed.contains(&recipient) {
+                continue;
+            }
+            if !slot.is_missing() && asked < self.config.limits.slots_tried {
+                match self.config.provider.decrypt_data_key(slot, &kms).await {
+                    DataKeyAnswer::NotMine => {}
+                    DataKeyAnswer::Key(_) | DataKeyAnswer::Failed(_) => {
+                        asked += 1;
+                        continue;
+                    }
+                }
+            }
+            others.push(recipient);
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        let others = Recipients(others);
+        Err(Error::invalid_input(format!("this rewrap would remove recipients of the message: {others}"))
+            .with_source(others)
+            .with_advice("nothing was changed: give a provider for each that is to stay, or let the others go"))
     }
 
     async fn slots_open(
@@ -148,6 +208,12 @@ impl Envelope {
     }
 }
 
+/// Who has a slot in the message and none among the new ones.
+fn removed(header: &Header, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
+    let stays = |old: &Recipient| slots.iter().any(|new| Recipient::from(new) == *old);
+    header.slots().iter().map(Recipient::from).filter(|old| !stays(old)).collect()
+}
+
 /// A message file under an exclusive lock, its journal recovered.
 struct Opened {
     file: LockedFile,
@@ -169,7 +235,13 @@ impl Opened {
         Ok(Self { outline: header.outline(), file, header, notice })
     }
 
-    fn write(self, slots: &[EncryptedDataKey], options: &RewrapOptions, cancelled: &Cancelled) -> Result<Rewrapped> {
+    /// Whether that was in place, and what a person should read.
+    fn write(
+        self,
+        slots: &[EncryptedDataKey],
+        options: &RewrapOptions,
+        cancelled: &Cancelled,
+    ) -> Result<(bool, Option<&'static str>)> {
         let core_len = self.header.core().len();
         let notice = self.notice;
         let room = SlotsRoom::Exactly(self.outline.slots().len());
@@ -178,11 +250,11 @@ impl Opened {
         {
             let binding = self.outline.binding(self.header.as_bytes());
             journal::rewrite(&self.file, file::place(self.outline, &binding)?, &area)?;
-            return Ok(Rewrapped { in_place: true, notice });
+            return Ok((true, notice));
         }
         let area = encode_slots(slots, SlotsRoom::Spare, core_len)?;
         self.copy(&area, options, cancelled)?;
-        Ok(Rewrapped { in_place: false, notice })
+        Ok((false, notice))
     }
 
     /// The message with other slots, to a new file that takes the old one's place or another name.

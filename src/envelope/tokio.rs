@@ -23,6 +23,8 @@ impl Envelope {
     /// A writer that encrypts into `inner`, without blocking. Call
     /// [`finish`](AsyncEncryptWriter::finish) at the end, or shut it down.
     ///
+    /// Cancel-safe: nothing is written here, so that a dropped future has done nothing to `inner`.
+    ///
     /// ```
     /// use envelock::{EncryptionContext, Envelope, RawKeyProvider};
     /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,7 +71,7 @@ impl Envelope {
     }
 
     /// The message of a stream of plaintext, as a stream: for bodies of HTTP requests and parts of object
-    /// stores.
+    /// stores. Cancel-safe: nothing is taken from `plaintext` here.
     ///
     /// # Errors
     /// As [`encrypt`](Self::encrypt).
@@ -86,7 +88,11 @@ impl Envelope {
         Ok(self.encryptor(context).await?.into_stream(plaintext))
     }
 
-    /// The plaintext of a message that comes as a stream. The head is taken from it here.
+    /// The plaintext of a message that comes as a stream. The head is taken from it here, up to chunks
+    /// that are kept for the plaintext.
+    ///
+    /// Not cancel-safe where `message` is a borrow: what was taken from it is gone when the future is
+    /// dropped.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments, which the stream reports.

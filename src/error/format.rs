@@ -17,21 +17,33 @@ impl Error {
         Self::new(ErrorKind::Unsupported, message)
     }
 
+    /// What a newer version may have written.
+    pub(crate) fn unknown(what: impl std::fmt::Display) -> Self {
+        Self::unsupported(format!("{what} is unknown here"))
+            .with_advice("use a newer envelock, or the header is damaged: then restore the message")
+    }
+
     pub(crate) fn limit(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::LimitExceeded, message)
     }
 
     pub(crate) fn context_mismatch(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::ContextMismatch, message).with_advice(
-            "give the encryption context that the message was encrypted with (`envelock inspect` shows the stored part)",
+            "give the encryption context that your application expects: one copied from the message proves nothing",
         )
     }
 
     /// Every failed authentication is this one error: which check failed is nobody's business.
     pub(crate) fn authentication() -> Self {
-        Self::new(ErrorKind::AuthenticationFailed, "the data is not authentic").with_advice(
-            "it was changed after it was encrypted, or the key or the unstored context is not the one it was \
-             encrypted with; do not use it, restore it from a backup",
+        Self::new(ErrorKind::AuthenticationFailed, "the data is not authentic")
+            .with_advice("it was changed after it was encrypted; do not use it, restore it from a backup")
+    }
+
+    /// The same kind before any segment, where a wrong passphrase is the likelier cause.
+    pub(crate) fn not_opened() -> Self {
+        Self::new(ErrorKind::AuthenticationFailed, "none of the keys that were tried opened this message").with_advice(
+            "the passphrase or key is not the one that it was encrypted with, the unstored context is another, or its \
+             head was changed: try again with the right one",
         )
     }
 

@@ -53,10 +53,22 @@ impl Error {
 
     /// A keystore that must exist and does not.
     pub(crate) fn no_keystore(path: &Path) -> Self {
-        Self::new(ErrorKind::NoMatchingKey, "there is no keystore here, and nothing was made").with_path(path).with_advice(
-            "check the path, or restore the keystore file from its backup: its root key alone opens nothing, and a new \
-             keystore would not open what the old one encrypted",
+        Self::new(ErrorKind::NoMatchingKey, "there is no keystore here, and nothing was made")
+            .with_path(path)
+            .with_advice(
+                "check the path, or restore the keystore file from its backup: its root key alone opens nothing, and a \
+                 new keystore would not open what the old one encrypted",
+            )
+    }
+
+    /// A file at the keystore's path in which no keystore was made.
+    pub(crate) fn empty_keystore(path: &Path) -> Self {
+        Self::new(
+            ErrorKind::NoMatchingKey,
+            "this file holds no keystore (an interrupted first use, or a copy without its `-wal` file)",
         )
+        .with_path(path)
+        .with_advice("restore it from a backup; nothing was changed")
     }
 
     pub(crate) fn tampered(message: impl Into<String>) -> Self {

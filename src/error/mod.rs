@@ -187,18 +187,19 @@ impl fmt::Display for Error {
     }
 }
 
+/// The sentence first: this is what a `main` that returns an error prints.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
-        let mut out = f.debug_struct("Error");
-        out.field("kind", &inner.kind).field("message", &self.to_string());
+        write!(f, "{self} [{:?}", inner.kind)?;
         if let Some(code) = inner.code {
-            out.field("code", &code);
+            write!(f, ", {code}")?;
         }
-        if let Some(source) = &inner.source {
-            out.field("source", source);
+        f.write_str("]")?;
+        match &inner.source {
+            Some(source) => write!(f, ", caused by: {source:?}"),
+            None => Ok(()),
         }
-        out.finish()
     }
 }
 
@@ -250,6 +251,16 @@ mod tests {
         let back = Error::from(io);
         assert_eq!(back.kind(), ErrorKind::Truncated);
         assert_eq!(back.segment(), Some(7));
+    }
+
+    #[test]
+    fn a_main_that_returns_an_error_prints_the_sentence_first() {
+        let error = Error::new(ErrorKind::KeyState, "the key is disabled").with_code("DisabledException");
+        assert_eq!(format!("{error:?}"), "the key is disabled [KeyState, DisabledException]");
+        let error = Error::new(ErrorKind::Io, "it cannot be read").with_source(error).with_advice("try again");
+        let expected =
+            "it cannot be read; try again [Io], caused by: the key is disabled [KeyState, DisabledException]";
+        assert_eq!(format!("{error:?}"), expected);
     }
 
     #[test]

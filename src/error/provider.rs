@@ -4,8 +4,7 @@ use super::{Error, ErrorKind};
 
 impl Error {
     pub(crate) fn no_matching_key(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::NoMatchingKey, message)
-            .with_advice("configure a provider that holds one of the keys that `envelock inspect` lists")
+        Self::new(ErrorKind::NoMatchingKey, message).with_advice("configure a provider that holds one of these keys")
     }
 
     pub(crate) fn message_forked() -> Self {

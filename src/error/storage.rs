@@ -45,6 +45,22 @@ impl Error {
         )
     }
 
+    /// A source that does not stay as it is while it is encrypted.
+    pub(crate) fn source_changes() -> Self {
+        Self::new(ErrorKind::Busy, "this file was changed while it was encrypted: no message was made of it")
+            .with_advice("encrypt it again once nobody writes to it")
+    }
+
+    /// A partial file that somebody else may have planted: its head would hold a data key that he knows.
+    pub(crate) fn untrusted_partial(path: &Path, why: &str) -> Self {
+        Self::new(ErrorKind::InvalidInput, format!("this partial file is not gone on with, since it {why}"))
+            .with_path(path)
+            .with_advice(
+                "nothing was written: find out who made it, remove it, and begin again (a resumed encryption goes on \
+                 only in a regular file of your own that nobody else can open)",
+            )
+    }
+
     /// The target of a write that may not replace anything. Its source is an [`io::Error`] of kind
     /// `AlreadyExists`, by which callers tell it from other invalid input.
     pub(crate) fn target_exists(path: &Path) -> Self {

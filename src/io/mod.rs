@@ -7,6 +7,8 @@ pub(crate) mod journal;
 pub(crate) mod opener;
 pub(crate) mod range;
 pub(crate) mod read;
+pub(crate) mod recover;
+pub(crate) mod resume;
 pub(crate) mod sealer;
 mod seek;
 mod seeking;

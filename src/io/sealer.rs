@@ -131,7 +131,7 @@ impl Sealer {
         self.check_writable()?;
         let iv = self.draw_iv()?;
         let layout = self.segments.layout();
-        // A message that fits into its first write has had no buffer so far, and needs no whole one.
+        // An empty message has had no buffer so far, and needs no whole one.
         let len = self.filled + layout.overhead();
         let room = self.buffer.len().max(len);
         self.buffer.resize(room, 0);

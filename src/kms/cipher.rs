@@ -15,7 +15,7 @@ use super::key::is_key_id;
 use crate::codec::{Reader, put_byte_string};
 use crate::context::KmsContext;
 use crate::crypto::{self, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 use zeroize::Zeroizing;
 
@@ -92,6 +92,13 @@ pub(super) fn seal_blob(material: &Material, plaintext: &[u8], context: &KmsCont
     Ok(blob)
 }
 
+/// The version of its key that a ciphertext blob names, without any key and so unverified; `None` if this
+/// is no blob. A file whose version is older than the key's current one waits for a rewrap.
+#[must_use]
+pub fn version_of_blob(blob: &[u8]) -> Option<u32> {
+    Blob::parts(blob).map(|blob| blob.version)
+}
+
 /// A ciphertext blob, taken apart and not yet authenticated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blob<'a> {
@@ -143,7 +150,9 @@ impl<'a> Blob<'a> {
 
 /// Every blob that cannot be decrypted is this one error.
 pub(super) fn invalid_ciphertext() -> Error {
-    Error::authentication().with_code("InvalidCiphertextException")
+    Error::new(ErrorKind::AuthenticationFailed, "this is no ciphertext of that key and encryption context")
+        .with_code("InvalidCiphertextException")
+        .with_advice("it was changed, or the context is not the one that it was encrypted with")
 }
 
 /// Appends a fresh salt to `head`, and gives a fresh IV and the key derived with the salt.

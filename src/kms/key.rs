@@ -307,7 +307,7 @@ impl Realm {
         }
         if !is_key_id(local) {
             return Err(validation(format!("{name:?} is no key id, key name or alias"))
-                .with_advice("key ids are UUIDs, aliases begin with `alias/`: `envelock keys list` shows both"));
+                .with_advice("key ids are UUIDs, and aliases begin with `alias/`"));
         }
         Ok(KeyName::Id(local))
     }
@@ -361,7 +361,7 @@ pub(super) fn check_region(region: &str) -> Result<()> {
 pub(super) fn not_found(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::NoMatchingKey, message)
         .with_code("NotFoundException")
-        .with_advice("`envelock keys list` shows the keys and aliases that exist")
+        .with_advice("name a key or an alias that exists")
 }
 
 pub(super) fn validation(message: impl Into<String>) -> Error {

@@ -28,6 +28,7 @@ pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
+pub use cipher::version_of_blob;
 pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
 pub use provider::LocalProvider;
 pub use root::RootKey;
@@ -35,24 +36,31 @@ pub use root_text::RootKeyExport;
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto;
+use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, Result};
 use crate::provider::Revocations;
 use futures_channel::oneshot;
 use key::{Realm, check_region};
 use std::fmt;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use store::Store;
-use thread::Message;
+use thread::{Handle, Message};
 use uuid::Uuid;
 
 /// An embedded KMS on one keystore file. Cheap to clone; all clones share one connection.
 ///
 /// Opening starts one thread, `envelock-kms`, which owns the connection; the methods are asynchronous
 /// and need no runtime. Dropping the future of a call does not undo the call. The file is closed when
-/// the last clone is dropped, or by [`close`](Self::close).
+/// the last clone is dropped, which waits for that for up to a second, or by [`close`](Self::close).
+///
+/// **The file holds the keys, and the root key opens it: without a copy of both, what is encrypted here
+/// is one disk away from being lost.** [`backup`](Self::backup) copies the file while it is in use. After
+/// each change and after closing, the file alone is the whole keystore, unless another process was using
+/// it at that moment: then a part stands in `<file>-wal` for a while.
 ///
 /// After a fork, the child cannot use a keystore that was open: each call, and opening it again, is
 /// an error of kind [`Storage`](crate::ErrorKind::Storage) there, until the child calls `exec`. Drop is harmless.
@@ -75,7 +83,7 @@ pub struct LocalKms(Arc<Shared>);
 
 struct Shared {
     /// `None` only while it is dropped.
-    jobs: Option<mpsc::Sender<Message>>,
+    thread: Option<Handle>,
     /// The process that has the thread.
     process: u32,
     path: PathBuf,
@@ -201,10 +209,10 @@ impl LocalKms {
         crypto::random::fill(&mut random)?;
         let instance = Uuid::from_bytes(root_text::uuid_v4(random));
         let path = path.as_ref().to_path_buf();
-        let (jobs, opened) = thread::start(path.clone(), root, options)?;
+        let (handle, opened) = thread::start(path.clone(), root, options)?;
         let process = std::process::id();
         let revocations = Revocations::default();
-        Ok(Self(Arc::new(Shared { jobs: Some(jobs), process, path, opened, instance, revocations })))
+        Ok(Self(Arc::new(Shared { thread: Some(handle), process, path, opened, instance, revocations })))
     }
 
     /// Closes the file and wipes the root key, once the calls before it are done. Every later call, by
@@ -216,6 +224,26 @@ impl LocalKms {
         let (reply, closed) = oneshot::channel();
         self.send(Message::Close(reply))?;
         self.wait(closed).await
+    }
+
+    /// Writes a copy of the keystore to a new file, with mode 0600: the state of one moment, in which every
+    /// row was checked. It works while this and other processes use the keystore, and the copy appears
+    /// whole or not at all. Make one after every change of keys: a copy does not have what came later. It
+    /// opens under the same root key, which is not in it.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `path` exists, or names no file;
+    /// [`Io`](crate::ErrorKind::Io); [`Storage`](crate::ErrorKind::Storage) if the keystore is damaged, was
+    /// tampered with or closed, or in a forked child; [`Busy`](crate::ErrorKind::Busy).
+    pub async fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref().to_path_buf();
+        self.call(move |store| {
+            let image = store.image()?;
+            let mut file = AtomicFile::create(Arc::new(OsFileSystem), &path, Overwrite::Never)?;
+            file.write_all(&image).map_err(Error::from)?;
+            file.commit().map(drop)
+        })
+        .await
     }
 
     /// The root key as text, for safe keeping, whatever it was opened with.
@@ -292,7 +320,7 @@ impl LocalKms {
 
     fn send(&self, message: Message) -> Result<()> {
         self.check_process()?;
-        let sent = self.0.jobs.as_ref().map(|jobs| jobs.send(message));
+        let sent = self.0.thread.as_ref().map(|thread| thread.jobs.send(message));
         match sent {
             Some(Ok(())) => Ok(()),
             _ => Err(Error::keystore_closed().with_path(&self.0.path)),
@@ -326,10 +354,11 @@ impl fmt::Debug for LocalKms {
 }
 
 impl Drop for Shared {
-    /// In a forked child the channel's locks may be held by threads that do not exist there.
+    /// In a forked child the channels' locks may be held by threads that do not exist there.
     fn drop(&mut self) {
-        if self.process != std::process::id() {
-            std::mem::forget(self.jobs.take());
+        match self.thread.take() {
+            Some(thread) if self.process == std::process::id() => thread.close(),
+            other => std::mem::forget(other),
         }
     }
 }

@@ -84,7 +84,7 @@ impl LocalKms {
                         "{name} is a managed key, which is not rotated on demand"
                     ))
                     .with_code("UnsupportedOperationException")
-                    .with_advice("make a key of your own with `create_key` (`envelock keys create`) and rotate that"));
+                    .with_advice("make a key of your own, under an alias of your own, and rotate that"));
                 }
                 check_state(&key.key_id, key.state, KeyOperation::RotateKeyOnDemand)?;
                 key.rotate(tx)?;
@@ -339,7 +339,7 @@ fn check_free(tx: &Tx<'_>, alias: &str) -> Result<()> {
         None => Ok(()),
         Some(_) => Err(Error::invalid_input(format!("the alias {alias} exists already"))
             .with_code("AlreadyExistsException")
-            .with_advice("move it with `update_alias` (`envelock keys alias`), or choose another name")),
+            .with_advice("choose another name, or point the alias to another key")),
     }
 }
 

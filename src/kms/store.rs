@@ -15,7 +15,9 @@ use crate::codec::put_byte_string;
 use crate::crypto;
 use crate::error::{Error, Result};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params, params_from_iter};
+use rusqlite::{
+    Connection, MAIN_DB, OptionalExtension as _, Transaction, TransactionBehavior, params, params_from_iter,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -130,7 +132,24 @@ impl Store {
         sql.commit().map_err(Error::sqlite)?;
         self.trust.sequence = sequence;
         self.trust.digest = Some(digest);
+        fold(&self.sql);
         Ok(answer)
+    }
+
+    /// The whole keystore as one file's bytes, of one moment, while others may use it; every row of the
+    /// copy was checked.
+    pub(super) fn image(&mut self) -> Result<Vec<u8>> {
+        // As in `begin`.
+        self.sql.release_memory().map_err(Error::sqlite)?;
+        let mut image = self.sql.serialize(MAIN_DB).map_err(Error::sqlite)?.to_vec();
+        // "File format write version" and "read version" (SQLite's file format, 1.3.3): 1, a file that has
+        // no write-ahead log beside it. Whoever opens it as a keystore gives it one again.
+        image.get_mut(18..20).ok_or_else(Error::not_a_keystore)?.fill(1);
+        let mut copy = Connection::open_in_memory().map_err(Error::sqlite)?;
+        copy.deserialize_read_exact(MAIN_DB, image.as_slice(), image.len(), true).map_err(Error::sqlite)?;
+        let mut trust = Trust { sequence: self.trust.sequence, digest: None, rows: Rows::new() };
+        trust.check(&copy, &self.keys)?;
+        Ok(image)
     }
 
     #[cfg(test)]
@@ -394,6 +413,17 @@ fn select(table: &Table) -> String {
 fn begin(sql: &mut Connection, behavior: TransactionBehavior) -> Result<Transaction<'_>> {
     sql.release_memory().map_err(Error::sqlite)?;
     sql.transaction_with_behavior(behavior).map_err(Error::sqlite)
+}
+
+/// Brings the write-ahead log into the keystore file, and empties it, so that the file alone is the whole
+/// keystore for whoever copies it without the log. What was committed is durable before and after. A disk
+/// that is full, or a reader or writer in another process, leaves it to the next change or to closing.
+pub(super) fn fold(sql: &Connection) {
+    let Ok(patience) = sql.query_row("PRAGMA busy_timeout", [], |row| row.get::<_, u32>(0)) else { return };
+    // Waits for nobody; the answer would say how far it came.
+    let _ = sql.busy_timeout(Duration::ZERO);
+    let _ = sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let _ = sql.busy_timeout(Duration::from_millis(patience.into()));
 }
 
 pub(super) fn millis(time: Duration) -> i64 {

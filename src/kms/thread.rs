@@ -9,14 +9,14 @@ use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{Claim, RootKey, RootKeys};
 use super::root_text::RootKeyFile;
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
-use super::store::{Store, millis};
+use super::store::{Store, fold, millis};
 use super::{KmsOptions, Missing, Opened};
 use crate::error::{Error, ErrorKind, Result};
 use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// One call on the keystore, which answers by its own channel.
@@ -28,9 +28,29 @@ pub(super) enum Message {
     Close(oneshot::Sender<()>),
 }
 
+/// What the handles of a keystore share of its thread.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) jobs: mpsc::Sender<Message>,
+    /// In a mutex since it is shared, and never locked.
+    closed: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Handle {
+    /// Lets the thread end, and waits until the file is closed; not for ever, since a call that is still
+    /// under way may wait for another process.
+    pub(super) fn close(self) {
+        drop(self.jobs);
+        // Nothing is ever sent: the other end goes with the thread.
+        let closed = self.closed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let _ = closed.recv_timeout(CLOSE_WAIT);
+    }
+}
+
 /// Starts the thread, and waits until the keystore is open or is known not to open.
-pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result<(mpsc::Sender<Message>, Opened)> {
+pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result<(Handle, Opened)> {
     let (jobs, inbox) = mpsc::channel();
+    let (closing, closed) = mpsc::channel();
     let (reply, answer) = mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name("envelock-kms".to_owned())
@@ -42,6 +62,8 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result
                 if reply.send(Ok(opened)).is_ok() {
                     serve(store, registered, &inbox);
                 }
+                // By now the file is closed: whoever dropped the last handle waits for this.
+                drop(closing);
             }
         })
         .map_err(|e| Error::io("the keystore's thread cannot be started", e))?;
@@ -49,7 +71,7 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result
         false => answer.recv().map_err(|_| Error::internal("the keystore's thread ended while opening"))?,
         true => answer.recv_timeout(CHILD_WAIT).map_err(|_| Error::forked())?,
     };
-    Ok((jobs, opened?))
+    Ok((Handle { jobs, closed: Mutex::new(closed) }, opened?))
 }
 
 fn serve(mut store: Store, registered: Registered, inbox: &mpsc::Receiver<Message>) {
@@ -83,7 +105,7 @@ fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Reg
     let mut made = (false, RootKeyFile::NotMade);
     if look(&sql)? == Found::Nothing {
         if options.missing == Missing::Refuse {
-            return Err(Error::no_keystore(path));
+            return Err(Error::empty_keystore(path));
         }
         made = create(&mut sql, root, options)?;
     }
@@ -118,6 +140,7 @@ fn create(sql: &mut Connection, root: &RootKey, options: &KmsOptions) -> Result<
     let meta = keys.meta(region, millis(options.clock.wall()), kind);
     Store::initialise(&tx, &keys, meta)?;
     tx.commit().map_err(Error::sqlite)?;
+    fold(sql);
     Ok((true, root_key_file))
 }
 
@@ -181,6 +204,8 @@ pub(super) fn at_file(error: Error, path: &Path) -> Error {
     }
 }
 
+/// How long dropping the last handle waits for the file to be closed.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// How long an opening may take in a forked child whose parent had some other keystore open.
 const CHILD_WAIT: Duration = Duration::from_secs(15);
 /// The Region of a keystore that is made without a word about it.

@@ -72,14 +72,12 @@ impl FloeHeader {
             AES_256_GCM => AeadAlgorithm::Aes256Gcm,
             CHACHA20_POLY1305 => AeadAlgorithm::ChaCha20Poly1305,
             other => {
-                return Ok(Err(Error::unsupported(format!(
-                    "AEAD id {other:#04x} is unknown here: use a newer envelock"
-                ))));
+                return Ok(Err(Error::unknown(format_args!("AEAD id {other:#04x}"))));
             }
         };
         let kdf = reader.u8()?;
         if kdf != HKDF_EXPAND_SHA_384 {
-            return Ok(Err(Error::unsupported(format!("KDF id {kdf:#04x} is unknown here: use a newer envelock"))));
+            return Ok(Err(Error::unknown(format_args!("KDF id {kdf:#04x}"))));
         }
         let segment_len = reader.u32()?;
         if segment_len < *lengths.start() {
@@ -285,6 +283,14 @@ impl Segments for Floe {
             }
             _ => Err(Error::authentication().with_segment(index)),
         }
+    }
+
+    fn put_prefix(&self, at: Position, segment: &mut [u8]) -> Result<()> {
+        let prefix = self.prefix(at, segment.len())?;
+        if let Some(start) = segment.first_chunk_mut() {
+            *start = prefix;
+        }
+        Ok(())
     }
 
     fn open_in_place(&self, at: Position, segment: &mut [u8]) -> Result<()> {

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::material::EncryptedDataKey;
 use crate::native::floe::{FLOE_HEADER_LEN, FloeHeader};
 use crate::segments::Layout;
+use std::fmt;
 use std::ops::Range;
 
 /// What a reader accepts, checked before anything is allocated for it and before any provider call.
@@ -60,7 +61,7 @@ const FIXED_LEN: usize = 7;
 
 /// A parsed message head. Everything in it but the length is unverified until a
 /// [`Decryptor`](crate::Decryptor) was made from it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Header {
     raw: Vec<u8>,
     outline: Outline,
@@ -173,6 +174,21 @@ impl Header {
     /// As [`parse`](Self::parse): the area may be torn.
     pub(crate) fn with_slots_area(&self, area: &[u8]) -> Result<Self> {
         Self::parse(&self.outline.with_slots_area(&self.raw, area)?)
+    }
+}
+
+/// What the head says, without its bytes.
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Header")
+            .field("len", &self.len())
+            .field("aead", &self.aead())
+            .field("segment_len", &self.layout().segment_len())
+            .field("stored_context", &self.context)
+            .field("has_unstored_context", &self.has_unstored)
+            .field("slots", &self.slots)
+            .field("slots_len", &self.slots_len())
+            .finish()
     }
 }
 
@@ -365,18 +381,15 @@ fn check_start(bytes: &[u8]) -> Result<()> {
         return Err(Error::malformed("the input does not begin as an envelock message does"));
     }
     if let Some(version) = bytes.get(3).filter(|&&version| version != VERSION) {
-        return Err(Error::unsupported(format!(
-            "message format version {version} is unknown here: use a newer envelock"
-        )));
+        return Err(Error::unknown(format_args!("message format version {version}")));
     }
     if let Some(flags) = bytes.get(4) {
         if flags & !(FLAG_UNSTORED | FLAG_RECORDS) != 0 {
-            return Err(Error::unsupported(format!(
-                "message flags {flags:#04x} are unknown here: use a newer envelock"
-            )));
+            return Err(Error::unknown(format_args!("one of the message flags {flags:#04x}")));
         }
         if flags & FLAG_RECORDS != 0 {
-            return Err(Error::unsupported("this is a record set, which this version cannot open"));
+            return Err(Error::unsupported("this is a record set, which this version cannot open")
+                .with_advice("use a newer envelock, or the header is damaged: then restore the message"));
         }
     }
     Ok(())

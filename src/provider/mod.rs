@@ -114,9 +114,33 @@ impl Recipient {
 
 impl fmt::Display for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.provider, EncryptedDataKey::missing("", self.key_id.as_slice()).key_id_text())
+        // A stranger may have written these names: control characters must not reach a log.
+        let key_id = EncryptedDataKey::missing("", self.key_id.as_slice()).key_id_text();
+        write!(f, "{}:{key_id}", self.provider.escape_debug())
     }
 }
+
+impl From<&EncryptedDataKey> for Recipient {
+    fn from(slot: &EncryptedDataKey) -> Self {
+        Self::new(slot.provider(), slot.key_id())
+    }
+}
+
+/// The recipients that an error is about, as its [source](std::error::Error::source): those that a message
+/// is for, where none of the configured keys opens it, and those that a refused rewrap would have removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipients(pub Vec<Recipient>);
+
+impl fmt::Display for Recipients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, recipient) in self.0.iter().enumerate() {
+            write!(f, "{}{recipient}", if at == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Recipients {}
 
 /// An epoch that a provider bumps when it revokes a key: a cache compares one number.
 #[derive(Clone, Debug, Default)]

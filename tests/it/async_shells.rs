@@ -84,10 +84,10 @@ fn write_stubbornly<W: AsyncWrite + Unpin>(
             shown(result.map(drop));
             rest = &rest[count..];
         }
-        if random.one_in(5) {
-            if let Poll::Ready(Err(error)) = once(writer.flush()) {
-                assert!(passes(&error));
-            }
+        if random.one_in(5)
+            && let Poll::Ready(Err(error)) = once(writer.flush())
+        {
+            assert!(passes(&error));
         }
     }
     loop {
@@ -95,10 +95,10 @@ fn write_stubbornly<W: AsyncWrite + Unpin>(
             End::Finish => once(writer.try_finish()),
             End::Shutdown => once(writer.shutdown()),
         };
-        if let Poll::Ready(result) = ended {
-            if shown(result) {
-                break;
-            }
+        if let Poll::Ready(result) = ended
+            && shown(result)
+        {
+            break;
         }
     }
     let inner = match wait(writer.finish()) {

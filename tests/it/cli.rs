@@ -75,13 +75,13 @@ impl Desk {
 /// What a run ended with.
 pub(crate) struct Ran {
     line: String,
-    code: Option<i32>,
+    pub(crate) code: Option<i32>,
     pub(crate) out: Vec<u8>,
     pub(crate) err: String,
 }
 
 impl Ran {
-    fn of(line: &str, output: Output) -> Self {
+    pub(crate) fn of(line: &str, output: Output) -> Self {
         let err = String::from_utf8(output.stderr).unwrap();
         Self { line: line.into(), code: output.status.code(), out: output.stdout, err }
     }
@@ -261,7 +261,7 @@ fn a_passphrase_comes_from_a_file_or_a_descriptor_less_one_line_end() {
     for name in ["unix", "dos", "bare"] {
         assert_eq!(desk.run(&format!("decrypt a.elk -o - -p passphrase:file={name}")).exits(0).out, b"secret");
     }
-    desk.run("decrypt a.elk -o - -p passphrase:file=two-lines").exits(3).says("not authentic");
+    desk.run("decrypt a.elk -o - -p passphrase:file=two-lines").exits(3).says("the passphrase or key is not the one");
     desk.run("encrypt a -o b -p passphrase:file=empty").exits(2).says("empty");
     // Descriptor 0 is open in every child; a shell's `3<file` is the same thing under another number.
     assert_eq!(desk.pipe("decrypt a.elk -o - -p passphrase:fd=0", b"correct horse\n").exits(0).out, b"secret");
@@ -353,7 +353,7 @@ fn a_rewrap_moves_a_file_to_another_key_and_leaves_its_body() {
     desk.run("rewrap - -p raw:file=k.key").exits(2);
     // To another key of the same keystore, inside it.
     desk.run("keys create --alias alias/next").exits(0);
-    desk.run("rewrap a.elk -p local:alias/orders --to local:alias/next --blind").exits(0);
+    desk.run("rewrap a.elk -p local:alias/orders --to local:alias/next --blind").exits(0).says("REMOVED");
     desk.run("verify a.elk -p local:alias/next").exits(0);
     desk.run("verify a.elk -p local:alias/orders").exits(4);
 }
@@ -509,7 +509,7 @@ fn an_interrupt_while_a_pipe_gives_nothing_leaves_nothing() {
     assert!(!desk.path("out.elk").exists());
 }
 
-fn kill(signal: &str, process: u32) {
+pub(crate) fn kill(signal: &str, process: u32) {
     assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
 }
 

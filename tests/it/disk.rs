@@ -134,6 +134,61 @@ fn on_a_full_disk_every_call_fails_clearly_and_changes_nothing() {
 }
 
 #[test]
+fn a_resumable_encryption_on_a_full_disk_goes_on_once_there_is_room() {
+    const TEST: &str = "disk::a_resumable_encryption_on_a_full_disk_goes_on_once_there_is_room";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"], &bad);
+        let scene = Scene::new(&good, &bad);
+        // Older than the partial file, by the clock of the file system.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let target = bad.join("large.elk");
+        let resume = || {
+            let options = FileOptions::default();
+            envelope("old").encrypt_file_resumable(&scene.plain, &target, &context(), options)
+        };
+        let error = resume().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("free space on this disk"), "{error}");
+        assert!(!target.exists());
+        let left = fs::read(bad.join(".large.elk.envelock-partial")).unwrap();
+        assert!(left.len() > 1 << 20, "{}", left.len());
+        tell(format!("refused: {error}"));
+        mount(&["-o", "remount,size=16m"], &bad);
+        let done = resume().unwrap();
+        if fs::metadata(&target).unwrap().created().is_err() {
+            return tell("SKIPPED: this file system does not tell when a file was made");
+        }
+        assert!(matches!(done.start, envelock::ResumeStart::Continued { verified_segments: 15.., .. }), "{done:?}");
+        assert!(fs::read(&target).unwrap()[..1 << 20] == left[..1 << 20]);
+        assert_eq!(envelope("old").verify_file(&target, &context()).unwrap(), 2 << 20);
+    });
+}
+
+#[test]
+fn where_no_file_has_a_birth_time_a_resumed_encryption_is_a_new_message() {
+    const TEST: &str = "disk::where_no_file_has_a_birth_time_a_resumed_encryption_is_a_new_message";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "ramfs", "ramfs"], &bad);
+        let scene = Scene::new(&good, &bad);
+        if fs::metadata(bad.join("target")).unwrap().created().is_ok() {
+            return tell("SKIPPED: here ramfs tells when a file was made");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let target = bad.join("new.elk");
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let resume = |options| envelope("old").encrypt_file_resumable(&scene.plain, &target, &context(), options);
+        let error = resume(FileOptions::default().stop_when(stop)).unwrap_err();
+        assert!(bad.join(".new.elk.envelock-partial").exists(), "{error}");
+        let done = resume(FileOptions::default()).unwrap();
+        assert_eq!(done.start, envelock::ResumeStart::BegunAnew(envelock::Restart::SourceAgeUnknown));
+        assert_eq!(envelope("old").verify_file(&target, &context()).unwrap(), 2 << 20);
+        tell("refused: to go on with what may be younger than the source");
+    });
+}
+
+#[test]
 fn on_a_read_only_disk_every_call_fails_clearly_and_changes_nothing() {
     const TEST: &str = "disk::on_a_read_only_disk_every_call_fails_clearly_and_changes_nothing";
     with_mounts(TEST, |folder| {

@@ -11,6 +11,12 @@ mod cases;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_advice;
+#[cfg(feature = "cli")]
+mod cli_damage;
+#[cfg(feature = "cli")]
+mod cli_keystore;
+#[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "test-util")]
 mod conformance;
@@ -27,6 +33,8 @@ mod http_ranges;
 mod ivs;
 mod kill;
 #[cfg(feature = "local-kms")]
+mod kms_backup;
+#[cfg(feature = "local-kms")]
 mod kms_disk;
 #[cfg(feature = "local-kms")]
 mod kms_fork;
@@ -41,6 +49,9 @@ mod memory;
 mod providers;
 mod python;
 mod ranges;
+mod recover;
+mod resume;
+mod resume_kill;
 mod resume_point;
 mod rewrap;
 mod source;

@@ -4,7 +4,7 @@ use crate::failure::EXIT_CODES;
 use crate::provider::ProviderName;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use envelock::{AeadAlgorithm, ByteRange};
+use envelock::{AeadAlgorithm, ByteRange, Holes};
 use std::path::PathBuf;
 
 /// Encrypts files and pipes, and moves them from key to key without touching their content.
@@ -27,6 +27,7 @@ pub(crate) enum Command {
     Decrypt(Decrypt),
     Rewrap(Rewrap),
     Verify(Verify),
+    Recover(Recover),
     Inspect(Inspect),
     Keys(Keys),
     /// Print a script that completes the command line
@@ -50,12 +51,21 @@ pub(crate) enum Command {
 pub(crate) struct KeystorePlace {
     /// The keystore of `local:` keys [env: ENVELOCK_KEYSTORE] [default:
     /// $XDG_DATA_HOME/envelock/keys.db, else ~/.local/share/envelock/keys.db]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) keystore: Option<PathBuf>,
     /// The file of the keystore's root key [env: ENVELOCK_ROOT_KEY (a path), or ENVELOCK_ROOT_KEY_VALUE
     /// (the key itself)] [default: $XDG_CONFIG_HOME/envelock/root.key, else ~/.config/envelock/root.key]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) root_key: Option<PathBuf>,
+}
+
+/// For commands that may make a keystore.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Making {
+    /// Begin anew with an empty keystore where the root key exists and its keystore does not. What the lost
+    /// keystore's keys encrypted stays closed, unless its backup is put back
+    #[arg(long)]
+    pub(crate) new_keystore: bool,
 }
 
 /// Key providers and the encryption context.
@@ -65,7 +75,8 @@ pub(crate) struct Opening {
     ///
     /// local:[KEY]              a key of the embedded keystore: alias/NAME, a key id or a full key name
     /// raw:file=PATH[,id=NAME]  a file of 64 hex digits; NAME goes into the message, and must be the
-    ///                          same later; default: the file's name without its last extension
+    ///                          same later; default: the file's name without its last extension.
+    ///                          To make one: (umask 077; openssl rand -hex 32 > escrow.key)
     /// passphrase:              asked for on the terminal
     /// passphrase:file=PATH     read from a file, less one line end
     /// passphrase:fd=N          read from an open file descriptor, less one line end
@@ -116,6 +127,8 @@ pub(crate) struct Encrypt {
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) making: Making,
     /// Go on when at least K of the providers can encrypt; the others are recorded as missing, for a
     /// later rewrap. Default: all must
     #[arg(long, value_name = "K")]
@@ -127,6 +140,13 @@ pub(crate) struct Encrypt {
     /// [default: 65536]
     #[arg(long, value_name = "BYTES")]
     pub(crate) segment_len: Option<u32>,
+    /// Go on where an earlier run with this option ended early, and keep what is done if this one does.
+    ///
+    /// It stays in .NAME.envelock-partial beside the target NAME, until the target is whole or a run
+    /// without this option writes it. What is there is verified and compared with the file first; if the
+    /// file was changed since, a new message is begun, with a line that says so
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 /// Decrypt files, each to its name without .elk, or a pipe
@@ -137,6 +157,8 @@ pub(crate) struct Encrypt {
 #[command(after_long_help = "\
 Examples:
   envelock decrypt report.pdf.elk
+  envelock decrypt report.pdf.elk --output copy.pdf --context tenant=acme
+  envelock decrypt --provider local:alias/orders orders.db.elk
   envelock decrypt archive.tar.elk --output - | tar t
   envelock decrypt log.elk --range 1000000-1004095 --output part.log")]
 pub(crate) struct Decrypt {
@@ -157,8 +179,18 @@ pub(crate) struct Decrypt {
 
 /// Encrypt the data keys of files anew, under current or other keys; their content is not touched
 ///
-/// A rewrap is not a revocation: whoever had the data key, or an old copy of the file, still has it.
+/// Who can open the files afterwards is said here, by --to or else by --provider; nothing that stands in a
+/// file adds anybody. A rewrap is not a revocation: whoever had the data key, or an old copy of the file,
+/// still has it.
 #[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  After `envelock keys rotate alias/orders`, under the key's new version:
+    envelock rewrap --provider local:alias/orders *.elk
+  The same, for files that an escrow key opens as well:
+    envelock rewrap --provider local:alias/orders --provider raw:file=escrow.key *.elk
+  To another key, and no other:
+    envelock rewrap --provider passphrase: --to local:alias/orders report.pdf.elk")]
 pub(crate) struct Rewrap {
     /// The files to rewrap, in place unless --output is given
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -170,10 +202,16 @@ pub(crate) struct Rewrap {
     pub(crate) opening: Opening,
     #[command(flatten)]
     pub(crate) matching: Matching,
-    /// A provider that can open the files afterwards; repeat it for several. Default: those of --provider,
-    /// under their current keys
+    /// A provider that can open the files afterwards; repeat it for several. All others that a file is for
+    /// are removed. Default: those of --provider, under their current keys; a file that is for others as
+    /// well is then refused
     #[arg(long, value_name = "PROVIDER")]
     pub(crate) to: Vec<ProviderName>,
+    /// Without --to: remove those that a file is for and that no --provider names
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) drop_others: bool,
+    #[command(flatten)]
+    pub(crate) making: Making,
     /// Go on when at least K of the new providers can encrypt. Default: all must
     #[arg(long, value_name = "K")]
     pub(crate) at_least: Option<usize>,
@@ -189,6 +227,42 @@ pub(crate) struct Verify {
     /// The files to check; - is standard input
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) matching: Matching,
+}
+
+/// Write what is left of a damaged message, with a map of what is not
+///
+/// The output is NOT what was encrypted unless the exit code is 0. Every byte in it is authentic and was
+/// at this place, but for the zeros of holes; others may be missing, at the choice of whoever damaged the
+/// file, and so may the end. For what cannot be restored from a copy. All other commands refuse such a
+/// message.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+The map is JSON: `damage` lists runs of segments with their places in the damaged file, in the whole
+plaintext and in the output (first byte, and one past the last), and the cause: not-authentic,
+wrong-prefix (recovered all the same), truncated, trailing-data, unreadable. Without `end_verified`
+nobody knows how much is missing at the end.
+
+The exit code is 0 if the message was whole, and 3 if anything was wrong with it.")]
+pub(crate) struct Recover {
+    /// The damaged file; its head must be whole
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The file for what is left
+    #[arg(long, short, value_name = "OUT", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    /// The file for the map of the damage; - is standard output
+    #[arg(long, value_name = "MAP", value_hint = ValueHint::FilePath)]
+    pub(crate) map: PathBuf,
+    /// What becomes of lost places
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) holes: LostPlaces,
+    /// Replace existing targets
+    #[arg(long, short)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]
@@ -218,10 +292,16 @@ pub(crate) struct Keys {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Make a key, and print its full name
+    #[command(after_long_help = "\
+Examples:
+  envelock keys create --alias alias/orders
+  envelock encrypt --provider local:alias/orders orders.db")]
     Create {
-        /// A name for it: alias/NAME
-        #[arg(long, value_name = "ALIAS")]
+        /// A name for it, which begins with alias/
+        #[arg(long, value_name = "alias/NAME")]
         alias: Option<String>,
+        #[command(flatten)]
+        making: Making,
         /// A text for people
         #[arg(long, default_value = "")]
         description: String,
@@ -244,9 +324,27 @@ pub(crate) enum KeysCommand {
     #[command(subcommand)]
     Alias(AliasCommand),
     /// Give a key a new version, which encrypts from now on; older ones still decrypt
+    #[command(after_long_help = "\
+Examples:
+  envelock keys rotate alias/orders
+  envelock rewrap --provider local:alias/orders *.elk
+  envelock inspect orders.db.elk")]
     Rotate {
         /// A key id, a full key name, or alias/NAME
         key: String,
+    },
+    /// Copy the keystore to a new file, while it is in use; the copy needs the same root key
+    #[command(after_long_help = "\
+The copy has the keys of this moment: make one after each `keys create` and `keys rotate`. The root key is
+not in it: `envelock keys root export` copies that one, to another place. Either alone opens nothing.
+To restore, put the copy in the keystore's place.
+
+Examples:
+  envelock keys backup /media/backup/keys-2026-11-24.db")]
+    Backup {
+        /// The file to write, with mode 0600; it must not exist
+        #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
+        output: PathBuf,
     },
     /// Look after the root key
     #[command(subcommand)]
@@ -257,21 +355,24 @@ pub(crate) enum KeysCommand {
 pub(crate) enum AliasCommand {
     /// Make an alias for a key
     Create {
-        /// alias/NAME
+        /// Its name, which begins with alias/
+        #[arg(value_name = "alias/NAME")]
         alias: String,
         /// A key id, a full key name, or another alias
         key: String,
     },
     /// Point an alias to another key; it still opens what was encrypted under the keys before
     Move {
-        /// alias/NAME
+        /// Its name, which begins with alias/
+        #[arg(value_name = "alias/NAME")]
         alias: String,
         /// A key id, a full key name, or another alias
         key: String,
     },
     /// Delete an alias; its key stays
     Delete {
-        /// alias/NAME
+        /// Its name, which begins with alias/
+        #[arg(value_name = "alias/NAME")]
         alias: String,
     },
 }
@@ -306,6 +407,25 @@ impl From<Aead> for AeadAlgorithm {
         match aead {
             Aead::Aes256Gcm => Self::Aes256Gcm,
             Aead::ChaCha20Poly1305 => Self::ChaCha20Poly1305,
+        }
+    }
+}
+
+/// What becomes of lost places, by its names on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LostPlaces {
+    /// Zero bytes fill them, so that what is left lies where it was
+    #[default]
+    Zero,
+    /// They are left out, and what is left is joined
+    Skip,
+}
+
+impl From<LostPlaces> for Holes {
+    fn from(places: LostPlaces) -> Self {
+        match places {
+            LostPlaces::Zero => Self::Zero,
+            LostPlaces::Skip => Self::Skip,
         }
     }
 }

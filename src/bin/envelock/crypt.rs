@@ -5,6 +5,7 @@ use crate::failure::{Failure, each};
 use crate::progress::Progress;
 use crate::provider::{Providers, Purpose, context, reader, together};
 use crate::range::{RangeOpener, check_seekable};
+use crate::resume::{self, Resumer};
 use crate::signals::Signals;
 use crate::streams::{self, Interruptible, Source, Stopped, is_pipe};
 use crate::text::Notes;
@@ -18,7 +19,7 @@ const EXTENSION: &str = "elk";
 pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let name = |file: &Path| Ok(sibling_with_extension(file));
     let run = Run { signals, notes, context: context(&arguments.opening), doing: "encrypted" };
-    run.all(&arguments.files, &arguments.output, name, || {
+    let envelope = || {
         if arguments.output.output.is_none()
             && arguments.files.iter().any(|it| is_pipe(it))
             && io::stdout().is_terminal()
@@ -27,14 +28,21 @@ pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> R
                 "a message is not for a terminal: name a target with --output, or insist with --output -",
             ));
         }
-        let mut providers = Providers::new(&arguments.opening.keystore, signals, notes);
+        let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
         let members = providers.members(&arguments.opening.provider, Purpose::Encrypt)?;
         let mut envelope = Envelope::builder(together(members, arguments.at_least)?).aead(arguments.aead.into());
         if let Some(bytes) = arguments.segment_len {
             envelope = envelope.segment_len(bytes);
         }
-        Ok(Sealer(envelope.build()?))
-    })
+        Ok(envelope.build()?)
+    };
+    match arguments.resume {
+        true => {
+            resume::check(arguments)?;
+            run.all(&arguments.files, &arguments.output, name, || Ok(Resumer::new(envelope()?, notes)))
+        }
+        false => run.all(&arguments.files, &arguments.output, name, || Ok(Sealer(envelope()?))),
+    }
 }
 
 pub(crate) fn decrypt(arguments: &Decrypt, signals: &Signals, notes: Notes) -> Result<(), Failure> {
@@ -108,6 +116,11 @@ pub(crate) trait Work {
         context: &EncryptionContext,
         progress: &Progress,
     ) -> Result<(), Failure>;
+
+    /// What there is to say of a file that was not done.
+    fn not_done(&self, _to: &Path, failure: Failure) -> Failure {
+        failure
+    }
 }
 
 struct Sealer(Envelope);
@@ -181,7 +194,7 @@ impl Run<'_> {
                 self.signals.drive(work.stream_to_file(from, to, &self.context, options))
             }
         };
-        length.map(|_| ())
+        length.map(|_| ()).map_err(|failure| work.not_done(to, failure))
     }
 }
 

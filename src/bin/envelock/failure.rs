@@ -1,7 +1,7 @@
 //! What a command ends with when it did not do all that it was asked: one line and an exit code.
 
 use crate::text::plain;
-use envelock::{Error, ErrorKind};
+use envelock::{Error, ErrorKind, Recipients};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -27,12 +27,14 @@ Exit codes:
   0    done
   1    another failure (an unsupported message, a limit, a damaged keystore)
   2    wrong usage
-  3    not authentic: changed, cut off, followed by other data, of another context, or no message
+  3    not authentic: changed, cut off, followed by other data, of another context, or no message;
+       recover: it was damaged, and what is left was written
   4    no usable key: none given opens the message, or the key is refused, disabled or not there
   5    worth retrying: a key service or a file is busy or out of reach
   6    input or output failed
   7    the target exists, and --force was not given
-  130  interrupted (129: hung up, 143: terminated); nothing half-written is left
+  130  interrupted (129: hung up, 143: terminated); nothing half-written is left, but what
+       encrypt --resume keeps
 With several files the rest is still done, and the code is that of the first failure.";
 
 impl Failure {
@@ -63,9 +65,18 @@ impl Failure {
         Self { code: IO, line: Some(format!("{what}: {error}")) }
     }
 
+    /// Not all of a message was authentic, though the work was done.
+    pub(crate) fn damaged(line: impl Into<String>) -> Self {
+        Self { code: NOT_AUTHENTIC, line: Some(line.into()) }
+    }
+
     /// A signal ended the program.
     pub(crate) fn signal(number: u8) -> Self {
         Self { code: 128 + number, line: Some("interrupted".into()) }
+    }
+
+    pub(crate) fn is_signal(&self) -> bool {
+        self.code > 128
     }
 
     pub(crate) fn code(&self) -> u8 {
@@ -102,7 +113,8 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { code: code(&error), line: Some(error.to_string()) }
+        let failure = Self { code: code(&error), line: Some(error.to_string()) };
+        hints(&error).into_iter().fold(failure, Self::and)
     }
 }
 
@@ -119,6 +131,34 @@ fn code(error: &Error) -> u8 {
         ErrorKind::NoMatchingKey | ErrorKind::KeyDenied | ErrorKind::KeyState => NO_KEY,
         ErrorKind::Io => IO,
         _ => OTHER,
+    }
+}
+
+/// What to do on the command line: the library's errors know nothing of it.
+fn hints(error: &Error) -> Vec<&'static str> {
+    let source = std::error::Error::source(error);
+    let recipients = source.and_then(|source| source.downcast_ref::<Recipients>());
+    match (error.kind(), recipients) {
+        (ErrorKind::NoMatchingKey, Some(Recipients(all))) => {
+            let of = |name| all.iter().any(|it| it.provider == name);
+            let raw = of("raw").then_some("raw key files are known by their name: give raw:file=PATH,id=NAME");
+            let passphrase = of("passphrase").then_some("passphrase: asks for one");
+            ["name it with --provider"].into_iter().chain(raw).chain(passphrase).collect()
+        }
+        (ErrorKind::InvalidInput, Some(_)) => {
+            vec!["name all that are to stay with --provider or --to, or remove the others with --drop-others"]
+        }
+        (ErrorKind::ContextMismatch, _) => {
+            vec!["--context tenant=... gives a stored entry, --unstored tenant=... one that is not stored"]
+        }
+        _ => match error.code() {
+            Some("NotFoundException") => vec!["`envelock keys list` shows those that exist"],
+            Some("UnsupportedOperationException") => {
+                vec!["`envelock keys create --alias alias/orders` makes a key, --provider local:alias/orders uses it"]
+            }
+            Some("AlreadyExistsException") => vec!["`envelock keys alias move` points it to another key"],
+            _ => Vec::new(),
+        },
     }
 }
 

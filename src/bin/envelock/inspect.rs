@@ -4,6 +4,7 @@ use crate::args::Inspect;
 use crate::failure::Failure;
 use crate::streams::{self, Source};
 use crate::text::{answer, plain};
+use envelock::kms::version_of_blob;
 use envelock::{AeadAlgorithm, EncryptedDataKey, Header, Limits, read_header};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -112,15 +113,28 @@ fn slot_text(slot: &EncryptedDataKey) -> String {
     };
     let state = match slot.is_missing() {
         true => "MISSING: this recipient could not be reached, and cannot open the message".into(),
-        false => format!("{} bytes wrapped", slot.wrapped().len()),
+        false => match key_version(slot) {
+            Some(version) => format!("key version {version}, {} bytes wrapped", slot.wrapped().len()),
+            None => format!("{} bytes wrapped", slot.wrapped().len()),
+        },
     };
     format!("{}{id} ({state})", plain(slot.provider()))
+}
+
+/// Which version of its key an embedded keystore wrapped the data key under: older than the key's current
+/// one, and the file waits for a rewrap.
+fn key_version(slot: &EncryptedDataKey) -> Option<u32> {
+    match slot.provider() {
+        "local" => version_of_blob(slot.wrapped()),
+        _ => None,
+    }
 }
 
 fn slot_json(slot: &EncryptedDataKey) -> serde_json::Value {
     json!({
         "provider": slot.provider(),
         "key_id": slot.key_id_text(),
+        "key_version": key_version(slot),
         "wrapped_len": slot.wrapped().len(),
         "missing": slot.is_missing(),
     })

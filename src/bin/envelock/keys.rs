@@ -16,28 +16,34 @@ use std::path::Path;
 
 pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let missing = match &arguments.command {
-        KeysCommand::Create { .. } => Missing::Make,
+        KeysCommand::Create { making, .. } => Missing::make(*making),
         _ => Missing::Refuse,
     };
     let kms = keystore::open(&arguments.keystore, missing, notes)?;
     match &arguments.command {
-        KeysCommand::Create { alias, description } => {
+        KeysCommand::Create { alias, description, .. } => {
             let mut request = CreateKeyRequest::default().description(description);
             if let Some(alias) = alias {
                 request = request.alias(alias);
             }
             let key = wait(kms.create_key(request))?;
+            notes.say(BACK_UP);
             answer(&format!("{}\n", key.arn))
         }
         KeysCommand::List { json } => list(&kms, *json),
         KeysCommand::Describe { key, json } => describe(&kms, key, *json),
         KeysCommand::Alias(command) => alias(&kms, command, notes),
-        KeysCommand::Rotate { key } => {
-            let key = wait(kms.rotate(key))?;
+        KeysCommand::Rotate { key: name } => {
+            let key = wait(kms.rotate(name))?;
             notes.say(&format!("{} encrypts under version {} from now on", key.arn, key.current_version));
-            notes.say("files keep their old data keys until they are rewrapped: `envelock rewrap FILE`");
+            notes.say(&format!(
+                "files stay under the old version until they are rewrapped: `envelock rewrap --provider local:{name} \
+                 FILE...`; where others open them too, repeat --provider for each"
+            ));
+            notes.say(BACK_UP);
             Ok(())
         }
+        KeysCommand::Backup { output } => backup(&kms, output, signals, notes),
         KeysCommand::Root(RootCommand::Export { output }) => export(&kms, output.as_deref(), signals, notes),
     }
 }
@@ -163,6 +169,21 @@ fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, notes: Notes
         }),
     }
 }
+
+fn backup(kms: &LocalKms, output: &Path, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if output.symlink_metadata().is_ok() {
+        return Err(Failure::kept(output));
+    }
+    signals.drive(kms.backup(output))?;
+    notes.say(&format!(
+        "wrote the keystore to {}; it opens with the root key only, which is not in it: keep a copy of that elsewhere \
+         (`envelock keys root export`)",
+        output.display()
+    ));
+    Ok(())
+}
+
+const BACK_UP: &str = "a backup that was made before does not have this: `envelock keys backup OUT` makes a new one";
 
 fn write_line(out: &mut impl io::Write, line: &str) -> io::Result<()> {
     out.write_all(line.as_bytes())?;

@@ -1,6 +1,6 @@
 //! Where the embedded keystore and its root key are.
 
-use crate::args::KeystorePlace;
+use crate::args::{KeystorePlace, Making};
 use crate::failure::Failure;
 use crate::text::Notes;
 use envelock::{LocalKms, RootKey, blocking::wait};
@@ -27,10 +27,21 @@ pub(crate) fn close_all() {
 /// What happens where no keystore is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// It is made, and so is its root key.
+    /// It is made, and so is its root key, unless that is there: then a keystore was lost.
     Make,
+    /// It is made, under the root key that is there or a new one.
+    MakeAnew,
     /// That is a failure: a key that is not there opens nothing.
     Refuse,
+}
+
+impl Missing {
+    pub(crate) fn make(making: Making) -> Self {
+        match making.new_keystore {
+            true => Self::MakeAnew,
+            false => Self::Make,
+        }
+    }
 }
 
 /// Opens the keystore of the command line, else of the environment, else the user's.
@@ -39,8 +50,7 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
         Some(path) => path,
         None => default_path("XDG_DATA_HOME", ".local/share", "keys.db", "--keystore")?,
     };
-    let exists = path.symlink_metadata().is_ok();
-    if !exists && missing == Missing::Refuse {
+    if path.symlink_metadata().is_err() && missing == Missing::Refuse {
         return Err(Failure::no_key(format!(
             "there is no keystore at {}; if there was one, restore it from its backup; else name one with --keystore, \
              or another key with --provider",
@@ -57,34 +67,48 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
         (None, Err(failure)) => return Err(failure),
     };
     let value = place.root_key.is_none() && variable("ENVELOCK_ROOT_KEY_VALUE").is_some();
-    if missing == Missing::Make && !exists {
-        for file in [Some(&path), root_path.as_ref().filter(|_| !value)].into_iter().flatten() {
+    let root_file = root_path.filter(|_| !value);
+    // In this order: a first use makes the keystore's file before the root key, so that one which is under
+    // way, or was interrupted, is not taken for a lost keystore.
+    let root_key_there = root_file.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
+    let exists = path.symlink_metadata().is_ok();
+    if !exists && missing != Missing::Refuse {
+        if let Some(root_file) = root_file.as_ref().filter(|_| root_key_there && missing == Missing::Make) {
+            return Err(Failure::no_key(format!(
+                "the root key file {} exists and its keystore {} does not: restore the keystore from its backup, or \
+                 begin anew with --new-keystore; files encrypted before stay closed",
+                root_file.display(),
+                path.display()
+            )));
+        }
+        for file in [Some(&path), root_file.as_ref()].into_iter().flatten() {
             make_folder(file)?;
         }
     }
     let kms = match missing {
-        Missing::Make => LocalKms::open(&path, root)?,
+        Missing::Make | Missing::MakeAnew => LocalKms::open(&path, root)?,
         // It may have gone since, or be a file in which no keystore was made.
         Missing::Refuse => LocalKms::open_existing(&path, root)?,
     };
     OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(kms.clone());
     if kms.made_keystore() {
         let keystore = path.display();
-        match root_path.filter(|_| !value) {
+        match root_file {
             Some(root) if !kms.made_root_key_file() => notes.say(&format!(
                 "the root key {} was there, and the keystore {keystore} was not: made a new and empty one under that \
-                 root key; if there was a keystore before, restore it in its place (without the -wal and -shm files beside it \
-                 that are not its own): only it opens what it encrypted",
+                 root key; if there was a keystore before, restore it in its place (without the -wal and -shm files \
+                 beside it that are not its own): only it opens what it encrypted",
                 root.display()
             )),
             Some(root) => notes.say(&format!(
-                "made the keystore {keystore} and its root key {}; keep a copy of the root key apart from the \
-                 keystore (`envelock keys root export`): without it, what is encrypted here is lost",
+                "made the keystore {keystore} and its root key {}; back up both, in two places (`envelock keys \
+                 backup`, `envelock keys root export`): either alone opens nothing, and if one is lost, so is what is \
+                 encrypted here",
                 root.display()
             )),
             None => notes.say(&format!(
-                "made the keystore {keystore} under the root key that was given; keep that root key: without it, \
-                 what is encrypted here is lost"
+                "made the keystore {keystore} under the root key that was given; keep that root key, and \
+                 back up the keystore (`envelock keys backup`): without both, what is encrypted here is lost"
             )),
         }
     }

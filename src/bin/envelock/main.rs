@@ -16,6 +16,8 @@ mod passphrase;
 mod progress;
 mod provider;
 mod range;
+mod recover;
+mod resume;
 mod rewrap;
 mod signals;
 mod streams;
@@ -50,6 +52,7 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Decrypt(it) => crypt::decrypt(&it, signals, notes),
         Command::Rewrap(it) => rewrap::rewrap(&it, signals, notes),
         Command::Verify(it) => verify::verify(&it, signals, notes),
+        Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
         Command::Keys(it) => keys::keys(&it, signals, notes),
         Command::Completions { shell } => pages::completions(shell),

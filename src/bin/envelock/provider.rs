@@ -1,6 +1,6 @@
 //! Key providers by their names on the command line, and the envelopes made of them.
 
-use crate::args::{KeystorePlace, Matching, Opening};
+use crate::args::{KeystorePlace, Making, Matching, Opening};
 use crate::failure::Failure;
 use crate::keystore::{self, Missing};
 use crate::passphrase::{self, Ask, PassphraseSource};
@@ -94,6 +94,7 @@ pub(crate) struct Providers<'a> {
     place: &'a KeystorePlace,
     signals: &'a Signals,
     notes: Notes,
+    making: Missing,
     kms: Option<LocalKms>,
 }
 
@@ -106,7 +107,13 @@ pub(crate) enum Member {
 
 impl<'a> Providers<'a> {
     pub(crate) fn new(place: &'a KeystorePlace, signals: &'a Signals, notes: Notes) -> Self {
-        Self { place, signals, notes, kms: None }
+        Self { place, signals, notes, making: Missing::Make, kms: None }
+    }
+
+    /// The same, with what the command line says about making a keystore.
+    pub(crate) fn making(mut self, making: Making) -> Self {
+        self.making = Missing::make(making);
+        self
     }
 
     /// The providers of these names; without any, the keystore's default key.
@@ -140,7 +147,7 @@ impl<'a> Providers<'a> {
     fn kms(&mut self, purpose: Purpose) -> Result<&LocalKms, Failure> {
         if self.kms.is_none() {
             let missing = match purpose {
-                Purpose::Encrypt => Missing::Make,
+                Purpose::Encrypt => self.making,
                 Purpose::Decrypt => Missing::Refuse,
             };
             self.kms = Some(keystore::open(self.place, missing, self.notes)?);

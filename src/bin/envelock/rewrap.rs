@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn rewrap(arguments: &Rewrap, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     check(arguments)?;
     let opening = &arguments.opening;
-    let mut providers = Providers::new(&opening.keystore, signals, notes);
+    let mut providers = Providers::new(&opening.keystore, signals, notes).making(arguments.making);
     let from = providers.members(&opening.provider, Purpose::Decrypt)?;
     let to = match arguments.to.is_empty() {
         true => from.clone(),
@@ -23,10 +23,16 @@ pub(crate) fn rewrap(arguments: &Rewrap, signals: &Signals, notes: Notes) -> Res
     let new = Envelope::builder(together(to, arguments.at_least)?).build()?;
     // A blind rewrap reads the message's context with the old envelope, and re-encrypts with the new one.
     let work = Work { old, new, context: context(opening), arguments, signals, notes };
+    let mut rewrapped = 0;
     let done = each(&arguments.files, |file| {
         signals.check()?;
-        work.one(file).map_err(|failure| failure.of(&streams::name(file)))
+        work.one(file).map_err(|failure| failure.of(&streams::name(file)))?;
+        rewrapped += 1;
+        Ok(())
     });
+    if rewrapped == 0 {
+        return done;
+    }
     notes.say("a rewrap is not a revocation: whoever had a data key or an old copy of a file still has it");
     if arguments.blind {
         notes.say(
@@ -81,6 +87,9 @@ impl Work<'_> {
         if self.arguments.blind {
             options = options.mode(RewrapMode::Blind);
         }
+        if self.arguments.to.is_empty() && !self.arguments.drop_others {
+            options = options.keep_others();
+        }
         let target = self.target(file)?;
         if let Some(target) = &target {
             options = options.to_file(target);
@@ -95,6 +104,9 @@ impl Work<'_> {
             None => "as a new file in its place, since the new keys did not fit".into(),
         };
         self.notes.say(&format!("rewrapped {} {how}", file.display()));
+        for recipient in done.removed {
+            self.notes.say(&format!("{}: {recipient} REMOVED: it opens this file no more", file.display()));
+        }
         Ok(())
     }
 

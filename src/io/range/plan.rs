@@ -115,6 +115,7 @@ pub(super) fn pieces<'a>(
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "a list of one range")]
 mod tests {
     use super::*;
 

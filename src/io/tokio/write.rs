@@ -119,7 +119,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for AsyncEncryptWriter<W> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        Pin::new(&mut this.inner).poll_flush(cx)
+        uninterrupted(|| Pin::new(&mut this.inner).poll_flush(cx))
     }
 
     /// Completes the message, once, and shuts the inner writer down, once; then does nothing more. After

@@ -11,7 +11,7 @@ use envelock::{
     Result, RewrapMode, RewrapOptions, RootKey, Secret, async_trait, read_header,
 };
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use zeroize::Zeroizing;
 
@@ -282,6 +282,11 @@ pub(super) fn files() {
     old.rewrap_file(path("other"), &new, &none(), options.mode(RewrapMode::Blind)).unwrap_err();
     old.decrypt_file(path("other"), path("copy"), &none(), FileOptions::default()).unwrap_err();
     new.verify_file(path("sealed"), &none()).unwrap();
+    let stopped = FileOptions::default().stop_when(Arc::new(AtomicBool::new(true)));
+    old.encrypt_file_resumable(path("plain"), path("resumed"), &none(), stopped).unwrap_err();
+    old.encrypt_file_resumable(path("plain"), path("resumed"), &none(), FileOptions::default()).unwrap();
+    watch.message(&head_of(&std::fs::read(path("resumed")).unwrap()));
+    old.dangerous_recover_file(path("resumed"), path("left"), &none(), FileOptions::default()).unwrap();
     // A key file that is not one: the digits read so far are wiped as well.
     unmask_digits_into_a_bad_file(&path("bad"));
     RawKeyProvider::from_file("bad", path("bad")).unwrap_err();

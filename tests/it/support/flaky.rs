@@ -35,6 +35,7 @@ pub(crate) enum Plan {
     /// Each call with a chance of one in so many, by a generator.
     Sometimes(usize, Random),
     /// As `Sometimes`, with nothing but calls that would block.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only asynchronous shells are paused"))]
     Pauses(usize, Random),
 }
 
@@ -45,6 +46,7 @@ pub(crate) struct Flaky<T> {
     pub(crate) calls: usize,
     pub(crate) faults: usize,
     /// How often it was shut down, where it can be.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only asynchronous writers are shut down"))]
     pub(crate) shutdowns: usize,
     plan: Plan,
     /// At most so many bytes a call, chosen anew each time; all of them if 0.

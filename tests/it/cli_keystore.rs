@@ -1,0 +1,198 @@
+//! The program's care for the keystore: it is not lost by copying its file, not made in the place of a
+//! lost one, and backed up while it is in use.
+
+use crate::cli::{Desk, Ran, noise};
+use crate::support::child::{leftovers, long};
+use crate::support::random::Random;
+use crate::support::say;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+const KEYSTORE: &str = "home/.local/share/envelock/keys.db";
+const ROOT_KEY: &str = "home/.config/envelock/root.key";
+
+/// Whether `a.elk` opens with these bytes of a keystore and today's root key alone.
+#[track_caller]
+fn opens_with_copy(desk: &Desk, copy: &[u8], line: &str) {
+    let folder = tempfile::tempdir_in(desk.path(".")).unwrap();
+    let at = folder.path().join("keys.db");
+    fs::write(&at, copy).unwrap();
+    let ran = desk.run(&format!("decrypt a.elk -o - -p local:alias/orders --keystore {}", at.display()));
+    assert_eq!(ran.exits(0).out, b"plaintext", "after {line}");
+}
+
+#[test]
+fn after_each_command_a_copy_of_the_keystore_file_alone_has_every_key() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.run("encrypt a -o first.elk").exits(0);
+    let other = desk.run("keys create").exits(0).text().trim().to_owned();
+    let commands = [
+        "keys create --alias alias/orders",
+        "encrypt a -p local:alias/orders",
+        "keys rotate alias/orders",
+        "rewrap a.elk -p local:alias/orders",
+        &format!("keys alias create alias/second {other}"),
+        &format!("keys alias move alias/orders {other}"),
+        "encrypt a -f -p local:alias/orders",
+        "keys alias delete alias/second",
+        "keys list",
+        "verify a.elk -p local:alias/orders",
+    ];
+    for line in commands {
+        desk.run(line).exits(0);
+        if desk.path("a.elk").exists() {
+            opens_with_copy(&desk, &desk.read(KEYSTORE), line);
+        }
+    }
+    // Failed ones too.
+    for (line, code) in [
+        ("keys rotate alias/nowhere", 4),
+        ("keys create --alias alias/orders", 2),
+        ("decrypt a.elk -o b -p local:alias/orders -c tenant=acme", 3),
+        ("encrypt a -p local:alias/orders", 7),
+    ] {
+        desk.run(line).exits(code);
+        opens_with_copy(&desk, &desk.read(KEYSTORE), line);
+        assert!(!desk.path(&format!("{KEYSTORE}-wal")).exists(), "{line}");
+    }
+}
+
+#[test]
+fn a_backup_opens_what_was_encrypted_before_it_and_replaces_nothing() {
+    let desk = Desk::new();
+    desk.run("keys backup b.db").exits(4).says("there is no keystore");
+    desk.write("a", "plaintext");
+    desk.run("keys create --alias alias/orders").exits(0).says("back up both").says("keys backup");
+    desk.run("encrypt a -p local:alias/orders").exits(0);
+    desk.run("keys backup b.db").exits(0).says("root key");
+    assert_eq!(fs::metadata(desk.path("b.db")).unwrap().permissions().mode() & 0o777, 0o600);
+    let backup = desk.read("b.db");
+    desk.run("keys rotate alias/orders").exits(0).says("keys backup");
+    desk.run("keys backup b.db").exits(7).says("b.db");
+    assert_eq!(desk.read("b.db"), backup);
+    desk.run("keys backup nowhere/b.db").exits(6).says("nowhere/b.db");
+    opens_with_copy(&desk, &backup, "a backup");
+    // Restored in its place, it is a keystore like any other.
+    fs::remove_file(desk.path(KEYSTORE)).unwrap();
+    fs::copy(desk.path("b.db"), desk.path(KEYSTORE)).unwrap();
+    assert_eq!(desk.run("decrypt a.elk -o - -p local:alias/orders").exits(0).out, b"plaintext");
+    desk.run("keys rotate alias/orders").exits(0).says("version 2");
+}
+
+#[test]
+fn a_backup_that_is_killed_leaves_nothing_half() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.run("keys create --alias alias/orders").exits(0);
+    desk.run("encrypt a -p local:alias/orders").exits(0);
+    let kills = if long() { 300 } else { 40 };
+    let (mut random, mut whole, mut temporary) = (Random::new(7), 0, 0);
+    for _ in 0..kills {
+        let mut child = desk.command(["keys", "backup", "b.db"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(random.next() % 40_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        temporary += leftovers(desk.path(".").as_path()).len();
+        if desk.path("b.db").exists() {
+            whole += 1;
+            opens_with_copy(&desk, &desk.read("b.db"), "a killed backup");
+            fs::remove_file(desk.path("b.db")).unwrap();
+        }
+    }
+    desk.run("keys backup b.db").exits(0);
+    assert_eq!(leftovers(desk.path(".").as_path()), []);
+    desk.run("decrypt a.elk -o b -p local:alias/orders").exits(0);
+    say(format!(
+        "backup: {kills} kills, {whole} left a whole backup, {temporary} a temporary file, none half a backup"
+    ));
+}
+
+#[test]
+fn a_keystore_that_is_gone_is_missed_by_readers_and_made_anew_only_when_told() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.run("encrypt a").exits(0);
+    let (keystore, saved) = (desk.path(KEYSTORE), desk.path("saved.db"));
+    fs::rename(&keystore, &saved).unwrap();
+    let readers = [
+        "decrypt a.elk -o b",
+        "verify a.elk",
+        "rewrap a.elk",
+        "keys list",
+        "keys describe alias/envelock/default",
+        "keys rotate alias/envelock/default",
+        "keys alias delete alias/x",
+        "keys root export",
+        "keys backup b.db",
+    ];
+    for line in readers {
+        desk.run(line).exits(4).says("keys.db").says("restore it from its backup");
+        assert!(!keystore.exists(), "{line}");
+    }
+    // As a creation that was cut off leaves it, or a copy of old without its log.
+    for stub in [Vec::new(), stub()] {
+        fs::write(&keystore, &stub).unwrap();
+        for line in readers {
+            let ran = desk.run(line).exits(4).says("keys.db: this file holds no keystore").says("nothing was changed");
+            assert!(!ran.err.contains("made the keystore"), "{line}: {}", ran.err);
+            assert_eq!(fs::read(&keystore).unwrap(), stub, "{line}");
+        }
+    }
+    fs::remove_file(&keystore).unwrap();
+    for line in ["encrypt a -o b.elk", "keys create", "rewrap a.elk --to local:"] {
+        let ran = desk.run(line).exits(4);
+        if !line.starts_with("rewrap") {
+            ran.says("restore the keystore from its backup").says("--new-keystore");
+        }
+        assert!(!keystore.exists() && !desk.path("b.elk").exists(), "{line}");
+    }
+    desk.run("encrypt a -o b.elk --new-keystore").exits(0).says("root.key was there").says("restore it in its place");
+    desk.run("decrypt b.elk -o b").exits(0);
+    desk.run("decrypt a.elk -o c").exits(4);
+    // The backup put back opens what it encrypted.
+    fs::rename(&saved, &keystore).unwrap();
+    desk.run("decrypt a.elk -o c").exits(0);
+    assert_eq!(desk.read("c"), b"plaintext");
+}
+
+/// A database with the write-ahead log switched on and nothing in it.
+fn stub() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = rusqlite::Connection::open(folder.path().join("x")).unwrap();
+    sql.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+    drop(sql);
+    let stub = fs::read(folder.path().join("x")).unwrap();
+    assert_eq!(stub.len(), 4096);
+    stub
+}
+
+#[test]
+fn a_first_use_that_was_cut_off_is_taken_up_by_the_next_without_a_flag() {
+    let desk = Desk::new();
+    desk.write("a", noise(10));
+    desk.run("encrypt a -o once.elk").exits(0);
+    // The root key was durable, and the keystore's tables were not yet.
+    for stub in [Vec::new(), stub()] {
+        fs::write(desk.path(KEYSTORE), stub).unwrap();
+        desk.run("encrypt a -f").exits(0).says("made a new and empty one");
+        desk.run("decrypt a.elk -o b -f").exits(0);
+    }
+}
+
+#[test]
+fn the_keystores_place_may_stand_after_the_command() {
+    let desk = Desk::new();
+    desk.run("keys create --keystore k.db --root-key k.key").exits(0);
+    let list = |line: &str| desk.run(line).exits(0).text().lines().count();
+    assert_eq!(list("keys list --keystore k.db --root-key k.key"), 1);
+    assert_eq!(list("keys --keystore k.db list --root-key k.key"), 1);
+    assert_eq!(list("keys --keystore k.db --root-key k.key list"), 1);
+    desk.run("keys root export -o out.key --keystore k.db --root-key k.key").exits(0);
+    assert_eq!(desk.read("out.key"), desk.read("k.key"));
+    assert!(!desk.path(ROOT_KEY).exists());
+    let mut by_variable = desk.command(["keys", "list"]);
+    by_variable.env("ENVELOCK_KEYSTORE", "k.db").env("ENVELOCK_ROOT_KEY", "k.key");
+    assert_eq!(Ran::of("list", by_variable.output().unwrap()).exits(0).text().lines().count(), 1);
+}

@@ -1,0 +1,145 @@
+//! The keystore file alone is the keystore, once its last handle is dropped, and its backups are.
+
+use crate::kms_helper::open;
+use envelock::{CreateKeyRequest, EncryptionContext, Envelope, Error, ErrorKind, LocalKms, RootKey, blocking};
+use pollster::block_on;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+fn context() -> EncryptionContext {
+    EncryptionContext::from([("tenant", "acme")])
+}
+
+fn new_key(kms: &LocalKms) -> String {
+    block_on(kms.create_key(CreateKeyRequest::default())).unwrap().key_id
+}
+
+/// The README's lines.
+fn seal(folder: &Path) -> Result<Vec<u8>, Error> {
+    let envelope = Envelope::builder(open(folder)?.provider("alias/envelock/default")?).build()?;
+    blocking::Envelope::new(envelope).encrypt(b"attack at dawn", &context())
+}
+
+fn unseal(keystore: &Path, root: &Path, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    let kms = LocalKms::open_existing(keystore, RootKey::file(root)?)?;
+    let envelope = Envelope::builder(kms.provider("alias/envelock/default")?).build()?;
+    blocking::Envelope::new(envelope).decrypt(sealed, &context())
+}
+
+#[test]
+fn what_the_readmes_lines_leave_is_whole_in_two_files() {
+    for _ in 0..5 {
+        let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let sealed = seal(folder.path()).unwrap();
+        for name in ["keys.db", "root.key"] {
+            fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
+        }
+        assert!(!folder.path().join("keys.db-wal").exists(), "the last handle's drop closes the file");
+        let opened = unseal(&copy.path().join("keys.db"), &copy.path().join("root.key"), &sealed).unwrap();
+        assert_eq!(opened, b"attack at dawn");
+    }
+}
+
+/// The copying must not close a descriptor of the keystore in this process, which would drop SQLite's locks.
+fn copied_by_another_process(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").args([from, to]).status().unwrap().success());
+}
+
+#[test]
+fn after_each_change_the_file_alone_has_it_though_the_keystore_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = open(folder.path()).unwrap();
+    let (keystore, root, copy) =
+        (folder.path().join("keys.db"), folder.path().join("root.key"), folder.path().join("copy.db"));
+    let keys_of_the_copy = || {
+        let _ = fs::remove_file(&copy);
+        copied_by_another_process(&keystore, &copy);
+        let copy = LocalKms::open_existing(&copy, RootKey::file(&root).unwrap()).unwrap();
+        block_on(copy.list_keys()).unwrap()
+    };
+    assert_eq!(keys_of_the_copy(), [], "made");
+    let key = new_key(&kms);
+    assert_eq!(keys_of_the_copy().len(), 1);
+    block_on(kms.rotate(&key)).unwrap();
+    assert_eq!(keys_of_the_copy()[0].current_version, 2);
+    block_on(kms.encrypt("alias/envelock/default", b"x", &context())).unwrap();
+    assert_eq!(keys_of_the_copy().len(), 2, "a managed key");
+}
+
+#[test]
+fn a_backup_made_while_others_write_is_the_state_of_one_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = open(folder.path()).unwrap();
+    let sealed = block_on(kms.encrypt("alias/envelock/default", b"x", &context())).unwrap().ciphertext_blob;
+    let busy = AtomicBool::new(true);
+    let root = folder.path().join("root.key");
+    std::thread::scope(|scope| {
+        // Another connection, as another process has it.
+        scope.spawn(|| {
+            let other = open(folder.path()).unwrap();
+            while busy.load(Ordering::Relaxed) {
+                new_key(&other);
+            }
+        });
+        let mut before = 0;
+        for round in 0..10 {
+            new_key(&kms);
+            let path = folder.path().join(format!("backup-{round}.db"));
+            block_on(kms.backup(&path)).unwrap();
+            let backup = LocalKms::open_existing(&path, RootKey::file(&root).unwrap()).unwrap();
+            let keys = block_on(backup.list_keys()).unwrap().len();
+            assert!(keys > before, "{keys} keys after {before}");
+            before = keys;
+            assert_eq!(block_on(backup.decrypt(&sealed, &context())).unwrap().plaintext(), b"x");
+            assert_eq!(backup.keystore_id(), kms.keystore_id());
+        }
+        busy.store(false, Ordering::Relaxed);
+    });
+    let there = folder.path().join("backup-0.db");
+    let size = fs::metadata(&there).unwrap().len();
+    let error = block_on(kms.backup(&there)).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::InvalidInput, Some(&*there)));
+    assert_eq!(fs::metadata(&there).unwrap().len(), size);
+    assert!(block_on(kms.backup(folder.path().join("keys.db"))).is_err(), "never over itself");
+    block_on(kms.close()).unwrap();
+    assert_eq!(block_on(kms.backup(folder.path().join("late.db"))).unwrap_err().kind(), ErrorKind::Storage);
+    assert!(!folder.path().join("late.db").exists());
+}
+
+#[test]
+fn a_backup_of_a_keystore_that_was_tampered_with_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = open(folder.path()).unwrap();
+    new_key(&kms);
+    let keystore = folder.path().join("keys.db");
+    let script = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1])\nc.execute(\"update keys set state = 'Disabled'\")\nc.commit()";
+    let changed = std::process::Command::new("python3").args(["-c", script]).arg(&keystore).status().unwrap();
+    assert!(changed.success());
+    let error = block_on(kms.backup(folder.path().join("b.db"))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    assert!(!folder.path().join("b.db").exists());
+}
+
+#[test]
+fn dropping_the_last_handle_waits_for_the_file_and_not_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = open(folder.path()).unwrap();
+    new_key(&kms);
+    // Somebody else holds the file for longer than a drop waits, and a call of ours waits for it.
+    let sql = rusqlite::Connection::open(folder.path().join("keys.db")).unwrap();
+    sql.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut pending = Box::pin({
+        let kms = kms.clone();
+        async move { kms.create_key(CreateKeyRequest::default()).await }
+    });
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(pending.as_mut().poll(&mut context).is_pending());
+    drop(pending);
+    let started = Instant::now();
+    drop(kms);
+    let waited = started.elapsed();
+    assert!(waited > Duration::from_millis(900) && waited < Duration::from_secs(4), "{waited:?}");
+    sql.execute_batch("ROLLBACK").unwrap();
+}
