@@ -52,6 +52,10 @@ fuzz target seconds:
 long *seconds:
     scripts/long {{ seconds }}
 
+# Formatting, lints and tests of benches/peers, whose rivals take minutes to build
+peers:
+    scripts/peers
+
 # Benchmarks
 bench *arguments:
     scripts/bench {{ arguments }}

@@ -9,7 +9,8 @@
 mod common;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use common::{Amount, Group, Report, touched};
+use common::report::Report;
+use common::{Amount, Group, touched};
 use envelock::{EncryptionContext, Envelope, Header, RawKeyProvider};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha384;
@@ -19,7 +20,7 @@ const ROUNDS: usize = 101;
 const REPEAT: usize = 1000;
 
 fn main() {
-    let mut report = Report::new("small");
+    let mut report = Report::new("small", std::env::args().skip(1));
     let context = EncryptionContext::from([("tenant", "acme")]);
     let provider = RawKeyProvider::generate("bench").expect("random bytes");
     let envelope = Envelope::builder(provider).build().expect("valid");
@@ -31,19 +32,19 @@ fn main() {
 
         let title = format!("encrypt {len} B under a raw key, nothing cached");
         if report.wants(&title) {
-            let measured = Group::new(&title, Amount::Message, REPEAT)
+            let measured = Group::new(format!("bare-{len}-encrypt"), &title, Amount::Message, REPEAT)
                 .case("bare primitives", || bare.encrypt(&plain))
                 .case("`Envelope::encrypt`", || pollster::block_on(envelope.encrypt(&plain, &context)))
                 .run(ROUNDS);
-            report.add(&measured, &[0]);
+            report.add(&measured, &["bare primitives"]);
         }
         let title = format!("decrypt {len} B under a raw key, nothing cached");
         if report.wants(&title) {
-            let measured = Group::new(&title, Amount::Message, REPEAT)
+            let measured = Group::new(format!("bare-{len}-decrypt"), &title, Amount::Message, REPEAT)
                 .case("bare primitives", || bare.decrypt())
                 .case("`Envelope::decrypt`", || pollster::block_on(envelope.decrypt(&sealed, &context)))
                 .run(ROUNDS);
-            report.add(&measured, &[0]);
+            report.add(&measured, &["bare primitives"]);
         }
     }
     let title = "the primitives by themselves";
@@ -51,7 +52,7 @@ fn main() {
         let key = random::<32>();
         let aead = aead(&key);
         let prepared = prepare(&key);
-        let measured = Group::new(title, Amount::Message, REPEAT)
+        let measured = Group::new("primitives", title, Amount::Message, REPEAT)
             .case("32 random bytes of the system", random::<32>)
             .case("12 random bytes of the system", random::<12>)
             .case("number of the process", std::process::id)

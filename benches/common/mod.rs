@@ -2,34 +2,34 @@
 //! changes and a cache that warms meet all of them alike. Ratios are taken within a round, and the
 //! median over the rounds is reported with its spread. criterion runs one case after the other, which
 //! on a shared machine compares two different machines.
-//!
-//! Time is the processor time of the thread, system calls included: everything here works on one
-//! thread and waits for nothing, so that on an idle machine it is the time on the wall, and on a busy
-//! one it leaves out what other programs took.
+
+#![allow(dead_code, reason = "each benchmark compiles this folder for itself, and uses a part of it")]
+
+pub mod bulk;
+pub mod raw;
+pub mod report;
+pub mod subject;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// One thing to measure.
-pub struct Case<'a> {
+struct Case<'a> {
     name: String,
-    work: Box<dyn FnMut() + 'a>,
-}
-
-impl<'a> Case<'a> {
-    /// `work` does the same amount of work as every other case of the group.
-    pub fn new<R>(name: impl Into<String>, mut work: impl FnMut() -> R + 'a) -> Self {
-        Self { name: name.into(), work: Box::new(move || drop(black_box(work()))) }
-    }
+    /// Runs it so many times in a row, and returns the time that one run took.
+    work: Box<dyn FnMut(usize) -> Duration + 'a>,
+    /// It runs in one round of so many: a slow one must not make the whole run long.
+    every: usize,
 }
 
 /// Cases that are compared with one another.
 pub struct Group<'a> {
+    id: String,
     title: String,
     amount: Amount,
+    clock: Clock,
     /// How often a case runs in a row in one round.
     repeat: usize,
     cases: Vec<Case<'a>>,
@@ -37,76 +37,129 @@ pub struct Group<'a> {
 
 /// What one run of a case gets done.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "each benchmark compiles this file for itself, and measures one or the other")]
 pub enum Amount {
     /// So many bytes: shown as GB/s.
     Bytes(usize),
-    /// One message: shown as ns.
+    /// One message or range: shown as ns.
     Message,
+}
+
+/// Which time is taken.
+#[derive(Clone, Copy)]
+pub enum Clock {
+    /// Processor time of the process, system calls included: for work that keeps one core busy and
+    /// waits for nothing. On an idle machine it is the time on the wall; on a busy one it leaves out
+    /// what other programs took. A rival that starts threads of its own pays for them.
+    Processor,
+    /// Time on the wall: for several threads at once, and for disks.
+    Wall,
 }
 
 /// The time that each case took in each round, in seconds for one run.
 pub struct Measured {
-    title: String,
+    pub id: String,
+    pub title: String,
     amount: Amount,
+    clock: Clock,
     names: Vec<String>,
-    /// By case, then by round.
-    seconds: Vec<Vec<f64>>,
+    /// By case, then by round; `None` where a case sat the round out.
+    seconds: Vec<Vec<Option<f64>>>,
+}
+
+/// A median with the 10th and the 90th percentile.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    pub low: f64,
+    pub median: f64,
+    pub high: f64,
 }
 
 impl<'a> Group<'a> {
-    /// A group whose cases run `repeat` times in a row in every round.
-    pub fn new(title: impl Into<String>, amount: Amount, repeat: usize) -> Self {
-        Self { title: title.into(), amount, repeat, cases: Vec::new() }
+    /// A group of this name for programs and this title for people. Its cases run `repeat` times in a
+    /// row in every round.
+    pub fn new(id: impl Into<String>, title: impl Into<String>, amount: Amount, repeat: usize) -> Self {
+        Self { id: id.into(), title: title.into(), amount, clock: Clock::Processor, repeat, cases: Vec::new() }
     }
 
-    /// The same group with one more case. The first one is what the table compares with.
-    pub fn case<R>(mut self, name: impl Into<String>, work: impl FnMut() -> R + 'a) -> Self {
-        self.cases.push(Case::new(name, work));
+    /// The same group by another clock than the processor's.
+    pub fn by(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The same group with one more case, which does the same amount of work as every other.
+    pub fn case<R>(self, name: impl Into<String>, mut work: impl FnMut() -> R + 'a) -> Self {
+        let clock = self.clock;
+        self.push(name.into(), 1, move |repeat| {
+            let start = clock.now();
+            (0..repeat).for_each(|_| drop(black_box(work())));
+            clock.now().saturating_sub(start) / repeat as u32
+        })
+    }
+
+    /// One more case, which is slow and runs in one round of `every` only.
+    pub fn seldom<R>(mut self, every: usize, name: impl Into<String>, work: impl FnMut() -> R + 'a) -> Self {
+        self = self.case(name, work);
+        self.cases.last_mut().expect("just added").every = every;
+        self
+    }
+
+    /// One more case that takes its own time (another program's, say): told how often to run, it
+    /// answers with the time of one run. It runs in one round of `every`.
+    pub fn self_timed(self, every: usize, name: impl Into<String>, work: impl FnMut(usize) -> Duration + 'a) -> Self {
+        self.push(name.into(), every, work)
+    }
+
+    fn push(mut self, name: String, every: usize, work: impl FnMut(usize) -> Duration + 'a) -> Self {
+        self.cases.push(Case { name, work: Box::new(work), every });
         self
     }
 
     /// Runs all cases in turn, `rounds` times; an unmeasured round comes first. Every round begins with
     /// another case, so that none always follows the same one.
+    ///
+    /// `ENVELOCK_BENCH_ROUNDS` says fewer: to see that everything runs. Such figures are not rendered.
     pub fn run(mut self, rounds: usize) -> Measured {
+        let rounds = limited_rounds().map_or(rounds, |most| rounds.min(most));
         let count = self.cases.len();
         let mut seconds = vec![Vec::with_capacity(rounds); count];
         for round in 0..=rounds {
             for turn in 0..count {
                 let at = (round + turn) % count;
-                let work = &mut self.cases[at].work;
-                let start = now();
-                (0..self.repeat).for_each(|_| work());
-                let taken = (now() - start).as_secs_f64() / self.repeat as f64;
+                let case = &mut self.cases[at];
+                // Round 0 warms up, round 1 is the first that counts: everybody is in both.
+                let sits_out = round > 1 && !(round - 1).is_multiple_of(case.every);
+                let taken = (!sits_out).then(|| (case.work)(self.repeat).as_secs_f64());
                 if round > 0 {
                     seconds[at].push(taken);
                 }
             }
         }
         let names = self.cases.into_iter().map(|case| case.name).collect();
-        Measured { title: self.title, amount: self.amount, names, seconds }
+        let Self { id, title, amount, clock, .. } = self;
+        Measured { id, title, amount, clock, names, seconds }
     }
 }
 
 impl Measured {
     /// A Markdown table: each case's median, and the median and spread of how fast it is compared with
-    /// each of `baselines` (indexes of cases).
-    pub fn table(&self, baselines: &[usize]) -> String {
+    /// each of `baselines` (names of cases).
+    pub fn table(&self, baselines: &[&str]) -> String {
         let unit = match self.amount {
             Amount::Bytes(_) => "GB/s",
             Amount::Message => "ns",
         };
-        let against: String = baselines.iter().map(|&at| format!(" speed against {} |", self.names[at])).collect();
+        let against: String = baselines.iter().map(|name| format!(" speed against {name} |")).collect();
         let rules: String = baselines.iter().map(|_| "---|").collect();
         let mut out = format!("\n### {}\n\n| case | median, {unit} |{against}\n|---|---:|{rules}\n", self.title);
-        for (case, name) in self.names.iter().enumerate() {
-            let median = self.shown(quantile(&self.seconds[case], 0.5));
+        for name in &self.names {
+            let median = self.seconds(name).map_or_else(|| "-".to_owned(), |seconds| self.shown(seconds.median));
             let ratios: String = baselines
                 .iter()
-                .map(|&base| {
-                    let ratios = self.speed_against(case, base);
-                    let [low, mid, high] = [0.1, 0.5, 0.9].map(|at| quantile(&ratios, at));
-                    if case == base { " 1 |".to_owned() } else { format!(" {mid:.2} ({low:.2} to {high:.2}) |") }
+                .map(|base| match self.speed_against(name, base) {
+                    _ if name == base => " 1 |".to_owned(),
+                    Some(Spread { low, median, high }) => format!(" {median:.2} ({low:.2} to {high:.2}) |"),
+                    None => " - |".to_owned(),
                 })
                 .collect();
             out.push_str(&format!("| {name} | {median} |{ratios}\n"));
@@ -114,9 +167,34 @@ impl Measured {
         out
     }
 
-    /// How many times as fast as `base` the case `case` was, round by round.
-    pub fn speed_against(&self, case: usize, base: usize) -> Vec<f64> {
-        self.seconds[base].iter().zip(&self.seconds[case]).map(|(base, case)| base / case).collect()
+    /// The names of the cases, in the order in which they were added.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// What one run of a case took, in seconds; `None` if there is no such case.
+    pub fn seconds(&self, case: &str) -> Option<Spread> {
+        Spread::of(self.rounds(case)?.iter().flatten().copied().collect())
+    }
+
+    /// GB/s of a case, or messages a second in thousands.
+    pub fn speed(&self, case: &str) -> Option<Spread> {
+        let amount = match self.amount {
+            Amount::Bytes(bytes) => bytes as f64 / 1e9,
+            Amount::Message => 1e-3,
+        };
+        Spread::of(self.rounds(case)?.iter().flatten().map(|seconds| amount / seconds).collect())
+    }
+
+    /// How many times as fast as `base` a case was: taken within the rounds in which both ran.
+    pub fn speed_against(&self, case: &str, base: &str) -> Option<Spread> {
+        let pairs = self.rounds(base)?.iter().zip(self.rounds(case)?);
+        Spread::of(pairs.filter_map(|(base, case)| Some((*base)? / (*case)?)).collect())
+    }
+
+    fn rounds(&self, case: &str) -> Option<&[Option<f64>]> {
+        let at = self.names.iter().position(|name| name == case)?;
+        self.seconds.get(at).map(Vec::as_slice)
     }
 
     fn shown(&self, seconds: f64) -> String {
@@ -132,14 +210,14 @@ impl Measured {
             .names
             .iter()
             .zip(&self.seconds)
-            .enumerate()
-            .map(|(at, (name, seconds))| {
-                let ratios = self.speed_against(at, 0);
+            .map(|(name, seconds)| {
+                let spread = self.seconds(name);
                 json!({
                     "name": name,
+                    "median_seconds": spread.map(|spread| spread.median),
+                    "p10_seconds": spread.map(|spread| spread.low),
+                    "p90_seconds": spread.map(|spread| spread.high),
                     "seconds": seconds,
-                    "median_seconds": quantile(seconds, 0.5),
-                    "median_speed_against_first": quantile(&ratios, 0.5),
                 })
             })
             .collect();
@@ -147,81 +225,56 @@ impl Measured {
             Amount::Bytes(bytes) => Some(bytes),
             Amount::Message => None,
         };
-        json!({ "title": self.title, "bytes": bytes, "cases": cases })
+        let clock = match self.clock {
+            Clock::Processor => "processor",
+            Clock::Wall => "wall",
+        };
+        json!({ "id": self.id, "title": self.title, "bytes": bytes, "clock": clock, "cases": cases })
+    }
+
+    /// Reads what [`json`](Self::json) wrote; `None` if it is something else.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let text = |name: &str| value[name].as_str().map(str::to_owned);
+        let cases = value["cases"].as_array()?;
+        let rounds = |case: &Value| Some(case["seconds"].as_array()?.iter().map(Value::as_f64).collect());
+        Some(Self {
+            id: text("id")?,
+            title: text("title")?,
+            amount: value["bytes"].as_u64().map_or(Amount::Message, |bytes| Amount::Bytes(bytes as usize)),
+            clock: if value["clock"] == "wall" { Clock::Wall } else { Clock::Processor },
+            names: cases.iter().map(|case| case["name"].as_str().map(str::to_owned)).collect::<Option<_>>()?,
+            seconds: cases.iter().map(rounds).collect::<Option<_>>()?,
+        })
     }
 }
 
-/// Prints what was measured and writes it to `<target>/bench/<name>.json`.
-pub struct Report {
-    name: &'static str,
-    filter: Vec<String>,
-    groups: Vec<Value>,
-}
-
-impl Report {
-    /// A report whose groups may be chosen by words on the command line: a group runs if its title
-    /// holds one of them, or if there are none.
-    pub fn new(name: &'static str) -> Self {
-        let filter = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-        println!("\n## {name}\n\n{}", machine());
-        Self { name, filter, groups: Vec::new() }
-    }
-
-    /// Whether the group of this title was asked for.
-    pub fn wants(&self, title: &str) -> bool {
-        self.filter.is_empty() || self.filter.iter().any(|word| title.contains(word))
-    }
-
-    /// Prints the group's table and keeps its figures.
-    pub fn add(&mut self, measured: &Measured, baselines: &[usize]) {
-        print!("{}", measured.table(baselines));
-        self.groups.push(measured.json());
-    }
-
-    /// Writes the file.
-    pub fn write(self) {
-        let folder = target().join("bench");
-        let path = folder.join(format!("{}.json", self.name));
-        let value = json!({ "machine": machine(), "groups": self.groups });
-        std::fs::create_dir_all(&folder).expect("the target folder can be written");
-        std::fs::write(&path, format!("{value:#}\n")).expect("the target folder can be written");
-        println!("\nfigures: {}", path.display());
+impl Spread {
+    /// `None` of nothing.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        // Linear between the neighbours.
+        let quantile = |at: f64| {
+            let place = at * (values.len() - 1) as f64;
+            let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+            low + (high - low) * place.fract()
+        };
+        (!values.is_empty()).then(|| Self { low: quantile(0.1), median: quantile(0.5), high: quantile(0.9) })
     }
 }
 
-/// The processor, its cores and the build: no name of a host.
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field =
-        |name| info.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim_matches([':', ' ', '\t']));
-    let model = field("model name").unwrap_or("unknown processor");
-    let flags = field("flags").unwrap_or_default();
-    let notable: Vec<_> =
-        flags.split(' ').filter(|flag| ["aes", "vaes", "avx2", "avx512f", "sha_ni"].contains(flag)).collect();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{model} ({}), {cores} cores, {}", notable.join(" "), std::env::consts::OS)
+impl Clock {
+    pub fn now(self) -> Duration {
+        let time = clock_gettime(match self {
+            Self::Processor => ClockId::ProcessCPUTime,
+            Self::Wall => ClockId::Monotonic,
+        });
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
 }
 
-/// Cargo's target folder, by the tag that cargo puts there.
-fn target() -> PathBuf {
-    let program = std::env::current_exe().expect("the program has a path");
-    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    target.map_or_else(|| PathBuf::from("target"), PathBuf::from)
-}
-
-/// Processor time of this thread.
-fn now() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Linear between the neighbours.
-fn quantile(values: &[f64], at: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = at * (sorted.len() - 1) as f64;
-    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    low + (high - low) * place.fract()
+/// The most rounds that this run may take, if there is a limit.
+pub fn limited_rounds() -> Option<usize> {
+    std::env::var("ENVELOCK_BENCH_ROUNDS").ok()?.parse().ok().filter(|&most| most > 0)
 }
 
 /// A buffer whose pages are there already: the first touch of a page costs more than encrypting it.

@@ -1,0 +1,265 @@
+//! The table of targets: what each shape of work must reach, against what, and what was measured.
+
+use crate::common::Spread;
+use crate::common::bulk::{ONE_SHOT, RAW, RAW_COPY, STREAM, STREAM_WHOLE};
+use crate::measure::{asynchronous, files, ranges, rivals, small};
+use crate::results::Results;
+
+/// One line of the table.
+pub struct Target {
+    pub work: &'static str,
+    /// The same for the axis of a chart.
+    pub short: &'static str,
+    pub bound: Bound,
+    pub parts: Vec<Part>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub enum Bound {
+    /// So many times the speed of the other.
+    Speed(f64),
+    /// At most so many times the time of the other.
+    Time(f64),
+    /// At most so many MiB.
+    Mib(f64),
+}
+
+/// One measurement that the line rests on.
+pub struct Part {
+    pub name: String,
+    source: Source,
+}
+
+enum Source {
+    /// A case and the one that it is compared with, in a group.
+    Ratio { group: String, case: &'static str, base: &'static str },
+    /// The largest of a setting's peaks over all lengths.
+    Peak { direction: &'static str, setting: &'static str },
+}
+
+/// What was measured of one part, in the unit of its bound.
+pub struct Outcome {
+    pub value: Spread,
+    /// The same as a share of the bound: at least 1 is met.
+    pub of_bound: Spread,
+}
+
+/// All lines, in the order of issue 4.
+pub fn all() -> Vec<Target> {
+    let bulk = |kib: u32, case, base| both(|direction| format!("bulk-aes-{kib}-{direction}"), case, base);
+    let against = |case, base| both(|direction| format!("rivals-{direction}"), case, base);
+    let small = |case, base| {
+        let of = |len: u32| {
+            ["encrypt", "decrypt"].map(|direction| Part {
+                name: format!("{} {direction}", if len == 100 { "100 B" } else { "1 KiB" }),
+                source: Source::Ratio { group: format!("small-{len}-{direction}"), case, base },
+            })
+        };
+        [of(100), of(1024)].into_iter().flatten().collect()
+    };
+    let peak = |setting| {
+        ["encrypt", "decrypt"]
+            .map(|direction| Part { name: direction.to_owned(), source: Source::Peak { direction, setting } })
+            .into()
+    };
+    let line = |work, short, bound, parts| Target { work, short, bound, parts };
+    use Bound::{Mib, Speed, Time};
+    vec![
+        line(
+            "256 MiB slice to slice, one-shot, against the ideal loop; segments of 1 MiB",
+            "one-shot, 1 MiB segments",
+            Speed(0.97),
+            bulk(1024, ONE_SHOT, RAW),
+        ),
+        line("the same, segments of 64 KiB", "one-shot, 64 KiB segments", Speed(0.93), bulk(64, ONE_SHOT, RAW)),
+        line(
+            "through `Write` and `Read` in pieces of 64 KiB, against the ideal loop and one copy; segments of 1 MiB",
+            "stream, 1 MiB segments",
+            Speed(0.93),
+            bulk(1024, STREAM, RAW_COPY),
+        ),
+        line("the same, segments of 64 KiB", "stream, 64 KiB segments", Speed(0.93), bulk(64, STREAM, RAW_COPY)),
+        line(
+            "through `Write` and `Read` in one piece, the same; segments of 1 MiB",
+            "stream in one piece, 1 MiB",
+            Speed(0.93),
+            bulk(1024, STREAM_WHOLE, RAW_COPY),
+        ),
+        line(
+            "the same, segments of 64 KiB",
+            "stream in one piece, 64 KiB",
+            Speed(0.93),
+            bulk(64, STREAM_WHOLE, RAW_COPY),
+        ),
+        line(
+            "against `fast-floe`'s writer and reader, 64 KiB",
+            "fast-floe stream, 64 KiB",
+            Speed(1.2),
+            against(rivals::ENVELOCK_STREAM[0], rivals::FLOE_STREAM[0]),
+        ),
+        line(
+            "the same, 1 MiB",
+            "fast-floe stream, 1 MiB",
+            Speed(1.2),
+            against(rivals::ENVELOCK_STREAM[1], rivals::FLOE_STREAM[1]),
+        ),
+        line(
+            "against `fast-floe`'s one-shot, both to a new `Vec`, 64 KiB",
+            "fast-floe whole, 64 KiB",
+            Speed(1.4),
+            against(rivals::ENVELOCK_WHOLE[0], rivals::FLOE_WHOLE[0]),
+        ),
+        line(
+            "the same, 1 MiB",
+            "fast-floe whole, 1 MiB",
+            Speed(1.4),
+            against(rivals::ENVELOCK_WHOLE[1], rivals::FLOE_WHOLE[1]),
+        ),
+        line(
+            "against `fast-floe`'s one-shot, ours slice to slice (it has no such call), 64 KiB",
+            "fast-floe whole, slice, 64 KiB",
+            Speed(1.4),
+            against(rivals::ENVELOCK_SLICE[0], rivals::FLOE_WHOLE[0]),
+        ),
+        line(
+            "the same, 1 MiB",
+            "fast-floe whole, slice, 1 MiB",
+            Speed(1.4),
+            against(rivals::ENVELOCK_SLICE[1], rivals::FLOE_WHOLE[1]),
+        ),
+        line(
+            "against `age`, stream against stream, 64 KiB",
+            "age",
+            Speed(3.5),
+            against(rivals::ENVELOCK_STREAM[0], rivals::AGE),
+        ),
+        line(
+            "against `tink-rs`, stream against stream, 1 MiB",
+            "tink-rs",
+            Speed(4.0),
+            against(rivals::ENVELOCK_STREAM[1], rivals::TINK[1]),
+        ),
+        line(
+            "against `aws-esdk`, whole against whole, 64 KiB",
+            "aws-esdk",
+            Speed(20.0),
+            against(rivals::ENVELOCK_WHOLE[0], rivals::AWS),
+        ),
+        line(
+            "async against sync, pieces of 64 KiB, one core",
+            "async",
+            Speed(0.9),
+            both(|direction| format!("async-{direction}"), asynchronous::ASYNC, asynchronous::SYNC),
+        ),
+        line(
+            "a file of 256 MiB to a file, against `dd bs=1M conv=fsync`",
+            "file, against dd",
+            Time(1.25),
+            both(|direction| format!("file-{direction}"), files::FILE, files::DD),
+        ),
+        line(
+            "4 KiB random reads of a 1 GiB message, against the raw AEAD on the touched segments",
+            "random reads",
+            Time(1.3),
+            vec![
+                ratio("in memory", "range-memory", ranges::READER, ranges::RAW),
+                ratio("in a file", "range-file", ranges::READER, ranges::RAW),
+            ],
+        ),
+        line("peak resident memory of the program, as it comes", "memory", Mib(32.0), peak("as it comes")),
+        line(
+            "100 B and 1 KiB, data key at hand, against `fast-floe`",
+            "data key at hand",
+            Speed(1.5),
+            small(small::AT_HAND, small::FLOE),
+        ),
+        line("the same with a raw key's wrap on top", "raw key's wrap", Speed(1.0), small(small::WRAPPED, small::FLOE)),
+    ]
+}
+
+fn both(group: impl Fn(&str) -> String, case: &'static str, base: &'static str) -> Vec<Part> {
+    ["encrypt", "decrypt"].map(|direction| ratio(direction, &group(direction), case, base)).into()
+}
+
+fn ratio(name: &str, group: &str, case: &'static str, base: &'static str) -> Part {
+    Part { name: name.to_owned(), source: Source::Ratio { group: group.to_owned(), case, base } }
+}
+
+/// The table as Markdown.
+pub fn table(results: &Results) -> String {
+    let mut out = "| work | target | measured: median (10th to 90th percentile) | |\n|---|---|---|---|\n".to_owned();
+    for Target { work, bound, parts, .. } in all() {
+        let outcomes: Vec<_> = parts.iter().map(|part| (part, part.outcome(bound, results))).collect();
+        let shown: Vec<_> = outcomes
+            .iter()
+            .map(|(part, outcome)| match outcome {
+                Some(Outcome { value, .. }) => format!("{} {}", part.name, bound.shown(*value)),
+                None => format!("{} not measured", part.name),
+            })
+            .collect();
+        let short: Vec<_> = outcomes
+            .iter()
+            .filter(|(_, outcome)| outcome.as_ref().is_some_and(|outcome| outcome.of_bound.median < 1.0))
+            .map(|(part, _)| part.name.as_str())
+            .collect();
+        let missing = outcomes.iter().any(|(_, outcome)| outcome.is_none());
+        let verdict = match (short.len(), missing) {
+            (0, false) => "met".to_owned(),
+            (0, true) => "not measured".to_owned(),
+            (count, _) if count == parts.len() => "**short**".to_owned(),
+            _ => format!("**short**: {}", short.join(", ")),
+        };
+        out.push_str(&format!("| {work} | {} | {} | {verdict} |\n", bound.asked(), shown.join("; ")));
+    }
+    out
+}
+
+impl Part {
+    /// `None` if it was not measured.
+    pub fn outcome(&self, bound: Bound, results: &Results) -> Option<Outcome> {
+        let value = match &self.source {
+            Source::Ratio { group, case, base } => {
+                let group = results.group(group)?;
+                match bound {
+                    // A time ratio is the speed ratio the other way round.
+                    Bound::Time(_) => group.speed_against(base, case)?,
+                    _ => group.speed_against(case, base)?,
+                }
+            }
+            Source::Peak { direction, setting } => {
+                let kib = results.peak_kib(direction, setting)?;
+                Spread::of(vec![kib / 1024.0])?
+            }
+        };
+        Some(Outcome { value, of_bound: bound.share(value) })
+    }
+}
+
+impl Bound {
+    fn asked(self) -> String {
+        match self {
+            Self::Speed(least) => format!("{least}x"),
+            Self::Time(most) => format!("at most {most}x the time"),
+            Self::Mib(most) => format!("at most {most} MiB"),
+        }
+    }
+
+    fn shown(self, Spread { low, median, high }: Spread) -> String {
+        match self {
+            Self::Speed(_) | Self::Time(_) => format!("{median:.2} ({low:.2} to {high:.2})"),
+            Self::Mib(_) => format!("{median:.1}"),
+        }
+    }
+
+    fn share(self, value: Spread) -> Spread {
+        match self {
+            Self::Speed(least) => {
+                Spread { low: value.low / least, median: value.median / least, high: value.high / least }
+            }
+            Self::Time(most) | Self::Mib(most) => {
+                Spread { low: most / value.high, median: most / value.median, high: most / value.low }
+            }
+        }
+    }
+}
