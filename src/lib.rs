@@ -45,6 +45,7 @@ pub use envelope::file::{FileOptions, Progress};
 pub use envelope::message::{Decryptor, Encryptor, read_header};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
+pub use io::parallel::Threads;
 pub use io::range::{RangeReader, ReadAt};
 pub use io::read::DecryptReader;
 pub use io::write::{EncryptWriter, FinishError};

@@ -4,6 +4,7 @@ use crate::context::{EncryptionContext, KeyUse, KmsContext, ReaderContext, Write
 use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
 use crate::error::{Error, Result};
+use crate::io::parallel::Threads;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::whole;
@@ -77,6 +78,11 @@ impl Encryptor {
     pub fn into_segment_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
         EncryptWriter::new(inner, Vec::new(), self.message.segments, SegmentIvs::new(self.made_by))
     }
+
+    /// The head, the segments and the IVs for them.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Arc<dyn Segments>, SegmentIvs) {
+        (self.message.head, self.message.segments, SegmentIvs::new(self.made_by))
+    }
 }
 
 impl fmt::Debug for Encryptor {
@@ -89,6 +95,8 @@ impl fmt::Debug for Encryptor {
 pub(crate) struct Prepared {
     head: Vec<u8>,
     segments: Arc<Floe>,
+    /// For calls on slices.
+    threads: Threads,
 }
 
 impl Prepared {
@@ -108,7 +116,8 @@ impl Prepared {
         let (head, segments) = out
             .split_at_mut_checked(self.head.len())
             .ok_or_else(|| Error::invalid_input("the output is shorter than the message's head"))?;
-        whole::seal(&*self.segments, plaintext, segments)?;
+        let threads = self.threads.plan(self.segments.layout(), Some(plaintext.len() as u64)).threads;
+        whole::seal(&*self.segments, plaintext, segments, threads)?;
         head.copy_from_slice(&self.head);
         Ok(())
     }
@@ -118,6 +127,8 @@ impl Prepared {
 #[derive(Debug)]
 pub struct Decryptor {
     segments: Arc<Floe>,
+    /// For calls on slices.
+    threads: Threads,
 }
 
 impl Decryptor {
@@ -148,7 +159,12 @@ impl Decryptor {
     /// As [`open`](Self::open), and [`InvalidInput`](crate::ErrorKind::InvalidInput) if `out` is
     /// shorter than the plaintext.
     pub fn open_to(&self, segments: &[u8], out: &mut [u8]) -> Result<usize> {
-        whole::open(&*self.segments, segments, out)
+        let threads = self.threads.plan(self.layout(), Some(segments.len() as u64)).threads;
+        whole::open(&*self.segments, segments, out, threads)
+    }
+
+    pub(super) fn segments(&self) -> &dyn Segments {
+        &*self.segments
     }
 
     /// Opens one segment by position into `plaintext`, which is exactly
@@ -192,7 +208,7 @@ pub(crate) struct Unlocked {
 }
 
 /// How many slots may still be tried: counted over all attempts to open one message.
-pub(crate) struct Tries(usize);
+pub(crate) struct Tries(pub(super) usize);
 
 impl Envelope {
     pub(crate) fn tries(&self) -> Tries {
@@ -219,7 +235,7 @@ impl Envelope {
         head.extend_from_slice(&(area.len() as u16).to_be_bytes());
         head.extend_from_slice(&area);
         head.extend_from_slice(&floe);
-        Ok(Prepared { head, segments: Arc::new(segments) })
+        Ok(Prepared { head, segments: Arc::new(segments), threads: config.threads })
     }
 
     /// Finds the data key among the slots. "A key that fails the FLOE header tag is not the key: try
@@ -257,7 +273,7 @@ impl Envelope {
             let aad = [header.core(), &context.unstored].concat();
             match Floe::open(&key, header.floe(), aad)? {
                 Some(floe) => {
-                    let decryptor = Decryptor { segments: Arc::new(floe) };
+                    let decryptor = Decryptor { segments: Arc::new(floe), threads: self.config.threads };
                     return Ok(Unlocked { decryptor, key, kms: context.kms });
                 }
                 None => failure = more_retryable(failure, Error::authentication()),
@@ -302,7 +318,7 @@ pub fn read_header(input: &mut impl Read, limits: &Limits) -> Result<Header> {
 }
 
 /// Reads until `out` is full or the input ends.
-pub(super) fn fill(input: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
+fn fill(input: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(room) = out.get_mut(filled..).filter(|room| !room.is_empty()) {
         match input.read(room) {
@@ -321,8 +337,52 @@ fn too_many_tries(most: usize) -> Error {
 }
 
 fn no_matching_key(header: &Header) -> Error {
-    // A stranger wrote these names: ASCII has control characters, which must not reach a log.
-    let name = |slot: &EncryptedDataKey| format!("{}:{}", slot.provider().escape_debug(), slot.key_id_text());
-    let names: Vec<_> = header.slots().iter().map(name).collect();
+    // A stranger wrote these names: so many of them, so long and so escaped that they neither flood nor
+    // drive what shows them.
+    let name = |slot: &EncryptedDataKey| {
+        let shown = format!("{}:{}", slot.provider().escape_debug(), slot.key_id_text());
+        let end = shown.char_indices().nth(NAME_MAX).map(|(end, _)| end);
+        end.map_or_else(|| shown.clone(), |end| format!("{}...", shown.get(..end).unwrap_or_default()))
+    };
+    let mut names: Vec<_> = header.slots().iter().take(NAMES_MAX).map(name).collect();
+    let more = header.slots().len().saturating_sub(NAMES_MAX);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
     Error::no_matching_key(format!("none of the configured keys opens this message, which is for {}", names.join(", ")))
+}
+
+/// Keys that an error names, and characters of each name. A full key name of the embedded KMS fits.
+const NAMES_MAX: usize = 4;
+const NAME_MAX: usize = 120;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::Recipient;
+    use crate::provider::raw::RawKeyProvider;
+    use crate::secret::Secret;
+
+    /// The error of a reader without a key, for a message that a stranger wrote for `slots`.
+    fn refused(slots: &[EncryptedDataKey]) -> String {
+        let provider = Arc::new(RawKeyProvider::new("a", Secret::init(|key| key.fill(1))).unwrap());
+        assert_eq!(crate::provider::KeyProvider::recipients(&*provider), [Recipient::new("raw", "a")]);
+        let envelope = Envelope::builder(provider).build().unwrap();
+        let context = EncryptionContext::new();
+        let encryptor = pollster::block_on(envelope.encryptor(&context)).unwrap();
+        let header = Header::parse(encryptor.head()).unwrap();
+        let area = encode_slots(slots, SlotsRoom::Tight, header.core().len()).unwrap();
+        let header = header.with_slots_area(&area, &Limits::default()).unwrap();
+        pollster::block_on(envelope.decryptor(&header, &context)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_strangers_key_names_neither_flood_an_error_nor_drive_a_terminal() {
+        let slot = |id: &str| EncryptedDataKey::new("elsewhere", id.as_bytes(), vec![1]);
+        let long = "x".repeat(5_000);
+        let text = refused(&[slot("one"), slot("b\u{202e}i\u{200f}di"), slot("c\x1b[2J"), slot(&long), slot("five")]);
+        assert!(text.contains("elsewhere:one, ") && text.contains("and 1 more"), "{text}");
+        assert!(!text.contains("five") && text.len() < 1_000, "{text}");
+        assert!(text.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{text:?}");
+    }
 }

@@ -5,12 +5,14 @@ pub(crate) mod file;
 pub(crate) mod message;
 mod offload;
 pub(crate) mod rewrap;
+mod stream;
 pub(crate) mod verify;
 
 use crate::context::{ContextMatch, EncryptionContext};
 use crate::crypto::AeadAlgorithm;
 use crate::envelope::builder::EnvelopeBuilder;
 use crate::error::{Error, Result};
+use crate::io::parallel::Threads;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     segment_len: u32,
     limits: Limits,
     context_match: ContextMatch,
+    /// For calls on slices.
+    threads: Threads,
 }
 
 impl Envelope {

@@ -4,6 +4,7 @@
 //! [`Segments`]: crate::segments::Segments
 
 pub(crate) mod journal;
+pub(crate) mod parallel;
 pub(crate) mod range;
 pub(crate) mod read;
 mod seek;
