@@ -183,6 +183,48 @@ impl Envelope {
         wait(self.inner.decrypt_to_file(source, to, context, options))
     }
 
+    /// See [`Envelope::encrypt_stream`](crate::Envelope::encrypt_stream).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encrypt_stream(
+        &self,
+        source: impl Read + Send + 'static,
+        sink: impl Write + Send + 'static,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.encrypt_stream(source, sink, context, options))
+    }
+
+    /// See [`Envelope::decrypt_stream`](crate::Envelope::decrypt_stream).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_stream(
+        &self,
+        source: impl Read + Send + 'static,
+        sink: impl Write + Send + 'static,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.decrypt_stream(source, sink, context, options))
+    }
+
+    /// See [`Envelope::decrypt_file_to_stream`](crate::Envelope::decrypt_file_to_stream).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_file_to_stream(
+        &self,
+        path: impl AsRef<Path>,
+        sink: impl Write + Send + 'static,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.decrypt_file_to_stream(path, sink, context, options))
+    }
+
     /// See [`Envelope::file_reader`](crate::Envelope::file_reader).
     ///
     /// # Errors

@@ -124,11 +124,6 @@ impl AtomicFile {
             .map_err(|e| Error::unconfirmed("cannot sync the folder of this file", &target, e))?;
         Ok(LockedFile { fs, file, path: target })
     }
-
-    /// What will be replaced or created, links resolved.
-    pub(crate) fn target(&self) -> &Path {
-        &self.target
-    }
 }
 
 /// Appends, each call in one piece.

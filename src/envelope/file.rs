@@ -397,8 +397,7 @@ impl Head {
         }
         let mut headers = Vec::new();
         for area in areas {
-            if let Ok(HeaderParse::Complete(header)) =
-                Header::parse_some(&outline.with_slots_area(raw, &area)?, limits)
+            if let Ok(HeaderParse::Complete(header)) = Header::parse_some(&outline.with_slots_area(raw, &area)?, limits)
             {
                 headers.push(header);
             }

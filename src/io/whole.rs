@@ -88,13 +88,7 @@ fn open_shared(segments: &dyn Segments, sealed: &[u8], out: &mut [u8], threads: 
 
 /// Opens the beginning of `rest` from segment `first` on: `most` segments, or to the end of the message.
 /// Then the answer is how much plaintext there is in `out`.
-fn open_part(
-    segments: &dyn Segments,
-    first: u64,
-    most: usize,
-    rest: &[u8],
-    out: &mut [u8],
-) -> Result<Option<usize>> {
+fn open_part(segments: &dyn Segments, first: u64, most: usize, rest: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
     let overhead = segments.layout().overhead();
     let (mut sealed_at, mut plain_at) = (0, 0);
     for index in (first..).take(most) {

@@ -26,6 +26,8 @@ mod kms_helper;
 mod kms_processes;
 mod layers;
 mod memory;
+mod ordering;
+mod parallel;
 mod python;
 mod rewrap;
 mod source;

@@ -140,4 +140,3 @@ impl<R: Read + Send, W: Write + Send> Steps for Seal<'_, R, W> {
         sink.end_of(batch)
     }
 }
-

@@ -54,9 +54,7 @@ impl Plain {
     fn meet_trouble(&self, at: Position) -> Result<()> {
         match self.trouble {
             Some((index, Trouble::Panic)) if index == at.index => panic!("on purpose, at segment {index}"),
-            Some((index, Trouble::Fail)) if index == at.index => {
-                Err(Error::authentication().with_segment(index))
-            }
+            Some((index, Trouble::Fail)) if index == at.index => Err(Error::authentication().with_segment(index)),
             _ => Ok(()),
         }
     }
