@@ -60,7 +60,7 @@ impl Stop {
 }
 
 impl FileOptions {
-    /// Replaces an existing target. Default: it is kept, and the call fails.
+    /// Replaces an existing target. Default: it is kept, and the call fails. Means nothing to a stream.
     #[must_use]
     pub fn replace_existing(mut self) -> Self {
         self.replace = true;
@@ -84,7 +84,7 @@ impl FileOptions {
     }
 
     /// Ends the call with an error of kind [`Io`](ErrorKind::Io) soon after `flag` is set, between two
-    /// pieces of work of about a MiB. What was begun is undone before the call returns: for a program
+    /// reads of a segment or some. What was begun is undone before the call returns: for a program
     /// that is told to end, and must not leave temporary files. (Dropping the future of a call cancels
     /// it as well, and does not wait until that is done.)
     #[must_use]

@@ -32,6 +32,7 @@ pub(crate) fn seal(segments: &dyn Segments, plaintext: &[u8], out: &mut [u8], th
     }
     let (segment_len, full) = (layout.segment_len(), layout.plaintext_per_segment());
     let part = (PART / segment_len).max(1);
+    let threads = threads.min(out.len().div_ceil(part * segment_len));
     let parts = out.chunks_mut(part * segment_len);
     let rests = (0..).map(|i: usize| plaintext.get(i * part * full..).unwrap_or_default());
     share(parts.zip(rests), threads, |i, (out, rest)| {
@@ -80,7 +81,7 @@ fn open_shared(segments: &dyn Segments, sealed: &[u8], out: &mut [u8], threads: 
     // Where the output ends early, whoever needs more of it says so.
     let outs = out.chunks_mut(part * full).chain(std::iter::repeat_with(|| <&mut [u8]>::default()));
     let rests = (0..count).map(|i| sealed.get(i * part * segment_len..).unwrap_or_default());
-    share(outs.zip(rests), threads, |i, (out, rest)| {
+    share(outs.zip(rests), threads.min(count), |i, (out, rest)| {
         let opened = open_part(segments, (i * part) as u64, part, rest, out);
         Some(opened.transpose()?.map(|len| i * part * full + len))
     })

@@ -120,7 +120,12 @@ fn streams_of_any_length_on_any_number_of_threads_are_what_one_thread_reads_and_
                 let mut read = Vec::new();
                 envelope.decrypt_reader(&*message, &context()).unwrap().read_to_end(&mut read).unwrap();
                 assert!(read == plaintext, "{len} bytes sealed on {threads} threads");
-                assert_eq!(envelope.decrypt_stream(Cursor::new(by_one.clone()), sink.clone(), &context(), on(threads)).unwrap(), len as u64);
+                assert_eq!(
+                    envelope
+                        .decrypt_stream(Cursor::new(by_one.clone()), sink.clone(), &context(), on(threads))
+                        .unwrap(),
+                    len as u64
+                );
                 assert!(sink.take() == plaintext, "{len} bytes opened on {threads} threads");
                 messages += 2;
             }
