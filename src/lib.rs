@@ -42,7 +42,8 @@ pub use crypto::AeadAlgorithm;
 pub use envelope::Envelope;
 pub use envelope::builder::EnvelopeBuilder;
 pub use envelope::file::{FileOptions, Progress};
-pub use envelope::message::{Decryptor, Encryptor, read_header};
+pub use envelope::head::read_header;
+pub use envelope::message::{Decryptor, Encryptor};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
 pub use io::parallel::Threads;
@@ -58,7 +59,13 @@ pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;
 pub use provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 pub use secret::Secret;
-pub use segments::{Extent, Layout, Position};
+pub use segments::{Extent, Layout, Position, ResumePoint};
 
+#[cfg(feature = "tokio")]
+pub use envelope::tokio::read_header_async;
+#[cfg(feature = "tokio")]
+pub use io::tokio::{
+    decrypt_stream::DecryptStream, encrypt_stream::EncryptStream, read::AsyncDecryptReader, write::AsyncEncryptWriter,
+};
 #[cfg(feature = "test-util")]
 pub use provider::conformance;

@@ -39,6 +39,57 @@ pub struct Extent {
     pub plaintext_len: u64,
 }
 
+/// Where to go on with a message that was opened in part: a place in its body, and one in its plaintext.
+///
+/// A reader gives it ([`DecryptReader::resume_point`](crate::DecryptReader::resume_point)); so does
+/// [`Layout::resume_point`], from the number of bytes that were taken. It is no secret, and nothing is
+/// believed of it: at a wrong place nothing authenticates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResumePoint {
+    segment: u64,
+    sealed_offset: u64,
+    plaintext_offset: u64,
+}
+
+impl ResumePoint {
+    /// `plaintext_offset` lies in `segment`, or at its end.
+    pub(crate) fn new(layout: &Layout, segment: u64, plaintext_offset: u64) -> Self {
+        let sealed_offset = segment.saturating_mul(u64::from(layout.segment_len));
+        Self { segment, sealed_offset, plaintext_offset }
+    }
+
+    /// The segment to go on with, counted from 0: it is read from its start.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// Where that segment starts, in bytes from the start of the first segment. In a whole message the
+    /// [length of the head](crate::Header::len) comes on top.
+    #[must_use]
+    pub fn sealed_offset(&self) -> u64 {
+        self.sealed_offset
+    }
+
+    /// How many bytes of plaintext were taken: the first byte that is still wanted.
+    #[must_use]
+    pub fn plaintext_offset(&self) -> u64 {
+        self.plaintext_offset
+    }
+
+    /// Bytes of the segment's plaintext that were taken.
+    pub(crate) fn skip(&self, layout: &Layout) -> Result<usize> {
+        let per_segment = u64::from(layout.segment_len - layout.overhead);
+        let before = self.segment.checked_mul(per_segment);
+        let skip = before.and_then(|before| self.plaintext_offset.checked_sub(before)).filter(|&it| it <= per_segment);
+        skip.filter(|_| layout.segment_offset(self.segment) == Some(self.sealed_offset))
+            .and_then(|skip| usize::try_from(skip).ok())
+            .ok_or_else(|| {
+                Error::invalid_input("this point to resume from belongs to a message of another segment length")
+            })
+    }
+}
+
 impl Layout {
     /// `segment_len` must be greater than `overhead`.
     pub(crate) fn new(segment_len: u32, overhead: u32, prefix: u32) -> Self {
@@ -112,6 +163,15 @@ impl Layout {
     /// As [`extent`](Self::extent).
     pub fn plaintext_len(&self, sealed_len: u64) -> Result<u64> {
         self.extent(sealed_len).map(|extent| extent.plaintext_len)
+    }
+
+    /// Where to go on when `plaintext_offset` bytes of plaintext are there already.
+    ///
+    /// At a segment's edge this is the segment before: it may be the final one.
+    #[must_use]
+    pub fn resume_point(&self, plaintext_offset: u64) -> ResumePoint {
+        let (segment, _) = self.locate(plaintext_offset.saturating_sub(1));
+        ResumePoint::new(self, segment, plaintext_offset)
     }
 
     /// The segment that holds plaintext byte `offset`, and the byte's place in it.
@@ -208,6 +268,21 @@ mod tests {
         for sealed in [0, 31, 64 + 1, 64 + 31] {
             assert_eq!(layout().extent(sealed).unwrap_err().kind(), ErrorKind::Truncated, "{sealed}");
         }
+    }
+
+    #[test]
+    fn a_point_to_resume_from_names_the_segment_that_may_be_the_last() {
+        for (offset, segment, skip) in [(0, 0, 0), (1, 0, 1), (32, 0, 32), (33, 1, 1), (64, 1, 32), (65, 2, 1)] {
+            let point = layout().resume_point(offset);
+            assert_eq!(
+                (point.segment(), point.sealed_offset(), point.plaintext_offset()),
+                (segment, segment * 64, offset)
+            );
+            assert_eq!(point.skip(&layout()).unwrap(), skip);
+        }
+        let elsewhere = Layout::new(100, 32, 74).resume_point(150);
+        assert_eq!(elsewhere.skip(&layout()).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert!(layout().resume_point(u64::MAX).skip(&layout()).is_err(), "past the format's limits");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::message::{Decryptor, Encryptor, Unlocked, read_header};
+use crate::envelope::head::read_header;
+use crate::envelope::message::{Decryptor, Encryptor, Unlocked};
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};

@@ -4,19 +4,21 @@ use crate::context::{EncryptionContext, KeyUse, KmsContext, ReaderContext, Write
 use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
 use crate::error::{Error, Result};
+use crate::io::opener::Opener;
 use crate::io::parallel::Threads;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
+use crate::io::sealer::Sealer;
 use crate::io::whole;
 use crate::io::write::EncryptWriter;
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::native::floe::Floe;
-use crate::native::header::{Header, HeaderParse, Limits, SlotsRoom, encode_core, encode_slots};
+use crate::native::header::{Header, SlotsRoom, encode_core, encode_slots};
 use crate::provider::DataKeyAnswer;
 use crate::provider::multi::more_retryable;
-use crate::segments::{Layout, Position, Segments};
+use crate::segments::{Layout, Position, ResumePoint, Segments};
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 /// A message about to be written: its head and a key for its segments.
@@ -71,12 +73,22 @@ impl Encryptor {
 
     /// A writer that puts the head and then the segments into `inner`.
     pub fn into_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
-        EncryptWriter::new(inner, self.message.head, self.message.segments, SegmentIvs::new(self.made_by))
+        EncryptWriter::new(inner, self.into_sealer())
     }
 
     /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
     pub fn into_segment_writer<W: Write>(self, inner: W) -> EncryptWriter<W> {
-        EncryptWriter::new(inner, Vec::new(), self.message.segments, SegmentIvs::new(self.made_by))
+        EncryptWriter::new(inner, self.into_segment_sealer())
+    }
+
+    /// The head and the segments, for a shell.
+    pub(super) fn into_sealer(self) -> Sealer {
+        Sealer::new(self.message.head, self.message.segments, SegmentIvs::new(self.made_by))
+    }
+
+    /// The segments alone, for a shell.
+    pub(super) fn into_segment_sealer(self) -> Sealer {
+        Sealer::new(Vec::new(), self.message.segments, SegmentIvs::new(self.made_by))
     }
 
     /// The head, the segments and the IVs for them.
@@ -188,7 +200,31 @@ impl Decryptor {
 
     /// A reader of the plaintext; `inner` stands at the first segment.
     pub fn into_reader<R: Read>(self, inner: R) -> DecryptReader<R> {
-        DecryptReader::new(inner, self.segments)
+        DecryptReader::new(inner, self.into_opener())
+    }
+
+    /// A reader that goes on where another one stopped; `inner` stands at the segment that `point`
+    /// names: [`sealed_offset`](ResumePoint::sealed_offset) bytes after the first segment's start.
+    ///
+    /// It gives the plaintext from [`plaintext_offset`](ResumePoint::plaintext_offset) on. Where
+    /// `inner` holds the whole message, it seeks as any reader does.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a point in a message of another segment
+    /// length. The reader reports a wrong place: nothing
+    /// [authenticates](crate::ErrorKind::AuthenticationFailed) there.
+    pub fn into_reader_from<R: Read>(self, point: ResumePoint, inner: R) -> Result<DecryptReader<R>> {
+        Ok(DecryptReader::new(inner, self.into_opener_at(point)?))
+    }
+
+    /// All segments, for a shell.
+    pub(super) fn into_opener(self) -> Opener {
+        Opener::new(self.segments)
+    }
+
+    /// The segments from `point` on, for a shell.
+    pub(super) fn into_opener_at(self, point: ResumePoint) -> Result<Opener> {
+        Opener::resuming(self.segments, point)
     }
 
     /// Ranges of the plaintext out of `source`, whose first segment is at `body_start`.
@@ -286,49 +322,6 @@ impl Envelope {
         let how = self.config.context_match;
         ReaderContext::new(header.stored_context(), header.has_unstored_context(), given, how, KeyUse::Message)
     }
-}
-
-/// Reads a message's head from the front of `input`, and not a byte more.
-///
-/// # Errors
-/// [`Malformed`](crate::ErrorKind::Malformed), [`Unsupported`](crate::ErrorKind::Unsupported),
-/// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), [`Truncated`](crate::ErrorKind::Truncated) if
-/// the input ends within a well-formed head, [`Io`](crate::ErrorKind::Io).
-pub fn read_header(input: &mut impl Read, limits: &Limits) -> Result<Header> {
-    let mut bytes = Vec::new();
-    loop {
-        let needed = match Header::parse_some(&bytes, limits)? {
-            HeaderParse::Complete(header) => return Ok(header),
-            HeaderParse::More(needed) => needed,
-        };
-        let have = bytes.len();
-        // Not an amortized growth: a stranger's length field buys no more than the limit.
-        bytes.reserve_exact(needed.saturating_sub(have));
-        bytes.resize(needed, 0);
-        let read = fill(input, bytes.get_mut(have..).unwrap_or_default())?;
-        bytes.truncate(have + read);
-        if bytes.len() < needed {
-            // What is there decides first: it may be no message at all.
-            return match Header::parse_some(&bytes, limits)? {
-                HeaderParse::Complete(header) => Ok(header),
-                HeaderParse::More(_) => Err(Error::truncated()),
-            };
-        }
-    }
-}
-
-/// Reads until `out` is full or the input ends.
-fn fill(input: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(room) = out.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match input.read(room) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 fn too_many_tries(most: usize) -> Error {

@@ -2,10 +2,13 @@
 
 pub(crate) mod builder;
 pub(crate) mod file;
+pub(crate) mod head;
 pub(crate) mod message;
 mod offload;
+mod pipe;
 pub(crate) mod rewrap;
-mod stream;
+#[cfg(feature = "tokio")]
+pub(crate) mod tokio;
 pub(crate) mod verify;
 
 use crate::context::{ContextMatch, EncryptionContext};
@@ -18,7 +21,8 @@ use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
 use crate::native::header::{Header, HeaderParse, Limits, SlotsRoom};
 use crate::provider::KeyProvider;
-use message::{Decryptor, Encryptor, read_header};
+use head::read_header;
+use message::{Decryptor, Encryptor};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use zeroize::Zeroizing;

@@ -3,7 +3,7 @@
 use crate::context::EncryptionContext;
 use crate::envelope::Envelope;
 use crate::envelope::file::{FileOptions, Watch, named};
-use crate::envelope::message::read_header;
+use crate::envelope::head::read_header;
 use crate::envelope::offload::offload;
 use crate::error::Result;
 use crate::io::parallel;

@@ -4,10 +4,15 @@
 //! [`Segments`]: crate::segments::Segments
 
 pub(crate) mod journal;
+pub(crate) mod opener;
 pub(crate) mod parallel;
 pub(crate) mod range;
 pub(crate) mod read;
+pub(crate) mod sealer;
 mod seek;
+mod seeking;
+#[cfg(feature = "tokio")]
+pub(crate) mod tokio;
 pub(crate) mod whole;
 pub(crate) mod write;
 

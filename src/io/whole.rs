@@ -82,7 +82,9 @@ fn open_shared(segments: &dyn Segments, sealed: &[u8], out: &mut [u8], threads: 
     let outs = out.chunks_mut(part * full).chain(std::iter::repeat_with(|| <&mut [u8]>::default()));
     let rests = (0..count).map(|i| sealed.get(i * part * segment_len..).unwrap_or_default());
     share(outs.zip(rests), threads.min(count), |i, (out, rest)| {
-        let opened = open_part(segments, (i * part) as u64, part, rest, out);
+        // The last part goes on to the end of the message, wherever that is.
+        let most = if i + 1 == count { usize::MAX } else { part };
+        let opened = open_part(segments, (i * part) as u64, most, rest, out);
         Some(opened.transpose()?.map(|len| i * part * full + len))
     })
 }

@@ -1,12 +1,9 @@
-//! Encrypting [`Write`]: plaintext gathers in one segment buffer and is sealed there.
+//! Encrypting [`Write`]: the shell that carries what a [`Sealer`] makes into a writer.
 
-use crate::crypto::random::SegmentIvs;
-use crate::error::{Error, ErrorKind, Result};
-use crate::segments::{Position, Segments};
+use crate::error::Error;
+use crate::io::sealer::Sealer;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
-use zeroize::{Zeroize, Zeroizing};
 
 /// A writer that encrypts what is written to it into `W`.
 ///
@@ -19,50 +16,16 @@ use zeroize::{Zeroize, Zeroizing};
 /// on; a partly filled segment stays until `finish`.
 ///
 /// It serves the process that began the message: in a fork of that, sealing answers with an error of kind
-/// [`InvalidInput`](ErrorKind::InvalidInput), and nothing more can be written there.
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput), and nothing more can be written there.
 #[must_use = "without `finish`, what is written reads as truncated"]
 pub struct EncryptWriter<W: Write> {
     inner: W,
-    segments: Arc<dyn Segments>,
-    ivs: SegmentIvs,
-    /// The message head, until the inner writer has taken it.
-    head: Vec<u8>,
-    head_sent: usize,
-    /// One segment: plaintext in its place, or sealed bytes on their way out.
-    buffer: Zeroizing<Vec<u8>>,
-    /// Bytes of plaintext gathered in `buffer`.
-    filled: usize,
-    /// Bytes of `buffer` that are sealed and must go out, and how many have.
-    sealed: usize,
-    sent: usize,
-    index: u64,
-    state: State,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    /// The final segment is sealed; what remains is to send it.
-    Sealed,
-    /// Sealing failed: the message cannot be completed.
-    Failed(ErrorKind),
+    sealer: Sealer,
 }
 
 impl<W: Write> EncryptWriter<W> {
-    pub(crate) fn new(inner: W, head: Vec<u8>, segments: Arc<dyn Segments>, ivs: SegmentIvs) -> Self {
-        Self {
-            inner,
-            segments,
-            ivs,
-            head,
-            head_sent: 0,
-            buffer: Zeroizing::default(),
-            filled: 0,
-            sealed: 0,
-            sent: 0,
-            index: 0,
-            state: State::Open,
-        }
+    pub(crate) fn new(inner: W, sealer: Sealer) -> Self {
+        Self { inner, sealer }
     }
 
     /// Seals and writes the final segment, flushes, and gives the inner writer back.
@@ -72,7 +35,7 @@ impl<W: Write> EncryptWriter<W> {
     pub fn finish(mut self) -> Result<W, FinishError<W>> {
         match self.try_finish() {
             Ok(()) => Ok(self.inner),
-            Err(error) => Err(FinishError { error: error.into(), inner: self.inner }),
+            Err(error) => Err(FinishError::new(error.into(), self.inner)),
         }
     }
 
@@ -82,13 +45,17 @@ impl<W: Write> EncryptWriter<W> {
     /// # Errors
     /// What the inner writer or the system's randomness returned.
     pub fn try_finish(&mut self) -> io::Result<()> {
-        self.check()?;
+        self.sealer.check()?;
         self.drain()?;
-        if self.state == State::Open {
-            self.seal_buffered(Last::Yes)?;
+        self.sealer.seal_last()?;
+        self.drain()?;
+        loop {
+            // Nobody stands above this call who would repeat it, as `write_all` does.
+            match self.inner.flush() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                flushed => return flushed,
+            }
         }
-        self.drain()?;
-        self.inner.flush()
     }
 
     /// The inner writer.
@@ -96,100 +63,42 @@ impl<W: Write> EncryptWriter<W> {
         &self.inner
     }
 
-    fn check(&self) -> io::Result<()> {
-        match self.state {
-            State::Failed(kind) => Err(Error::new(kind, "this message could not be encrypted further")
-                .with_advice("start a new message")
-                .into()),
-            State::Open | State::Sealed => Ok(()),
-        }
-    }
-
-    /// Sends what is sealed and has not gone out.
+    /// Sends what must go out, and keeps count of it, also when that fails midway.
     fn drain(&mut self) -> io::Result<()> {
-        send(&mut self.inner, &self.head, &mut self.head_sent)?;
-        send(&mut self.inner, self.buffer.get(..self.sealed).unwrap_or_default(), &mut self.sent)?;
-        (self.sealed, self.sent) = (0, 0);
-        Ok(())
-    }
-
-    /// Takes some of `data`, at least one byte of it.
-    fn take(&mut self, data: &[u8]) -> io::Result<usize> {
-        let layout = self.segments.layout();
-        let full = layout.plaintext_per_segment();
-        self.buffer.resize(layout.segment_len(), 0);
-        if self.filled == full {
-            // More data follows, so that this segment is not the final one.
-            self.seal_buffered(Last::No)?;
-            self.drain()?;
-        }
-        let mut taken = 0;
-        while self.filled == 0 && data.len() - taken > full {
-            let plaintext = data.get(taken..taken + full).unwrap_or_default();
-            self.seal(Last::No, Some(plaintext), layout.segment_len())?;
-            taken += full;
-            if self.drain().is_err() {
-                // These bytes are sealed and stay to be sent: the next call meets the error again.
-                return Ok(taken);
+        loop {
+            let outgoing = self.sealer.outgoing();
+            if outgoing.is_empty() {
+                return Ok(());
+            }
+            match self.inner.write(outgoing) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.sealer.sent(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
-        let rest = data.get(taken..).unwrap_or_default();
-        let start = self.segments.plaintext_at() + self.filled;
-        let end = self.segments.plaintext_at() + full;
-        let room = self.buffer.get_mut(start..end).unwrap_or_default();
-        let count = room.len().min(rest.len());
-        room[..count].copy_from_slice(&rest[..count]);
-        self.filled += count;
-        Ok(taken + count)
     }
-
-    fn seal_buffered(&mut self, last: Last) -> Result<()> {
-        let len = self.filled + self.segments.layout().overhead();
-        let room = self.buffer.len().max(len);
-        self.buffer.resize(room, 0);
-        self.seal(last, None, len)
-    }
-
-    /// Seals `plaintext`, or what lies in the buffer, into the first `len` bytes of the buffer.
-    fn seal(&mut self, last: Last, plaintext: Option<&[u8]>, len: usize) -> Result<()> {
-        let at = Position { index: self.index, last: last == Last::Yes };
-        let segment = self.buffer.get_mut(..len).unwrap_or_default();
-        let sealed = self.ivs.next().and_then(|iv| match plaintext {
-            Some(plaintext) => self.segments.seal_to(at, &iv, plaintext, segment),
-            None => self.segments.seal_in_place(at, &iv, segment),
-        });
-        if let Err(error) = sealed {
-            self.buffer.zeroize();
-            self.state = State::Failed(error.kind());
-            return Err(error);
-        }
-        (self.sealed, self.sent, self.filled) = (len, 0, 0);
-        self.index += 1;
-        if last == Last::Yes {
-            self.state = State::Sealed;
-        }
-        Ok(())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Last {
-    Yes,
-    No,
 }
 
 impl<W: Write> Write for EncryptWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.check()?;
-        if self.state == State::Sealed {
-            return Err(Error::invalid_input("the message is finished: nothing can be written to it").into());
-        }
+        self.sealer.check_writable()?;
         self.drain()?;
-        if data.is_empty() { Ok(0) } else { self.take(data) }
+        let mut taken = 0;
+        while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty()) {
+            taken += self.sealer.absorb(rest)?;
+            match self.drain() {
+                // These bytes are taken, and what is sealed stays to be sent: the next call meets the
+                // error again.
+                Err(_) if taken > 0 => break,
+                drained => drained?,
+            }
+        }
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.check()?;
+        self.sealer.check()?;
         self.drain()?;
         self.inner.flush()
     }
@@ -197,10 +106,7 @@ impl<W: Write> Write for EncryptWriter<W> {
 
 impl<W: Write> fmt::Debug for EncryptWriter<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EncryptWriter")
-            .field("segments", &self.segments)
-            .field("index", &self.index)
-            .finish_non_exhaustive()
+        f.debug_struct("EncryptWriter").field("sealer", &self.sealer).finish_non_exhaustive()
     }
 }
 
@@ -211,6 +117,10 @@ pub struct FinishError<W> {
 }
 
 impl<W> FinishError<W> {
+    pub(super) fn new(error: Error, inner: W) -> Self {
+        Self { error, inner }
+    }
+
     /// What went wrong.
     pub fn error(&self) -> &Error {
         &self.error
@@ -250,17 +160,4 @@ impl<W> From<FinishError<W>> for io::Error {
     fn from(error: FinishError<W>) -> Self {
         error.error.into()
     }
-}
-
-/// Sends `bytes` from `*sent` on, and counts there what went out, also when it fails midway.
-fn send(inner: &mut impl Write, bytes: &[u8], sent: &mut usize) -> io::Result<()> {
-    while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
-        match inner.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => *sent += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

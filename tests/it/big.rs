@@ -120,12 +120,12 @@ fn a_big_stream_goes_through_a_pipe_on_two_threads_in_little_memory() {
         match words[0].as_str() {
             "encrypt" => {
                 let pipe = File::options().write(true).open(pipe).unwrap();
-                envelope("old").encrypt_stream(Generated::new(len), pipe, &context(), options()).unwrap();
+                envelope("old").encrypt_pipe(Generated::new(len), pipe, &context(), options()).unwrap();
             }
             _ => {
                 let check = Compared { expected: Generated::new(len), buffer: Vec::new() };
                 let pipe = File::open(pipe).unwrap();
-                assert_eq!(envelope("old").decrypt_stream(pipe, check, &context(), options()).unwrap(), len);
+                assert_eq!(envelope("old").decrypt_pipe(pipe, check, &context(), options()).unwrap(), len);
             }
         }
         tell(peak_kib());

@@ -4,7 +4,7 @@
 //! field the kinds that a changed bit may give; and the model, exactly, for each message.
 
 use crate::support::damage::{flips, surgery, truncations};
-use crate::support::model::{Head, Known, Verdict};
+use crate::support::model::{Head, Known, Verdict, Walk};
 use crate::support::sample::{Sample, Way};
 use crate::support::say;
 use envelock::AeadAlgorithm::{Aes256Gcm, ChaCha20Poly1305};
@@ -76,7 +76,7 @@ fn field(head: &Head, at: usize) -> &'static str {
 
 fn allowed(field: &str, way: Way) -> Kinds {
     let (_, stream, seek) = TABLE.iter().find(|(name, ..)| *name == field).expect("every field has a line");
-    if matches!(way, Way::Whole | Way::Stream(_)) { stream } else { seek }
+    if way.walk() == Walk::Stream { stream } else { seek }
 }
 
 /// Tells what was counted, and fails on all faults at once.
@@ -106,7 +106,7 @@ fn samples(len: usize) -> Vec<Sample> {
 fn the_samples_have_three_segments_and_read_whole_each_way() {
     for sample in samples(77) {
         assert_eq!(sample.known.segments().len(), 3);
-        for way in Way::ALL {
+        for way in Way::all() {
             let verdict = sample.check(way, &sample.known.message).unwrap();
             assert_eq!(verdict, Verdict { error: None, released: 77 });
         }
@@ -124,7 +124,7 @@ fn every_flipped_bit_is_rejected_with_the_right_kind_and_harmless_at_most_in_the
         for (byte, bit, flipped) in flips(&sample.known.message) {
             let field = field(&sample.known.head, byte);
             *by_field.entry(field).or_insert(0_usize) += 1;
-            for way in Way::ALL {
+            for way in Way::all() {
                 let at = || format!("{} message, {field}, byte {byte}, bit {bit:#04x}", sample.name);
                 match sample.check(way, &flipped) {
                     Ok(verdict) => {
@@ -150,13 +150,13 @@ fn every_truncation_is_truncated_each_way() {
     for len in [77, 64, 96, 0, 1] {
         for sample in samples(len) {
             for cut in truncations(&sample.known.message) {
-                for way in Way::ALL {
+                for way in Way::all() {
                     let at = || format!("{} message of {len}, cut to {}", sample.name, cut.len());
                     match sample.check(way, cut) {
                         Ok(verdict) if verdict.error == Some(Truncated) => tally(&mut counts, verdict),
                         // By its length alone, a reader that seeks takes a cut segment for a forged final one.
                         Ok(verdict)
-                            if way.walk() == crate::support::model::Walk::Seek
+                            if way.walk() == Walk::Seek
                                 && verdict.error == Some(AuthenticationFailed)
                                 && cut_is_no_longer_final(&sample.known, cut) =>
                         {
@@ -185,7 +185,7 @@ fn segments_swapped_doubled_reordered_cut_or_extended_are_rejected_with_the_righ
     for len in [77, 96, 128, 160] {
         for (sample, other) in samples(len).into_iter().zip(samples(len)) {
             for case in surgery(&sample.known, &other.known) {
-                for way in Way::ALL {
+                for way in Way::all() {
                     match sample.check(way, &case.message) {
                         Ok(verdict) if verdict.error.is_some() => tally(&mut counts, verdict),
                         Ok(_) => faults.push(format!("{}: {way:?}: accepted", case.what)),

@@ -1,6 +1,10 @@
 //! The integration tests: one binary, so that the crate is linked once. They need the default
-//! features but for the backends; `cli` and `test-util` add to them.
+//! features but for the backends; `cli`, `test-util` and `tokio` add to them.
 
+#[cfg(feature = "tokio")]
+mod async_executors;
+#[cfg(feature = "tokio")]
+mod async_shells;
 mod at_once;
 mod big;
 mod cases;
@@ -9,6 +13,7 @@ mod cli;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
+mod copies;
 mod damage;
 mod disk;
 mod examples;
@@ -29,6 +34,7 @@ mod memory;
 mod ordering;
 mod parallel;
 mod python;
+mod resume_point;
 mod rewrap;
 mod source;
 mod streams;

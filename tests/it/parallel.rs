@@ -113,7 +113,7 @@ fn streams_of_any_length_on_any_number_of_threads_are_what_one_thread_reads_and_
             for threads in counts {
                 let sink = Shared::default();
                 let source = Cursor::new(plaintext.clone());
-                let written = envelope.encrypt_stream(source, sink.clone(), &context(), on(threads)).unwrap();
+                let written = envelope.encrypt_pipe(source, sink.clone(), &context(), on(threads)).unwrap();
                 let message = sink.take();
                 assert_eq!(written, message.len() as u64);
                 assert_sealed_once(&message, len);
@@ -121,9 +121,7 @@ fn streams_of_any_length_on_any_number_of_threads_are_what_one_thread_reads_and_
                 envelope.decrypt_reader(&*message, &context()).unwrap().read_to_end(&mut read).unwrap();
                 assert!(read == plaintext, "{len} bytes sealed on {threads} threads");
                 assert_eq!(
-                    envelope
-                        .decrypt_stream(Cursor::new(by_one.clone()), sink.clone(), &context(), on(threads))
-                        .unwrap(),
+                    envelope.decrypt_pipe(Cursor::new(by_one.clone()), sink.clone(), &context(), on(threads)).unwrap(),
                     len as u64
                 );
                 assert!(sink.take() == plaintext, "{len} bytes opened on {threads} threads");
@@ -218,7 +216,7 @@ fn open(sample: &Sample, way: Way, threads: usize, message: &[u8], folder: &Path
         Way::Stream => {
             let sink = Shared::default();
             let source = Cursor::new(message.to_vec());
-            (sample.reader.decrypt_stream(source, sink.clone(), &sample.context, on(threads)).err(), sink.take())
+            (sample.reader.decrypt_pipe(source, sink.clone(), &sample.context, on(threads)).err(), sink.take())
         }
         Way::File => {
             let to = folder.join("to");
@@ -376,7 +374,7 @@ fn a_source_that_fails_panics_or_is_stopped_leaves_no_file_and_one_error() {
                     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
                     flag.store(false, Ordering::SeqCst);
                     let sink = Shared::default();
-                    let sealing = envelope.encrypt_stream(source(), sink.clone(), &context(), options());
+                    let sealing = envelope.encrypt_pipe(source(), sink.clone(), &context(), options());
                     assert_eq!(sealing.unwrap_err().kind(), kind);
                     assert_eq!(verdict(&envelope, &sink.take()), ErrorKind::Truncated, "it is a beginning");
                 });
@@ -403,11 +401,11 @@ fn a_sink_that_fails_at_any_call_ends_it_all_with_its_error() {
                     let once = || Flaky::new(sink.clone(), Plan::Once(at, fault), 0);
                     let sealed = |sink| {
                         let source = Cursor::new(plaintext.clone());
-                        envelope.encrypt_stream(source, sink, &context(), on(threads))
+                        envelope.encrypt_pipe(source, sink, &context(), on(threads))
                     };
                     let opened = |sink| {
                         let source = Cursor::new(message.clone());
-                        envelope.decrypt_stream(source, sink, &context(), on(threads))
+                        envelope.decrypt_pipe(source, sink, &context(), on(threads))
                     };
                     if fault == Fault::Interrupted {
                         assert_eq!(sealed(once()).unwrap(), sink.take().len() as u64);
@@ -510,7 +508,7 @@ fn memory_is_bounded_for_one_and_two_threads_at_any_segment_length() {
             "decrypt" => reader.decrypt_file(message, plain, &context(), on(threads)).map(drop).unwrap(),
             _ => {
                 let source = fs::File::open(message).unwrap();
-                reader.decrypt_stream(source, io::sink(), &context(), on(threads)).map(drop).unwrap();
+                reader.decrypt_pipe(source, io::sink(), &context(), on(threads)).map(drop).unwrap();
             }
         }
         return tell(peak_kib());

@@ -166,3 +166,59 @@ fn a_whole_message_that_fails_leaves_the_output_wiped() {
     say(format!("whole messages that failed: {opens}"));
     assert!(opens >= 80);
 }
+
+#[cfg(feature = "tokio")]
+#[test]
+fn the_async_reader_and_the_stream_give_exactly_the_bytes_before_the_bad_segment() {
+    use crate::support::asynchronous::{ChunkStream, collect, once, stubbornly};
+    use crate::support::flaky::{Flaky, Plan};
+    use crate::support::random::Random;
+    use tokio::io::AsyncReadExt;
+    let mut random = Random::new(71);
+    let mut opens = 0;
+    for sample in samples() {
+        let envelope = sample.reader.inner();
+        for k in 0..sample.known.segments().len() {
+            for case in bad(&sample, k) {
+                for size in [1, 31, 32, 33, 64, 100, 4_096] {
+                    let input = Flaky::new(case.message.as_slice(), Plan::Pauses(3, random.clone()), 90);
+                    let mut reader =
+                        envelock::blocking::wait(envelope.decrypt_async_reader(input, &sample.context)).unwrap();
+                    let mut out = Vec::new();
+                    let mut buffer = vec![MARK; size];
+                    let error = loop {
+                        buffer.fill(MARK);
+                        match stubbornly(|| once(reader.read(&mut buffer))) {
+                            Ok(0) => panic!("{}: a clean end", case.what),
+                            Ok(count) => {
+                                out.extend_from_slice(&buffer[..count]);
+                                assert!(buffer[count..].iter().all(|&byte| byte == MARK), "bytes past the count");
+                            }
+                            Err(error) => break error,
+                        }
+                    };
+                    assert_eq!(kind_of(&error), ErrorKind::AuthenticationFailed, "{}", case.what);
+                    assert_eq!(envelock::Error::from_io(&error).unwrap().segment(), Some(k as u64));
+                    assert_eq!(out, sample.plaintext[..k * FULL], "{}, {size} bytes a read", case.what);
+                    assert!(!shows(&sample, k, &buffer), "{}: plaintext in the caller's buffer", case.what);
+                    buffer.fill(MARK);
+                    let again = stubbornly(|| once(reader.read(&mut buffer))).unwrap_err();
+                    assert_eq!(kind_of(&again), ErrorKind::AuthenticationFailed);
+                    assert!(buffer.iter().all(|&byte| byte == MARK));
+
+                    let plan = Plan::Pauses(3, random.clone());
+                    let chunks = ChunkStream::new(&case.message, size, plan, &mut random);
+                    let mut stream =
+                        envelock::blocking::wait(envelope.decrypt_stream(chunks, &sample.context)).unwrap();
+                    let (error, out) = collect(&mut stream);
+                    let error = error.unwrap();
+                    assert_eq!((error.kind(), error.segment()), (ErrorKind::AuthenticationFailed, Some(k as u64)));
+                    assert_eq!(out, sample.plaintext[..k * FULL], "{}, chunks of {size}", case.what);
+                    opens += 2;
+                }
+            }
+        }
+    }
+    say(format!("async readers and streams with one bad segment: {opens}"));
+    assert!(opens >= 1_000);
+}

@@ -175,12 +175,12 @@ impl Run<'_> {
         // Nobody waits for a source whose sink is gone.
         let from = |source: &Source| Ok::<_, Failure>(Interruptible::new(source.open()?, state.broken()));
         let done = match (self.way, &job.source) {
-            (Way::Encrypt, source) => blocking::wait(envelope.encrypt_stream(from(source)?, output, context, options)),
+            (Way::Encrypt, source) => blocking::wait(envelope.encrypt_pipe(from(source)?, output, context, options)),
             (Way::Decrypt, source @ Source::Stream(_)) => {
-                blocking::wait(envelope.decrypt_stream(from(source)?, output, context, options))
+                blocking::wait(envelope.decrypt_pipe(from(source)?, output, context, options))
             }
             (Way::Decrypt, Source::File(path)) => {
-                blocking::wait(envelope.decrypt_file_to_stream(path, output, context, options))
+                blocking::wait(envelope.decrypt_file_to_pipe(path, output, context, options))
             }
         };
         done.map(drop).map_err(|error| {

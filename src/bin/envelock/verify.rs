@@ -34,8 +34,8 @@ fn one(envelope: &Envelope, file: &Path, context: &EncryptionContext, notes: Not
     let progress = Progress::new(&streams::name(file), length, notes);
     let options = FileOptions::default().on_progress(progress.reporter());
     let checked = match source {
-        Source::File(path) => blocking::wait(envelope.decrypt_file_to_stream(path, io::sink(), context, options)),
-        Source::Stream(stream) => blocking::wait(envelope.decrypt_stream(stream.open()?, io::sink(), context, options)),
+        Source::File(path) => blocking::wait(envelope.decrypt_file_to_pipe(path, io::sink(), context, options)),
+        Source::Stream(stream) => blocking::wait(envelope.decrypt_pipe(stream.open()?, io::sink(), context, options)),
     };
     progress.clear();
     Ok(checked?)

@@ -1,5 +1,8 @@
 //! Inputs and outputs that are as difficult as the traits allow.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
+
 use crate::support::random::Random;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -31,6 +34,8 @@ pub(crate) enum Plan {
     From(usize, Fault),
     /// Each call with a chance of one in so many, by a generator.
     Sometimes(usize, Random),
+    /// As `Sometimes`, with nothing but calls that would block.
+    Pauses(usize, Random),
 }
 
 /// Wraps a reader, writer or seeker: short counts, faults as planned, and a count of calls.
@@ -39,6 +44,8 @@ pub(crate) struct Flaky<T> {
     pub(crate) inner: T,
     pub(crate) calls: usize,
     pub(crate) faults: usize,
+    /// How often it was shut down, where it can be.
+    pub(crate) shutdowns: usize,
     plan: Plan,
     /// At most so many bytes a call, chosen anew each time; all of them if 0.
     most: usize,
@@ -47,16 +54,17 @@ pub(crate) struct Flaky<T> {
 
 impl<T> Flaky<T> {
     pub(crate) fn new(inner: T, plan: Plan, most: usize) -> Self {
-        Self { inner, calls: 0, faults: 0, plan, most, sizes: Random::new(most as u64) }
+        Self { inner, calls: 0, faults: 0, shutdowns: 0, plan, most, sizes: Random::new(most as u64) }
     }
 
-    fn call(&mut self) -> io::Result<()> {
+    pub(crate) fn call(&mut self) -> io::Result<()> {
         let number = self.calls;
         self.calls += 1;
         let fault = match &mut self.plan {
             Plan::Never => None,
             Plan::Once(at, fault) => (number == *at).then_some(*fault),
             Plan::From(at, fault) => (number >= *at).then_some(*fault),
+            Plan::Pauses(n, random) => random.one_in(*n).then_some(Fault::WouldBlock),
             Plan::Sometimes(n, random) => {
                 let faults = [Fault::Interrupted, Fault::WouldBlock, Fault::Broken];
                 random.one_in(*n).then(|| faults[random.below(3)])

@@ -1,6 +1,8 @@
 //! What several tests lean on: fakes, sample messages, damage as data, faulty inputs and outputs.
 
 pub(crate) mod alloc;
+#[cfg(feature = "tokio")]
+pub(crate) mod asynchronous;
 pub(crate) mod child;
 pub(crate) mod damage;
 pub(crate) mod flaky;

@@ -1,5 +1,7 @@
 //! Messages to damage, and each way to read one.
 
+#[cfg(feature = "tokio")]
+use crate::support::asynchronous::AsyncWay;
 use crate::support::kind_of;
 use crate::support::model::{Known, Verdict, Walk};
 use crate::support::providers::{Down, all, at_least, raw};
@@ -68,7 +70,7 @@ impl Sample {
         let expected = self.known.verdict(message, way.walk());
         let (error, released) = way.open(self, message);
         let got = Verdict { error, released: released.len() };
-        let whole = if way == Way::Whole && expected.error.is_some() { 0 } else { expected.released };
+        let whole = if way.gives_all_or_nothing() && expected.error.is_some() { 0 } else { expected.released };
         if got != (Verdict { released: whole, ..expected }) {
             return Err(format!("{way:?} gave {got:?} instead of {expected:?}"));
         }
@@ -94,16 +96,43 @@ pub(crate) enum Way {
     Seek(usize),
     /// Ranges, asked for segment by segment.
     Range,
+    /// One of the asynchronous shells.
+    #[cfg(feature = "tokio")]
+    Async(AsyncWay),
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 6] =
+    const SYNC: [Self; 6] =
         [Self::Whole, Self::Stream(7), Self::Stream(1_024), Self::Seek(7), Self::Seek(1_024), Self::Range];
+
+    #[cfg(not(feature = "tokio"))]
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::SYNC.into_iter()
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::SYNC.into_iter().chain(AsyncWay::ALL.into_iter().map(Self::Async))
+    }
+
+    /// Whether nothing comes out of a message that is not whole.
+    fn gives_all_or_nothing(self) -> bool {
+        match self {
+            Self::Whole => true,
+            #[cfg(feature = "tokio")]
+            Self::Async(AsyncWay::Restream(_)) => true,
+            _ => false,
+        }
+    }
 
     pub(crate) fn walk(self) -> Walk {
         match self {
             Self::Whole | Self::Stream(_) => Walk::Stream,
             Self::Seek(_) | Self::Range => Walk::Seek,
+            #[cfg(feature = "tokio")]
+            Self::Async(AsyncWay::Seek(_)) => Walk::Seek,
+            #[cfg(feature = "tokio")]
+            Self::Async(_) => Walk::Stream,
         }
     }
 
@@ -112,6 +141,8 @@ impl Way {
         let (reader, context) = (&sample.reader, &sample.context);
         let mut out = Vec::new();
         let result = match self {
+            #[cfg(feature = "tokio")]
+            Self::Async(way) => return way.open(sample, message),
             Self::Whole => reader.decrypt(message, context).map(|plaintext| out = plaintext).map_err(|e| e.kind()),
             Self::Stream(size) => reader
                 .decrypt_reader(message, context)

@@ -1,4 +1,4 @@
-//! Streams: from readers to writers on several threads.
+//! Pipes: from readers to writers on several threads.
 
 use crate::context::EncryptionContext;
 use crate::envelope::Envelope;
@@ -21,7 +21,7 @@ impl Envelope {
     /// # Errors
     /// As [`encrypt`](Self::encrypt), and what `source` and `sink` fail with; `sink` then holds a message
     /// that reads as truncated.
-    pub async fn encrypt_stream(
+    pub async fn encrypt_pipe(
         &self,
         source: impl Read + Send + 'static,
         mut sink: impl Write + Send + 'static,
@@ -47,7 +47,7 @@ impl Envelope {
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt), and what `source` and `sink` fail with.
-    pub async fn decrypt_stream(
+    pub async fn decrypt_pipe(
         &self,
         source: impl Read + Send + 'static,
         sink: impl Write + Send + 'static,
@@ -58,12 +58,12 @@ impl Envelope {
         decrypt_into(decryptor, source, None, sink, options).await
     }
 
-    /// As [`decrypt_stream`](Self::decrypt_stream), for the message in the file at `path`, which opens in
+    /// As [`decrypt_pipe`](Self::decrypt_pipe), for the message in the file at `path`, which opens in
     /// spite of a rewrap that is under way or was interrupted.
     ///
     /// # Errors
-    /// As [`decrypt_stream`](Self::decrypt_stream), with the path.
-    pub async fn decrypt_file_to_stream(
+    /// As [`decrypt_pipe`](Self::decrypt_pipe), with the path.
+    pub async fn decrypt_file_to_pipe(
         &self,
         path: impl AsRef<Path>,
         sink: impl Write + Send + 'static,
