@@ -352,6 +352,7 @@ const NAME_MAX: usize = 120;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::native::header::Limits;
     use crate::provider::Recipient;
     use crate::provider::raw::RawKeyProvider;
     use crate::secret::Secret;

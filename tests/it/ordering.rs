@@ -11,7 +11,7 @@ mod sync {
 }
 
 use crate::support::child::long;
-use crate::support::say;
+use crate::support::{quiet_on_purpose, say};
 use line::{Line, More, Steps};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -182,6 +182,7 @@ fn configurations() -> Vec<(u64, usize, usize, Trouble)> {
 
 #[test]
 fn batches_come_out_in_order_and_every_end_ends_all_threads_under_any_schedule() {
+    quiet_on_purpose();
     let rounds = if long() { 20_000 } else { 150 };
     let configurations = configurations();
     let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));

@@ -8,7 +8,7 @@ use crate::support::model::{Head, Known, Verdict, Walk};
 use crate::support::providers::raw;
 use crate::support::random::Random;
 use crate::support::sample::{Sample, pattern};
-use crate::support::say;
+use crate::support::{quiet_on_purpose, say};
 use envelock::AeadAlgorithm::{Aes256Gcm, ChaCha20Poly1305};
 use envelock::{
     AeadAlgorithm, EncryptionContext, Envelope, EnvelopeBuilder, Error, ErrorKind, FileOptions, Header, Threads,
@@ -20,7 +20,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -66,19 +66,6 @@ fn bounded<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'sta
     let (sender, receiver) = channel();
     std::thread::spawn(move || sender.send(work()));
     receiver.recv_timeout(Duration::from_secs(120)).unwrap_or_else(|error| panic!("{what}: {error}"))
-}
-
-/// Panics on purpose say nothing.
-fn quiet_on_purpose() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let loud = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !panic.payload_as_str().is_some_and(|text| text.starts_with("on purpose")) {
-                loud(panic);
-            }
-        }));
-    });
 }
 
 /// Lengths around the edges of segments, and of the batches that threads take.
