@@ -79,7 +79,7 @@ fn open_shared(segments: &dyn Segments, sealed: &[u8], out: &mut [u8], threads: 
     let part = (PART / segment_len).max(1);
     let count = sealed.len().div_ceil(part * segment_len).max(1);
     // Where the output ends early, whoever needs more of it says so.
-    let outs = out.chunks_mut(part * full).chain(std::iter::repeat_with(|| <&mut [u8]>::default()));
+    let outs = out.chunks_mut(part * full).chain(std::iter::repeat_with(<&mut [u8]>::default));
     let rests = (0..count).map(|i| sealed.get(i * part * segment_len..).unwrap_or_default());
     share(outs.zip(rests), threads.min(count), |i, (out, rest)| {
         // The last part goes on to the end of the message, wherever that is.

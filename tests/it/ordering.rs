@@ -143,7 +143,8 @@ fn run(total: u64, threads: usize, batches: usize, trouble: Trouble, most: &Arc<
         thread.join().unwrap();
     }
     let line = Arc::try_unwrap(line).unwrap_or_else(|_| panic!("every thread has ended"));
-    let (outcome, sink) = line.into_outcome();
+    let ended = line.into_outcome();
+    let (outcome, sink) = (ended.result, ended.sink);
     let all = |end: u64| Some((0..end).collect::<Vec<_>>());
     match trouble {
         Trouble::None => assert_eq!((outcome, sink), (Some(Ok(())), all(total))),
@@ -198,5 +199,5 @@ fn batches_come_out_in_order_and_every_end_ends_all_threads_under_any_schedule()
     let of_many = configurations.iter().filter(|(_, threads, ..)| *threads > 1).count();
     let schedules = rounds * (configurations.len() + of_many);
     say(format!("ordering: {schedules} schedules of {} configurations", configurations.len()));
-    assert_eq!(most.load(std::sync::atomic::Ordering::SeqCst), 4, "the threads did work at once");
+    assert!(most.load(std::sync::atomic::Ordering::SeqCst) > 1, "threads did work at once");
 }

@@ -54,6 +54,14 @@ pub(crate) struct Line<S: Steps> {
     changed: Condvar,
 }
 
+/// How it ended.
+pub(crate) struct Outcome<S: Steps> {
+    /// `None` for a source that never ended.
+    pub(crate) result: Option<Result<(), S::Error>>,
+    /// The sink, unless a call to it panicked.
+    pub(crate) sink: Option<S::Sink>,
+}
+
 struct Turn<T> {
     source: T,
     /// The number of the next batch.
@@ -99,11 +107,10 @@ impl<S: Steps> Line<S> {
         self.changed.notify_all();
     }
 
-    /// How it ended, once no thread works here any more, and the sink, unless a call to it panicked.
-    /// `None` stands for a source that never ended.
-    pub(crate) fn into_outcome(self) -> (Option<Result<(), S::Error>>, Option<S::Sink>) {
+    /// How it ended, once no thread works here any more.
+    pub(crate) fn into_outcome(self) -> Outcome<S> {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (state.outcome, state.sink)
+        Outcome { result: state.outcome, sink: state.sink }
     }
 
     fn wait_for_free(&self) -> Option<S::Batch> {

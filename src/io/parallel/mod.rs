@@ -121,7 +121,8 @@ where
             }
         }
     });
-    match line.into_outcome() {
+    let ended = line.into_outcome();
+    match (ended.result, ended.sink) {
         (Some(Ok(())), Some(sink)) => Ok(sink.written),
         (Some(Err(error)), _) => Err(error),
         _ => Err(Error::internal("segments ended without an end")),

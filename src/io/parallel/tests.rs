@@ -267,7 +267,7 @@ fn what_a_slow_source_gave_goes_out_before_it_gives_more() {
         let message = sealed(&segments, &pattern(4 * full), 1).unwrap();
         // The first segment and a bit of the next; then the rest of that.
         let cut = segment_len as usize + 10;
-        let pieces = vec![message[..cut].to_vec(), message[cut..2 * segment_len as usize].to_vec()];
+        let pieces = [message[..cut].to_vec(), message[cut..2 * segment_len as usize].to_vec()];
         for threads in [1, 2] {
             let (asked, was_asked) = channel();
             let (go, go_on) = channel();
