@@ -26,6 +26,8 @@ struct Numbers {
     reading: AtomicBool,
     writing: AtomicBool,
     working: AtomicUsize,
+    /// A rule was broken: a panic that says so may be taken for one on purpose.
+    broken: AtomicBool,
     /// The most threads that worked at once.
     most: Arc<std::sync::atomic::AtomicUsize>,
 }
@@ -55,6 +57,15 @@ struct Batch {
     last: bool,
 }
 
+impl Numbers {
+    fn require(&self, holds: bool, rule: &str) {
+        if !holds {
+            self.broken.store(true, Ordering::SeqCst);
+            panic!("{rule}");
+        }
+    }
+}
+
 impl Steps for Numbers {
     type Source = u64;
     type Batch = Batch;
@@ -62,7 +73,7 @@ impl Steps for Numbers {
     type Error = &'static str;
 
     fn read(&self, source: &mut u64, batch: &mut Batch) -> More {
-        assert!(!self.reading.swap(true, Ordering::SeqCst), "two read at once");
+        self.require(!self.reading.swap(true, Ordering::SeqCst), "two read at once, or one after a panic");
         thread::yield_now();
         let number = *source;
         if self.trouble == Trouble::SourcePanic(number) {
@@ -91,11 +102,11 @@ impl Steps for Numbers {
     }
 
     fn write(&self, sink: &mut Vec<u64>, batch: &mut Batch) -> ControlFlow<Result<(), &'static str>> {
-        assert!(!self.writing.swap(true, Ordering::SeqCst), "two write at once");
+        self.require(!self.writing.swap(true, Ordering::SeqCst), "two write at once, or one after the end");
         thread::yield_now();
-        assert!(batch.worked, "written before it was worked on");
+        self.require(batch.worked, "written before it was worked on");
         let number = batch.number.unwrap();
-        assert_eq!(number, sink.len() as u64, "out of order, or after the end");
+        self.require(number == sink.len() as u64, "out of order");
         if let Some(error) = batch.error {
             return ControlFlow::Break(Err(error));
         }
@@ -118,6 +129,7 @@ fn run(total: u64, threads: usize, batches: usize, trouble: Trouble, most: &Arc<
         reading: AtomicBool::new(false),
         writing: AtomicBool::new(false),
         working: AtomicUsize::new(0),
+        broken: AtomicBool::new(false),
         most: Arc::clone(most),
     });
     let line = Arc::new(Line::<Numbers>::new(0, Vec::new(), vec![Batch::default(); batches]));
@@ -142,6 +154,7 @@ fn run(total: u64, threads: usize, batches: usize, trouble: Trouble, most: &Arc<
     for thread in running {
         thread.join().unwrap();
     }
+    assert!(!steps.broken.load(Ordering::SeqCst), "a rule was broken");
     let line = Arc::try_unwrap(line).unwrap_or_else(|_| panic!("every thread has ended"));
     let ended = line.into_outcome();
     let (outcome, sink) = (ended.result, ended.sink);
