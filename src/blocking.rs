@@ -237,6 +237,48 @@ impl Envelope {
         wait(self.inner.decrypt_to_file(source, to, context, options))
     }
 
+    /// See [`Envelope::encrypt_pipe`](crate::Envelope::encrypt_pipe).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encrypt_pipe(
+        &self,
+        source: impl Read + Send + 'static,
+        sink: impl Write + Send + 'static,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.encrypt_pipe(source, sink, context, options))
+    }
+
+    /// See [`Envelope::decrypt_pipe`](crate::Envelope::decrypt_pipe).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_pipe(
+        &self,
+        source: impl Read + Send + 'static,
+        sink: impl Write + Send + 'static,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.decrypt_pipe(source, sink, context, options))
+    }
+
+    /// See [`Envelope::decrypt_file_to_pipe`](crate::Envelope::decrypt_file_to_pipe).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_file_to_pipe(
+        &self,
+        path: impl AsRef<Path>,
+        sink: impl Write + Send + 'static,
+        context: &EncryptionContext,
+        options: FileOptions,
+    ) -> Result<u64> {
+        wait(self.inner.decrypt_file_to_pipe(path, sink, context, options))
+    }
+
     /// See [`Envelope::file_reader`](crate::Envelope::file_reader).
     ///
     /// # Errors

@@ -50,6 +50,7 @@ pub use envelope::recover::{DamageMap, RecoverOptions};
 pub use envelope::resume::{Restart, ResumeOptions, ResumeStart, Resumed};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
 pub use error::{Error, ErrorKind, Result};
+pub use io::parallel::Threads;
 pub use io::range::byte_range::ByteRange;
 pub use io::range::plan::RangeOptions;
 pub use io::range::remote::{AsyncRangeReader, RangeChunks};

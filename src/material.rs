@@ -101,11 +101,12 @@ impl EncryptedDataKey {
         &self.key_id
     }
 
-    /// The key id as text for people: control characters and bytes that are not UTF-8 are escaped.
+    /// The key id as text for people: one with control characters, invisible ones, ones that turn the
+    /// direction of writing, or bytes that are not UTF-8 is escaped.
     #[must_use]
     pub fn key_id_text(&self) -> String {
         match std::str::from_utf8(&self.key_id) {
-            Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+            Ok(text) if text.chars().all(is_visible) => text.to_owned(),
             _ => self.key_id.escape_ascii().to_string(),
         }
     }
@@ -121,6 +122,11 @@ impl EncryptedDataKey {
     pub fn is_missing(&self) -> bool {
         self.wrapped.is_empty()
     }
+}
+
+/// Rust's table of what prints as itself, and what it escapes for other reasons.
+fn is_visible(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 impl fmt::Debug for EncryptedDataKey {

@@ -106,6 +106,18 @@ impl<S: Source> SegmentIvs<S> {
         Ok(iv)
     }
 
+    /// As many IVs as `out` has room for, none of which any other draw gives: straight from the source, with
+    /// one look at the process for all of them.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub(crate) fn fill(&mut self, out: &mut [[u8; NONCE_LEN]]) -> Result<()> {
+        if self.made_by != self.source.process() {
+            return Err(Error::message_forked());
+        }
+        self.source.fill(out.as_flattened_mut())
+    }
+
     fn refill(&mut self) -> Result<()> {
         let count = if self.filled == 0 { FIRST_FILL } else { CAPACITY };
         // Nothing is left to draw from while the source may fail half way.
@@ -182,6 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn ivs_that_are_drawn_many_at_once_are_others_than_those_drawn_before_and_after() {
+        let (mut ivs, (fills, ..)) = counting();
+        let mut drawn: HashSet<_> = (0..FIRST_FILL + 3).map(|_| ivs.next().unwrap()).collect();
+        let mut many = [[0; NONCE_LEN]; 100];
+        ivs.fill(&mut many).unwrap();
+        assert_eq!(fills.get(), 3);
+        assert!(many.into_iter().chain((0..100).map(|_| ivs.next().unwrap())).all(|iv| drawn.insert(iv)));
+    }
+
+    #[test]
     fn a_fork_draws_nothing_whatever_the_buffer_holds_and_its_parent_goes_on() {
         // Before the first draw, with the buffer used up, and in the middle of it.
         for draws in [0, FIRST_FILL, FIRST_FILL + 1] {
@@ -191,6 +213,8 @@ mod tests {
             process.set(FORK);
             for _ in 0..CAPACITY + 1 {
                 assert_eq!(ivs.next().unwrap_err().kind(), crate::error::ErrorKind::InvalidInput);
+                let many = ivs.fill(&mut [[0; NONCE_LEN]; 3]);
+                assert_eq!(many.unwrap_err().kind(), crate::error::ErrorKind::InvalidInput);
             }
             assert_eq!(fills.get(), before);
             process.set(OURS);

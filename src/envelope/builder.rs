@@ -4,6 +4,7 @@ use crate::context::ContextMatch;
 use crate::crypto::AeadAlgorithm;
 use crate::envelope::{Config, Envelope};
 use crate::error::{Error, Result};
+use crate::io::parallel::Threads;
 use crate::native::header::{Limits, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 use crate::provider::KeyProvider;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ impl EnvelopeBuilder {
                 segment_len: SEGMENT_LEN_DEFAULT,
                 limits: Limits::default(),
                 context_match: ContextMatch::Exact,
+                threads: Threads::ONE,
             },
         }
     }
@@ -44,6 +46,17 @@ impl EnvelopeBuilder {
     /// What readers accept, checked before anything is allocated for it.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
+        self
+    }
+
+    /// On how many threads calls on slices work: [`encrypt`](Envelope::encrypt),
+    /// [`decrypt`](Envelope::decrypt), [`seal_to`](crate::Encryptor::seal_to),
+    /// [`open_to`](crate::Decryptor::open_to) and their likes. Default: [`Threads::ONE`], the caller's own,
+    /// since servers have work for the others. Threads beyond that are started for each call, and have
+    /// ended when it returns. Files and streams have
+    /// [a setting of their own](crate::FileOptions::threads).
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.config.threads = threads;
         self
     }
 

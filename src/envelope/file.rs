@@ -1,24 +1,25 @@
 //! Files: encrypted, decrypted and replaced atomically.
 
 use crate::context::EncryptionContext;
+use crate::crypto::random::SegmentIvs;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::head::{fill, read_header};
-use crate::envelope::message::{Encryptor, Unlocked};
+use crate::envelope::head::read_header;
+use crate::envelope::message::{Decryptor, Encryptor, Unlocked};
 use crate::envelope::offload::offload;
-use crate::envelope::watch::Watch;
+use crate::envelope::watch::{Watch, Watched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
+use crate::io::parallel::{self, Threads};
 use crate::io::read::DecryptReader;
 use crate::native::header::{Header, HeaderParse, Limits, Outline, SlotsRoom};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 /// How far an operation on a file has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +30,12 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// How [`encrypt_file`](Envelope::encrypt_file) and [`decrypt_file`](Envelope::decrypt_file) work.
+/// How [`encrypt_file`](Envelope::encrypt_file), [`decrypt_file`](Envelope::decrypt_file) and their likes for
+/// streams work.
 #[derive(Clone, Default)]
 pub struct FileOptions {
     replace: bool,
+    pub(super) threads: Threads,
     pub(super) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
     pub(super) stop: Stop,
 }
@@ -59,14 +62,23 @@ impl Stop {
 }
 
 impl FileOptions {
-    /// Replaces an existing target. Default: it is kept, and the call fails.
+    /// Replaces an existing target. Default: it is kept, and the call fails. Means nothing to a stream.
     #[must_use]
     pub fn replace_existing(mut self) -> Self {
         self.replace = true;
         self
     }
 
-    /// Calls `report` on the working thread, about once for each MiB. It should return quickly.
+    /// On how many threads segments are sealed and opened. Default: [`Threads::auto`]. What comes out is
+    /// the same with any number.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Calls `report` about once for each MiB, on one of the working threads, one call at a time. It should
+    /// return quickly: reading waits for it.
     #[must_use]
     pub fn on_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(report));
@@ -74,7 +86,7 @@ impl FileOptions {
     }
 
     /// Ends the call with an error of kind [`Io`](ErrorKind::Io) soon after `flag` is set, between two
-    /// pieces of work of about a MiB. What was begun is undone before the call returns: for a program
+    /// reads of a segment or some. What was begun is undone before the call returns: for a program
     /// that is told to end, and must not leave temporary files. (Dropping the future of a call cancels
     /// it as well, and does not wait until that is done.)
     #[must_use]
@@ -94,7 +106,10 @@ impl FileOptions {
 
 impl fmt::Debug for FileOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileOptions").field("replace", &self.replace).finish_non_exhaustive()
+        f.debug_struct("FileOptions")
+            .field("replace", &self.replace)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 
@@ -148,13 +163,13 @@ impl Envelope {
         options: FileOptions,
     ) -> Result<u64> {
         let target = offload({
-            let (to, options) = (to.to_path_buf(), options.clone());
-            move |_| open_target(&to, &options)
+            let (to, options, limits) = (to.to_path_buf(), options.clone(), self.config.limits.clone());
+            move |_| open_target(&to, &options, &limits)
         })
         .await?;
         let encryptor = self.file_encryptor(context).await?;
         offload(move |cancelled| {
-            let source = Watched { inner: source, watch: Watch::new(&options, cancelled, total) };
+            let source = Watch::new(&options, cancelled, total).over(source);
             encrypt_opened(source, target, encryptor)
         })
         .await
@@ -175,9 +190,8 @@ impl Envelope {
     ) -> Result<u64> {
         let from = from.as_ref().to_path_buf();
         let message = self.open_message(&from, context).await?;
-        let layout = message.unlocked.decryptor.layout();
-        let total = message.body_len().and_then(|len| layout.plaintext_len(len).ok());
-        let done = decrypt_opened(message.into_reader(), total, to.as_ref(), options).await;
+        let total = message.body_len();
+        let done = self.decrypt_sized(message.unlocked.decryptor, message.file, total, to.as_ref(), options).await;
         done.map_err(|error| named(error, &from))
     }
 
@@ -192,14 +206,41 @@ impl Envelope {
         context: &EncryptionContext,
         options: FileOptions,
     ) -> Result<u64> {
-        let (mut source, limits) = (source, self.config.limits.clone());
+        let (decryptor, source) = self.decryptor_of_stream(source, context).await?;
+        self.decrypt_sized(decryptor, source, None, to.as_ref(), options).await
+    }
+
+    /// Reads the head of a message from `source`, which then stands at the first segment.
+    pub(super) async fn decryptor_of_stream<R: Read + Send + 'static>(
+        &self,
+        mut source: R,
+        context: &EncryptionContext,
+    ) -> Result<(Decryptor, R)> {
+        let limits = self.config.limits.clone();
         let (source, header) = offload(move |_| {
             let header = read_header(&mut source, &limits)?;
             Ok((source, header))
         })
         .await?;
-        let reader = self.decryptor(&header, context).await?.into_reader(source);
-        decrypt_opened(reader, None, to.as_ref(), options).await
+        Ok((self.decryptor(&header, context).await?, source))
+    }
+
+    /// `source` stands at the first segment; `total` is how many bytes of segments it holds, if that is known.
+    async fn decrypt_sized(
+        &self,
+        decryptor: Decryptor,
+        source: impl Read + Send + 'static,
+        total: Option<u64>,
+        to: &Path,
+        options: FileOptions,
+    ) -> Result<u64> {
+        let (to, limits) = (to.to_path_buf(), self.config.limits.clone());
+        offload(move |cancelled| {
+            let target = open_target(&to, &options, &limits)?;
+            let source = Watch::new(&options, cancelled, total).over(source);
+            decrypt_opened(source, target, &decryptor)
+        })
+        .await
     }
 
     /// A reader of the message in the file at `path`. Unlike [`decrypt_reader`](Self::decrypt_reader) it
@@ -228,30 +269,16 @@ impl Envelope {
     /// caps counted over all tries, then re-reads the file's slots once before it reports".
     pub(super) async fn open_message(&self, path: &Path, context: &EncryptionContext) -> Result<Message> {
         let mut tries = self.tries();
-        let head = offload({
-            let (path, limits) = (path.to_path_buf(), self.config.limits.clone());
-            move |_| Head::read(path, &limits)
-        })
-        .await?;
-        let failure = match &head.header {
-            Ok(header) => match self.unlock(header, context, &mut tries).await {
-                Ok(unlocked) => {
-                    let len = header.len();
-                    return Ok(head.into_message(unlocked, len));
-                }
-                Err(error) => Some(error),
-            },
-            Err(_) => None,
-        };
-        // A journal that cannot be read is no news to whoever has the wrong key.
-        for raw in head.other_heads().unwrap_or_default() {
-            let Ok(HeaderParse::Complete(header)) = Header::parse_some(&raw, &self.config.limits) else { continue };
-            if let Ok(unlocked) = self.unlock(&header, context, &mut tries).await {
-                return Ok(head.into_message(unlocked, header.len()));
+        let mut heads = Heads::of(path, &self.config.limits).await?;
+        let mut failure = None;
+        while let Some(header) = heads.next().await {
+            match self.unlock(&header, context, &mut tries).await {
+                Ok(unlocked) => return heads.into_message(unlocked, header.len()),
+                // The file's own slots are what the caller asked about.
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        let failure = failure.or(head.header.err());
-        Err(failure.unwrap_or_else(|| Error::internal("a message that failed to open has an error")).with_path(path))
+        Err(heads.failed(failure))
     }
 }
 
@@ -274,6 +301,66 @@ impl Message {
     }
 }
 
+/// The heads that a message file may have, in the order to try them: its own, and those of a rewrap that
+/// is under way or was interrupted.
+pub(super) struct Heads {
+    head: Arc<Head>,
+    limits: Limits,
+    own_was_next: bool,
+    /// Not looked for unless the file's own is of no use.
+    others: Option<std::vec::IntoIter<Header>>,
+}
+
+impl Heads {
+    pub(super) async fn of(path: &Path, limits: &Limits) -> Result<Self> {
+        let (path, limits) = (path.to_path_buf(), limits.clone());
+        offload(move |_| {
+            let head = Arc::new(Head::read(path, &limits)?);
+            Ok(Self { head, limits, own_was_next: false, others: None })
+        })
+        .await
+    }
+
+    pub(super) async fn next(&mut self) -> Option<Header> {
+        if !std::mem::replace(&mut self.own_was_next, true)
+            && let Ok(header) = &self.head.header
+        {
+            return Some(header.clone());
+        }
+        if self.others.is_none() {
+            let (head, limits) = (Arc::clone(&self.head), self.limits.clone());
+            // A journal that cannot be read is no news to whoever has the wrong key.
+            let others = offload(move |_| head.others(&limits)).await.unwrap_or_default();
+            self.others = Some(others.into_iter());
+        }
+        self.others.as_mut()?.next()
+    }
+
+    /// What to report when none of them opened: `failure` of the file's own, or what is wrong with that.
+    pub(super) fn failed(self, failure: Option<Error>) -> Error {
+        let path = self.head.path.clone();
+        let header = Arc::into_inner(self.head).and_then(|head| head.header.err());
+        failure
+            .or(header)
+            .unwrap_or_else(|| Error::internal("a message that failed to open has an error"))
+            .with_path(path)
+    }
+
+    /// The file, which stands at the first segment: after `head_len` bytes.
+    pub(super) fn into_file(self, head_len: usize) -> Result<File> {
+        // The thread that looked for the others has dropped its share: its answer came after that.
+        let head = Arc::into_inner(self.head).ok_or_else(|| Error::internal("a file is in use by a call that ended"));
+        let mut file = head?.file;
+        // A seek in a regular file to a place that was read before; a pipe stands there already.
+        let _ = file.seek(SeekFrom::Start(head_len as u64));
+        Ok(file)
+    }
+
+    fn into_message(self, unlocked: Unlocked, head_len: usize) -> Result<Message> {
+        Ok(Message { file: self.into_file(head_len)?, unlocked, head_len: head_len as u64 })
+    }
+}
+
 /// The head of a message file as it was read.
 struct Head {
     path: PathBuf,
@@ -289,13 +376,13 @@ impl Head {
         let header = read_header(&mut file, limits);
         let raw = match &header {
             Ok(header) => Some((header.outline(), header.as_bytes().to_vec())),
-            Err(_) => read_outline(&mut file),
+            Err(_) => read_outline(&mut file, limits),
         };
         Ok(Self { path, file, header, raw })
     }
 
     /// The head with the slots of the journal, new and old, and with those that the file has now.
-    fn other_heads(&self) -> Result<Vec<Vec<u8>>> {
+    fn others(&self, limits: &Limits) -> Result<Vec<Header>> {
         let Some((outline, raw)) = &self.raw else { return Ok(Vec::new()) };
         let current = raw.get(outline.slots()).unwrap_or_default();
         let mut areas = Vec::new();
@@ -308,35 +395,32 @@ impl Head {
         }
         let mut again = &self.file;
         if again.rewind().is_ok()
-            && let Some((outline_now, raw_now)) = read_outline(&mut again)
+            && let Some((outline_now, raw_now)) = read_outline(&mut again, limits)
             && outline_now == *outline
             && raw_now != *raw
         {
             areas.push(raw_now.get(outline.slots()).unwrap_or_default().to_vec());
         }
-        areas.iter().map(|area| outline.with_slots_area(raw, area)).collect()
-    }
-
-    fn into_message(mut self, unlocked: Unlocked, head_len: usize) -> Message {
-        let head_len = head_len as u64;
-        // A seek in a regular file to a place that was read before; a pipe stands there already.
-        let _ = self.file.seek(SeekFrom::Start(head_len));
-        Message { file: self.file, unlocked, head_len }
+        let mut headers = Vec::new();
+        for area in areas {
+            if let Ok(HeaderParse::Complete(header)) = Header::parse_some(&outline.with_slots_area(raw, &area)?, limits)
+            {
+                headers.push(header);
+            }
+        }
+        Ok(headers)
     }
 }
 
 /// The head's bytes and where its parts lie, whatever the slots hold.
-pub(super) fn read_outline<F: Read + Seek>(file: &mut F) -> Option<(Outline, Vec<u8>)> {
+pub(super) fn read_outline<F: Read + Seek>(file: &mut F, limits: &Limits) -> Option<(Outline, Vec<u8>)> {
     file.rewind().ok()?;
     let mut raw = Vec::new();
-    file.take(HEAD_MAX).read_to_end(&mut raw).ok()?;
-    let outline = Outline::of(&raw)?;
+    file.take(Outline::len_max(limits)).read_to_end(&mut raw).ok()?;
+    let outline = Outline::of(&raw, limits)?;
     raw.truncate(outline.len());
     Some((outline, raw))
 }
-
-/// More than any head within the default limits has.
-const HEAD_MAX: u64 = 65_536 + 128;
 
 pub(super) fn open_source(path: &Path) -> Result<File> {
     let failed = |e| Error::io_at("the file cannot be opened", path, e);
@@ -366,14 +450,14 @@ impl Target {
     }
 }
 
-pub(super) fn open_target(path: &Path, options: &FileOptions) -> Result<Target> {
+pub(super) fn open_target(path: &Path, options: &FileOptions, limits: &Limits) -> Result<Target> {
     let new = AtomicFile::create(Arc::new(OsFileSystem), path, options.overwrite())?;
-    let old = if options.replace { recover_old(path)? } else { None };
+    let old = if options.replace { recover_old(path, limits)? } else { None };
     Ok(Target { new, old })
 }
 
 /// "Replacing a file recovers its journal first."
-pub(super) fn recover_old(path: &Path) -> Result<Option<LockedFile>> {
+pub(super) fn recover_old(path: &Path, limits: &Limits) -> Result<Option<LockedFile>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -383,7 +467,7 @@ pub(super) fn recover_old(path: &Path) -> Result<Option<LockedFile>> {
         Err(error) if error.kind() == ErrorKind::Io => return Ok(None),
         Err(error) => return Err(error),
     };
-    match read_outline(&mut old.file()) {
+    match read_outline(&mut old.file(), limits) {
         Some((outline, raw)) => {
             match recover(&old, outline, &raw) {
                 Ok(_finished_or_removed) => {}
@@ -409,71 +493,29 @@ pub(super) fn place<'a>(outline: Outline, binding: &'a [&'a [u8]; 2]) -> Result<
     Ok(Place { offset: slots.start as u64, len, binding })
 }
 
-fn encrypt_opened<R: Read>(mut source: Watched<'_, R>, target: Target, encryptor: Encryptor) -> Result<u64> {
-    let path = target.new.target().to_path_buf();
-    let (head_len, layout) = (encryptor.head().len() as u64, encryptor.layout());
-    let mut writer = encryptor.into_writer(target.new);
-    let length = copy_all(&mut source, &mut writer)?;
-    let new = writer.finish().map_err(|error| Error::from(error).with_path(&path))?;
-    source.watch.check()?;
-    journal::commit_over(new, target.old)?;
-    Ok(head_len + layout.sealed_len(length)?)
+fn encrypt_opened<R: Read + Send>(source: Watched<'_, R>, target: Target, encryptor: Encryptor) -> Result<u64> {
+    let watch = source.watch().clone();
+    let plan = watch.plan(encryptor.layout());
+    let (head, segments, made_by) = encryptor.into_parts();
+    let head_len = head.len() as u64;
+    target.new.write_at(&head, 0)?;
+    let ivs = SegmentIvs::new(made_by);
+    let sealed = parallel::seal_to_file(&*segments, ivs, source, &target.new, head_len, plan)?;
+    watch.check()?;
+    journal::commit_over(target.new, target.old)?;
+    Ok(head_len + sealed)
 }
 
-pub(super) async fn decrypt_opened(
-    mut reader: impl Read + Send + 'static,
-    total: Option<u64>,
-    to: &Path,
-    options: FileOptions,
-) -> Result<u64> {
-    let to = to.to_path_buf();
-    offload(move |cancelled| {
-        let mut target = open_target(&to, &options)?;
-        let mut source = Watched { inner: &mut reader, watch: Watch::new(&options, cancelled, total) };
-        let length = copy_all(&mut source, &mut target.new)?;
-        source.watch.check()?;
-        target.commit_plaintext()?;
-        Ok(length)
-    })
-    .await
+fn decrypt_opened<R: Read + Send>(source: Watched<'_, R>, target: Target, decryptor: &Decryptor) -> Result<u64> {
+    let watch = source.watch().clone();
+    let plan = watch.plan(decryptor.layout());
+    let length = parallel::open_to_file(decryptor.segments(), source, &target.new, plan)?;
+    watch.check()?;
+    target.commit_plaintext()?;
+    Ok(length)
 }
 
-/// Copies all of `source`; what fails names `path` unless it names one of its own.
-pub(super) fn copy(source: &mut impl Read, target: &mut impl Write, path: &Path) -> Result<u64> {
-    copy_all(source, target).map_err(|error| named(error, path))
-}
-
+/// What fails names `path` unless it names one of its own.
 pub(super) fn named(error: Error, path: &Path) -> Error {
     if error.path().is_none() { error.with_path(path) } else { error }
-}
-
-fn copy_all(source: &mut impl Read, target: &mut impl Write) -> Result<u64> {
-    let mut buffer = Zeroizing::new(vec![0; COPY_LEN]);
-    let mut done = 0;
-    loop {
-        let count = fill(source, &mut buffer)?;
-        target.write_all(buffer.get(..count).unwrap_or_default())?;
-        done += count as u64;
-        if count < buffer.len() {
-            return Ok(done);
-        }
-    }
-}
-
-/// Bytes that a copy takes at once.
-const COPY_LEN: usize = 1 << 20;
-
-/// Reports progress, and ends when the caller has gone.
-struct Watched<'a, R> {
-    inner: R,
-    watch: Watch<'a>,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.watch.check()?;
-        let count = self.inner.read(out)?;
-        self.watch.advance(count as u64);
-        Ok(count)
-    }
 }

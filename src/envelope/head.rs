@@ -77,17 +77,3 @@ pub fn read_header(input: &mut impl Read, limits: &Limits) -> Result<Header> {
         }
     }
 }
-
-/// Reads until `out` is full or the input ends.
-pub(super) fn fill(input: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(room) = out.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match input.read(room) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}

@@ -5,6 +5,7 @@ use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::opener::Opener;
+use crate::io::parallel::Threads;
 use crate::io::range::remote::{AsyncRangeReader, Opening};
 use crate::io::range::source::RangeSource;
 use crate::io::range::{RangeReader, ReadAt};
@@ -108,6 +109,8 @@ impl fmt::Debug for Encryptor {
 pub(crate) struct Prepared {
     head: Vec<u8>,
     segments: Arc<Floe>,
+    /// For calls on slices.
+    threads: Threads,
 }
 
 impl Prepared {
@@ -127,7 +130,8 @@ impl Prepared {
         let (head, segments) = out
             .split_at_mut_checked(self.head.len())
             .ok_or_else(|| Error::invalid_input("the output is shorter than the message's head"))?;
-        whole::seal(&*self.segments, plaintext, segments)?;
+        let threads = self.threads.plan(self.segments.layout(), Some(plaintext.len() as u64)).threads;
+        whole::seal(&*self.segments, plaintext, segments, threads)?;
         head.copy_from_slice(&self.head);
         Ok(())
     }
@@ -137,6 +141,8 @@ impl Prepared {
 #[derive(Debug)]
 pub struct Decryptor {
     segments: Arc<Floe>,
+    /// For calls on slices.
+    threads: Threads,
 }
 
 impl Decryptor {
@@ -167,7 +173,12 @@ impl Decryptor {
     /// As [`open`](Self::open), and [`InvalidInput`](crate::ErrorKind::InvalidInput) if `out` is
     /// shorter than the plaintext.
     pub fn open_to(&self, segments: &[u8], out: &mut [u8]) -> Result<usize> {
-        whole::open(&*self.segments, segments, out)
+        let threads = self.threads.plan(self.layout(), Some(segments.len() as u64)).threads;
+        whole::open(&*self.segments, segments, out, threads)
+    }
+
+    pub(super) fn segments(&self) -> &dyn Segments {
+        &*self.segments
     }
 
     /// Opens one segment by position into `plaintext`, which is exactly
@@ -263,7 +274,7 @@ pub(crate) struct Unlocked {
 
 /// What may still be tried: counted over all attempts to open one message, its journal's heads too.
 pub(crate) struct Tries {
-    slots: usize,
+    pub(super) slots: usize,
     passphrases: usize,
     /// Slots of the heads before: what failed once fails again, and costs no second try.
     failed: Vec<EncryptedDataKey>,
@@ -297,7 +308,7 @@ impl Envelope {
         head.extend_from_slice(&(area.len() as u16).to_be_bytes());
         head.extend_from_slice(&area);
         head.extend_from_slice(&floe);
-        Ok(Prepared { head, segments: Arc::new(segments) })
+        Ok(Prepared { head, segments: Arc::new(segments), threads: config.threads })
     }
 
     /// Finds the data key among the slots. "A key that fails the FLOE header tag is not the key: try
@@ -337,7 +348,7 @@ impl Envelope {
             let error = match key {
                 Ok(key) => match Floe::open(&key, header.floe(), [header.core(), &context.unstored].concat())? {
                     Some(floe) => {
-                        let decryptor = Decryptor { segments: Arc::new(floe) };
+                        let decryptor = Decryptor { segments: Arc::new(floe), threads: self.config.threads };
                         return Ok(Unlocked { decryptor, key, kms: context.kms });
                     }
                     None => Error::authentication(),
@@ -389,4 +400,36 @@ fn no_matching_key(header: &Header) -> Error {
     };
     Error::no_matching_key(format!("none of the configured keys opens this message, which is for {recipients}{doubt}"))
         .with_source(recipients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::native::header::Limits;
+    use crate::provider::Recipient;
+    use crate::provider::raw::RawKeyProvider;
+    use crate::secret::Secret;
+
+    /// The error of a reader without a key, for a message that a stranger wrote for `slots`.
+    fn refused(slots: &[EncryptedDataKey]) -> String {
+        let provider = Arc::new(RawKeyProvider::new("a", Secret::init(|key| key.fill(1))).unwrap());
+        assert_eq!(crate::provider::KeyProvider::recipients(&*provider), [Recipient::new("raw", "a")]);
+        let envelope = Envelope::builder(provider).build().unwrap();
+        let context = EncryptionContext::new();
+        let encryptor = pollster::block_on(envelope.encryptor(&context)).unwrap();
+        let header = Header::parse(encryptor.head()).unwrap();
+        let area = encode_slots(slots, SlotsRoom::Tight, header.core().len()).unwrap();
+        let header = header.with_slots_area(&area, &Limits::default()).unwrap();
+        pollster::block_on(envelope.decryptor(&header, &context)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_strangers_key_names_neither_flood_an_error_nor_drive_a_terminal() {
+        let slot = |id: &str| EncryptedDataKey::new("elsewhere", id.as_bytes(), vec![1]);
+        let long = "x".repeat(5_000);
+        let text = refused(&[slot("one"), slot("b\u{202e}i\u{200f}di"), slot("c\x1b[2J"), slot(&long), slot("five")]);
+        assert!(text.contains("elsewhere:one, ") && text.contains("and 1 more"), "{text}");
+        assert!(!text.contains("five") && text.len() < 1_000, "{text}");
+        assert!(text.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{text:?}");
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod file_source;
 pub(crate) mod head;
 pub(crate) mod message;
 mod offload;
+mod pipe;
 mod ranges;
 pub(crate) mod recover;
 pub(crate) mod resume;
@@ -19,6 +20,7 @@ use crate::context::{ContextMatch, EncryptionContext};
 use crate::crypto::AeadAlgorithm;
 use crate::envelope::builder::EnvelopeBuilder;
 use crate::error::{Error, Result};
+use crate::io::parallel::Threads;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
@@ -56,6 +58,8 @@ pub(crate) struct Config {
     segment_len: u32,
     limits: Limits,
     context_match: ContextMatch,
+    /// For calls on slices.
+    threads: Threads,
 }
 
 impl Envelope {

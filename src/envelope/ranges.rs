@@ -2,9 +2,10 @@
 
 use crate::context::EncryptionContext;
 use crate::envelope::Envelope;
-use crate::envelope::file::{FileOptions, decrypt_opened, named};
+use crate::envelope::file::{FileOptions, named, open_target};
 use crate::envelope::file_source::check_regular;
 use crate::envelope::offload::offload;
+use crate::envelope::watch::Watch;
 use crate::error::{Error, Result};
 use crate::io::range::RangeReader;
 use crate::io::range::byte_range::ByteRange;
@@ -12,9 +13,10 @@ use crate::io::range::remote::{AsyncRangeReader, Opening};
 use crate::io::range::source::RangeSource;
 use crate::native::header::{Header, HeaderParse};
 use std::fs::File;
-use std::io::Seek;
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 impl Envelope {
     /// Decrypts ranges of the message in `source`, which is pinned to the version it has now. The head
@@ -100,7 +102,31 @@ impl Envelope {
         let reader = Arc::new(self.file_range_reader(from, context).await?);
         let range = range.within(reader.len()).map_err(|error| named(error, from))?;
         let total = range.end - range.start;
-        let done = decrypt_opened(reader.stream(range), Some(total), to.as_ref(), options).await;
-        done.map_err(|error| named(error, from))
+        let (to, limits) = (to.as_ref().to_path_buf(), self.config.limits.clone());
+        let done = offload(move |cancelled| {
+            let mut target = open_target(&to, &options, &limits)?;
+            let mut source = Watch::new(&options, cancelled, Some(total)).over(reader.stream(range));
+            copy(&mut source, &mut target.new)?;
+            source.watch().check()?;
+            target.commit_plaintext()?;
+            Ok(total)
+        });
+        done.await.map_err(|error| named(error, from))
     }
 }
+
+/// Copies all of `source`, which is plaintext.
+fn copy(source: &mut impl Read, target: &mut impl Write) -> Result<()> {
+    let mut buffer = Zeroizing::new(vec![0; COPY_LEN]);
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => target.write_all(buffer.get(..count).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Bytes that a copy takes at once.
+const COPY_LEN: usize = 1 << 20;

@@ -11,6 +11,7 @@ use crate::envelope::offload::{Cancelled, offload};
 use crate::envelope::watch::Watch;
 use crate::error::{Error, Result};
 use crate::io::recover::{Counts, Damage, Found, Holes, Walk};
+use crate::native::header::Limits;
 use crate::segments::Segments;
 use std::fmt;
 use std::fs::File;
@@ -130,16 +131,22 @@ impl Envelope {
     ) -> Result<DamageMap> {
         let (from, to) = (from.as_ref().to_path_buf(), to.as_ref().to_path_buf());
         let options = options.into();
-        let message = self.open_message(&from, context).await?;
+        let (message, limits) = (self.open_message(&from, context).await?, self.config.limits.clone());
         offload(move |cancelled| {
-            let recovered = recover(message, &to, &options, cancelled);
+            let recovered = recover(message, &to, &options, &limits, cancelled);
             recovered.map_err(|error| named(error, &from))
         })
         .await
     }
 }
 
-fn recover(message: Message, to: &Path, options: &RecoverOptions, cancelled: &Cancelled) -> Result<DamageMap> {
+fn recover(
+    message: Message,
+    to: &Path,
+    options: &RecoverOptions,
+    limits: &Limits,
+    cancelled: &Cancelled,
+) -> Result<DamageMap> {
     let Some(body_len) = message.body_len() else {
         return Err(Error::invalid_input("recovering needs a regular file, which can be read at any place"));
     };
@@ -147,7 +154,7 @@ fn recover(message: Message, to: &Path, options: &RecoverOptions, cancelled: &Ca
         return Err(Error::invalid_input("the output would replace the damaged message")
             .with_advice("choose another name, and keep the damaged file"));
     }
-    let target = open_target(to, &options.file)?;
+    let target = open_target(to, &options.file, limits)?;
     let (file, head_len) = (message.file, message.head_len);
     let segments = message.unlocked.decryptor.into_segments();
     let layout = segments.layout();

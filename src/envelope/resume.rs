@@ -299,7 +299,7 @@ impl Work {
             .with_advice("encrypt without resuming, or from a file"));
         }
         let partial = PartialFile::open(fs, to, options.file.overwrite())?;
-        let old = if options.file.replaces() { recover_old(to)? } else { None };
+        let old = if options.file.replaces() { recover_old(to, limits)? } else { None };
         // After the partial file is there: what changes from here on is younger than that.
         let stamp = stamp(&source, &from)?;
         let found = look(&partial, &stamp, limits)?;

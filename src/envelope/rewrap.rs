@@ -3,8 +3,9 @@
 use crate::context::EncryptionContext;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::file::{self, LOCK_WAIT, Stop};
+use crate::envelope::file::{self, Heads, LOCK_WAIT, Stop};
 use crate::envelope::head::read_header;
+use crate::envelope::message::Tries;
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
@@ -12,7 +13,7 @@ use crate::material::EncryptedDataKey;
 use crate::native::header::{Header, Limits, Outline, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use crate::provider::{DataKeyAnswer, Recipient, Recipients};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,22 +118,44 @@ impl Envelope {
         options: RewrapOptions,
     ) -> Result<Rewrapped> {
         let path = path.as_ref().to_path_buf();
-        let opened = offload({
-            let (path, limits) = (path.clone(), self.config.limits.clone());
-            move |_| Opened::lock(&path, &limits)
-        })
-        .await?;
-        let slots = match options.mode {
-            RewrapMode::Open => self.slots_open(&opened.header, new, context).await,
-            RewrapMode::Blind => self.slots_blind(&opened.header, new, context).await,
-        };
-        let slots = slots.map_err(|error| error.with_path(&path))?;
-        let removed = removed(&opened.header, &slots);
-        if options.removal == Removal::Refuse {
-            self.keep_others(&opened.header, &removed, context).await.map_err(|error| error.with_path(&path))?;
+        let limits = self.config.limits.clone();
+        let mut tries = self.tries();
+        match options.to.clone() {
+            None => {
+                let opened = offload({
+                    let (path, limits) = (path.clone(), limits.clone());
+                    move |_| Opened::lock(&path, &limits)
+                })
+                .await?;
+                let made = self.slots(&opened.header, new, context, &options, &mut tries).await;
+                let (slots, removed) = made.map_err(|error| error.with_path(&path))?;
+                let write = move |cancelled: &Cancelled| opened.write(&slots, &options.stop, &limits, cancelled);
+                let (in_place, notice) = offload(write).await?;
+                Ok(Rewrapped { in_place, notice, removed })
+            }
+            Some(to) => {
+                // Only read: it may lie on a disk that nobody writes to. A rewrap of it that was
+                // interrupted stays for whoever may finish it.
+                let mut heads = Heads::of(&path, &limits).await?;
+                let mut failure = None;
+                while let Some(header) = heads.next().await {
+                    match self.slots(&header, new, context, &options, &mut tries).await {
+                        Ok((slots, removed)) => {
+                            let file = heads.into_file(header.len())?;
+                            let copy = Copy { header, body: file, path, limits };
+                            return offload(move |cancelled| {
+                                let new = AtomicFile::create(Arc::new(OsFileSystem), &to, Overwrite::Never)?;
+                                journal::commit_over(copy.write(new, &slots, &options.stop, cancelled)?, None)?;
+                                Ok(Rewrapped { in_place: false, notice: None, removed })
+                            })
+                            .await;
+                        }
+                        Err(error) => failure = failure.or(Some(error)),
+                    }
+                }
+                Err(heads.failed(failure))
+            }
         }
-        let (in_place, notice) = offload(move |cancelled| opened.write(&slots, &options, cancelled)).await?;
-        Ok(Rewrapped { in_place, notice, removed })
     }
 
     /// # Errors
@@ -167,15 +190,27 @@ impl Envelope {
             .with_advice("nothing was changed: give a provider for each that is to stay, or let the others go"))
     }
 
-    async fn slots_open(
+    /// The data key in `header`, encrypted for the recipients of `new`, and who is none of these any more.
+    async fn slots(
         &self,
         header: &Header,
         new: &Envelope,
         context: &EncryptionContext,
-    ) -> Result<Vec<EncryptedDataKey>> {
-        let mut tries = self.tries();
-        let unlocked = self.unlock(header, context, &mut tries).await?;
-        new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await
+        options: &RewrapOptions,
+        tries: &mut Tries,
+    ) -> Result<(Vec<EncryptedDataKey>, Vec<Recipient>)> {
+        let slots = match options.mode {
+            RewrapMode::Open => {
+                let unlocked = self.unlock(header, context, tries).await?;
+                new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await?
+            }
+            RewrapMode::Blind => self.slots_blind(header, new, context, tries).await?,
+        };
+        let removed = removed(header, &slots);
+        if options.removal == Removal::Refuse {
+            self.keep_others(header, &removed, context).await?;
+        }
+        Ok((slots, removed))
     }
 
     async fn slots_blind(
@@ -183,22 +218,22 @@ impl Envelope {
         header: &Header,
         new: &Envelope,
         context: &EncryptionContext,
+        tries: &mut Tries,
     ) -> Result<Vec<EncryptedDataKey>> {
         let kms = self.reader_context(header, context)?.kms;
         let mut failure = None;
-        let mut failed = 0;
         for slot in header.slots().iter().filter(|slot| !slot.is_missing()) {
+            if tries.slots == 0 {
+                break;
+            }
             match new.config.provider.re_encrypt_data_key(slot, &kms).await {
                 Ok(Some(slots)) => return Ok(slots),
                 // A slot that is not the provider's costs no call, and so no try.
                 Ok(None) => {}
                 Err(error) => {
                     failure = more_retryable(failure, error);
-                    failed += 1;
+                    tries.slots -= 1;
                 }
-            }
-            if failed == self.config.limits.slots_tried {
-                break;
             }
         }
         Err(failure.unwrap_or_else(|| {
@@ -226,7 +261,7 @@ impl Opened {
     fn lock(path: &Path, limits: &Limits) -> Result<Self> {
         let file = LockedFile::open(Arc::new(OsFileSystem), path, LOCK_WAIT)?;
         let mut notice = None;
-        if let Some((outline, raw)) = file::read_outline(&mut file.file()) {
+        if let Some((outline, raw)) = file::read_outline(&mut file.file(), limits) {
             notice = file::recover(&file, outline, &raw)?.notice();
         }
         let mut handle = file.file();
@@ -239,60 +274,63 @@ impl Opened {
     fn write(
         self,
         slots: &[EncryptedDataKey],
-        options: &RewrapOptions,
+        stop: &Stop,
+        limits: &Limits,
         cancelled: &Cancelled,
     ) -> Result<(bool, Option<&'static str>)> {
-        let core_len = self.header.core().len();
         let notice = self.notice;
         let room = SlotsRoom::Exactly(self.outline.slots().len());
-        if options.to.is_none()
-            && let Ok(area) = encode_slots(slots, room, core_len)
-        {
+        if let Ok(area) = encode_slots(slots, room, self.header.core().len()) {
             let binding = self.outline.binding(self.header.as_bytes());
             journal::rewrite(&self.file, file::place(self.outline, &binding)?, &area)?;
             return Ok((true, notice));
         }
-        let area = encode_slots(slots, SlotsRoom::Spare, core_len)?;
-        self.copy(&area, options, cancelled)?;
+        let path = self.file.path().to_path_buf();
+        let unreadable = |e| Error::io_at("the file cannot be read", &path, e);
+        let mode = self.file.file().metadata().map_err(unreadable)?.permissions().mode();
+        let mut new = AtomicFile::create(Arc::new(OsFileSystem), &path, Overwrite::Replace)?;
+        new.set_mode(mode);
+        let mut body = self.file.file();
+        body.seek(SeekFrom::Start(self.header.len() as u64)).map_err(unreadable)?;
+        let copy = Copy { header: self.header, body, path: path.clone(), limits: limits.clone() };
+        let new = copy.write(new, slots, stop, cancelled)?;
+        journal::commit_over(new, Some(self.file))?;
         Ok((false, notice))
     }
+}
 
-    /// The message with other slots, to a new file that takes the old one's place or another name.
-    fn copy(self, area: &[u8], options: &RewrapOptions, cancelled: &Cancelled) -> Result<()> {
-        let old = self.file.path().to_path_buf();
-        let (target, overwrite) = match &options.to {
-            Some(to) => (to.as_path(), Overwrite::Never),
-            None => (old.as_path(), Overwrite::Replace),
-        };
-        let mut new = AtomicFile::create(Arc::new(OsFileSystem), target, overwrite)?;
-        if options.to.is_none() {
-            let metadata =
-                self.file.file().metadata().map_err(|e| Error::io_at("the file cannot be looked at", &old, e))?;
-            new.set_mode(metadata.permissions().mode());
+/// A message under other slots, on its way to another file.
+struct Copy<R> {
+    header: Header,
+    /// Stands at the first segment.
+    body: R,
+    path: PathBuf,
+    limits: Limits,
+}
+
+impl<R: Read> Copy<R> {
+    fn write(
+        mut self,
+        mut new: AtomicFile,
+        slots: &[EncryptedDataKey],
+        stop: &Stop,
+        cancelled: &Cancelled,
+    ) -> Result<AtomicFile> {
+        let area = encode_slots(slots, SlotsRoom::Spare, self.header.core().len())?;
+        new.write_all(self.header.with_slots_area(&area, &self.limits)?.as_bytes())?;
+        let mut buffer = vec![0; COPY_LEN];
+        loop {
+            cancelled.check()?;
+            stop.check()?;
+            match self.body.read(&mut buffer) {
+                Ok(0) => return Ok(new),
+                Ok(count) => new.write_all(buffer.get(..count).unwrap_or_default())?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io_at("the file cannot be read", &self.path, error)),
+            }
         }
-        let head = self.header.with_slots_area(area)?;
-        std::io::Write::write_all(&mut new, head.as_bytes())?;
-        let mut body = self.file.file();
-        body.seek(SeekFrom::Start(self.header.len() as u64))
-            .map_err(|e| Error::io_at("the file cannot be read", &old, e))?;
-        let mut body = Stoppable { inner: body, stop: &options.stop, cancelled };
-        file::copy(&mut body, &mut new, &old)?;
-        let replaced = options.to.is_none().then_some(self.file);
-        journal::commit_over(new, replaced)
     }
 }
 
-/// A body being copied, until the caller has gone or asks to stop.
-struct Stoppable<'a, R> {
-    inner: R,
-    stop: &'a Stop,
-    cancelled: &'a Cancelled,
-}
-
-impl<R: Read> Read for Stoppable<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.cancelled.check()?;
-        self.stop.check()?;
-        self.inner.read(out)
-    }
-}
+/// Bytes that a copy takes at once.
+const COPY_LEN: usize = 1 << 20;

@@ -3,8 +3,12 @@
 use crate::envelope::file::{FileOptions, Progress};
 use crate::envelope::offload::Cancelled;
 use crate::error::Result;
+use crate::io::parallel::Plan;
+use crate::segments::Layout;
+use std::io::{self, Read};
 
 /// Reports progress, and tells when the caller has gone or asks to stop.
+#[derive(Clone)]
 pub(super) struct Watch<'a> {
     options: &'a FileOptions,
     cancelled: &'a Cancelled,
@@ -33,11 +37,42 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// How what is watched is worked on.
+    pub(super) fn plan(&self, layout: Layout) -> Plan {
+        self.options.threads.plan(layout, self.total)
+    }
+
+    /// `inner`, watched.
+    pub(super) fn over<R>(self, inner: R) -> Watched<'a, R> {
+        Watched { inner, watch: self }
+    }
+
     /// # Errors
     /// Kind Io if the caller has gone, or asked to stop.
     pub(super) fn check(&self) -> Result<()> {
         self.cancelled.check()?;
         self.options.stop.check()
+    }
+}
+
+/// A source, watched.
+pub(super) struct Watched<'a, R> {
+    inner: R,
+    watch: Watch<'a>,
+}
+
+impl<'a, R> Watched<'a, R> {
+    pub(super) fn watch(&self) -> &Watch<'a> {
+        &self.watch
+    }
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.watch.check()?;
+        let count = self.inner.read(out)?;
+        self.watch.advance(count as u64);
+        Ok(count)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod journal;
 pub(crate) mod opener;
+pub(crate) mod parallel;
 pub(crate) mod range;
 pub(crate) mod read;
 pub(crate) mod recover;

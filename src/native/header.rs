@@ -88,10 +88,7 @@ impl Header {
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), and
     /// [`Truncated`](crate::ErrorKind::Truncated) if `bytes` end within a well-formed head.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        match Self::parse_some(bytes, &Limits::default())? {
-            HeaderParse::Complete(header) => Ok(header),
-            HeaderParse::More(_) => Err(Error::truncated()),
-        }
+        Self::parse_whole(bytes, &Limits::default())
     }
 
     /// Parses what is at hand: for callers that read a stream and do not know how long the head is.
@@ -172,8 +169,15 @@ impl Header {
     ///
     /// # Errors
     /// As [`parse`](Self::parse): the area may be torn.
-    pub(crate) fn with_slots_area(&self, area: &[u8]) -> Result<Self> {
-        Self::parse(&self.outline.with_slots_area(&self.raw, area)?)
+    pub(crate) fn with_slots_area(&self, area: &[u8], limits: &Limits) -> Result<Self> {
+        Self::parse_whole(&self.outline.with_slots_area(&self.raw, area)?, limits)
+    }
+
+    fn parse_whole(bytes: &[u8], limits: &Limits) -> Result<Self> {
+        match Self::parse_some(bytes, limits)? {
+            HeaderParse::Complete(header) => Ok(header),
+            HeaderParse::More(_) => Err(Error::truncated()),
+        }
     }
 }
 
@@ -201,9 +205,14 @@ pub(crate) struct Outline {
 
 impl Outline {
     /// The outline of the head that `bytes` begin with, if they hold all of it.
-    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
-        let (outline, _) = Self::parse(bytes, &Limits::default()).ok()?;
+    pub(crate) fn of(bytes: &[u8], limits: &Limits) -> Option<Self> {
+        let (outline, _) = Self::parse(bytes, limits).ok()?;
         (bytes.len() >= outline.len()).then_some(outline)
+    }
+
+    /// The longest head within `limits`, in bytes.
+    pub(crate) fn len_max(limits: &Limits) -> u64 {
+        (limits.header_bytes as u64).saturating_add(FLOE_HEADER_LEN as u64)
     }
 
     fn parse(bytes: &[u8], limits: &Limits) -> Result<(Self, StoredContext), Stop> {

@@ -116,7 +116,11 @@ impl fmt::Display for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A stranger may have written these names: control characters must not reach a log.
         let key_id = EncryptedDataKey::missing("", self.key_id.as_slice()).key_id_text();
-        write!(f, "{}:{key_id}", self.provider.escape_debug())
+        let shown = format!("{}:{key_id}", self.provider.escape_debug());
+        match shown.char_indices().nth(NAME_MAX) {
+            None => f.write_str(&shown),
+            Some((end, _)) => write!(f, "{}...", shown.get(..end).unwrap_or_default()),
+        }
     }
 }
 
@@ -133,12 +137,20 @@ pub struct Recipients(pub Vec<Recipient>);
 
 impl fmt::Display for Recipients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, recipient) in self.0.iter().enumerate() {
+        for (at, recipient) in self.0.iter().take(NAMES_MAX).enumerate() {
             write!(f, "{}{recipient}", if at == 0 { "" } else { ", " })?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(NAMES_MAX) {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
     }
 }
+
+/// Recipients that a text names, and characters of each: a stranger's names do not flood a log. A full
+/// key name of the embedded KMS fits.
+const NAMES_MAX: usize = 4;
+const NAME_MAX: usize = 120;
 
 impl std::error::Error for Recipients {}
 

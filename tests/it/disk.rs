@@ -67,6 +67,20 @@ impl Scene {
         envelope("old").rewrap_file(self.bad.join(name), &new, &context(), RewrapOptions::default()).map(drop)
     }
 
+    /// A rewrap to a file on the good disk only reads what lies on the bad one.
+    fn rewraps_to_the_good_disk(&self) {
+        let before = self.bad_disk();
+        for name in ["roomy.elk", "tight.elk"] {
+            let (from, to) = (self.bad.join(name), self.plain.with_file_name(name));
+            let new = envelope("the new key, of a longer name");
+            let done = envelope("old").rewrap_file(&from, &new, &context(), RewrapOptions::default().to_file(&to));
+            assert!(!done.unwrap().in_place);
+            assert_eq!(new.verify_file(&to, &context()).unwrap(), 300 << 10);
+            fs::remove_file(&to).unwrap();
+        }
+        assert!(before == self.bad_disk());
+    }
+
     /// `call` on the file `name` fails with kind Io and an error that names that file or one beside it
     /// that belongs to it, says what to do and comes from `cause`; it changes nothing on the disk.
     #[track_caller]
@@ -197,6 +211,7 @@ fn on_a_read_only_disk_every_call_fails_clearly_and_changes_nothing() {
         let scene = Scene::new(&good, &bad);
         mount(&["-o", "remount,ro"], &bad);
         scene.all_refused(std::io::ErrorKind::ReadOnlyFilesystem);
+        scene.rewraps_to_the_good_disk();
         mount(&["-o", "remount,rw"], &bad);
         scene.all_done(&["target", "new", "roomy.elk", "tight.elk"]);
     });

@@ -46,6 +46,8 @@ mod kms_processes;
 mod kms_record;
 mod layers;
 mod memory;
+mod ordering;
+mod parallel;
 mod providers;
 mod python;
 mod ranges;

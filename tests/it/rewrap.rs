@@ -9,8 +9,8 @@ use crate::support::sample::pattern;
 use crate::support::say;
 use envelock::{
     DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Envelope, Error, ErrorKind,
-    FileOptions, GeneratedDataKey, Header, KeyProvider, KmsContext, PassphraseCost, PassphraseProvider, Recipient,
-    Result, RewrapMode, RewrapOptions, async_trait, blocking,
+    FileOptions, GeneratedDataKey, Header, KeyProvider, KmsContext, Limits, PassphraseCost, PassphraseProvider,
+    Recipient, Result, RewrapMode, RewrapOptions, async_trait, blocking,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -443,6 +443,75 @@ fn a_journal_of_another_state_is_not_applied_and_removed_with_a_line() {
         let expected = [ErrorKind::Malformed, ErrorKind::AuthenticationFailed, ErrorKind::NoMatchingKey];
         assert!(expected.contains(&a) && expected.contains(&b), "{what}: {a:?}, {b:?}");
         fs::remove_file(scene.journal()).unwrap();
+    }
+}
+
+#[test]
+fn a_rewrap_to_another_file_reads_an_interrupted_one_and_leaves_it_for_whoever_may_finish_it() {
+    let (old, new, third) = (raw("old", 1), raw("new", 2), raw("third", 3));
+    let mut random = Random::new(23);
+    for round in 0..20 {
+        let scene = Scene::new(&old);
+        let (before, after, journal) = interrupted(&scene, &old, &new);
+        fs::write(scene.journal(), &journal).unwrap();
+        fs::write(&scene.path, torn(&before, &after, &mut random)).unwrap();
+        let there = scene.bytes();
+        let to = scene.path.with_extension("copy");
+        // Whoever has either key can.
+        let opens = if round % 2 == 0 { &old } else { &new };
+        let options = RewrapOptions::default().to_file(&to);
+        envelope(opens).rewrap_file(&scene.path, &envelope(&third), &context(), options).unwrap();
+        assert_eq!((scene.bytes(), fs::read(scene.journal()).unwrap()), (there, journal));
+        assert_eq!(envelope(&third).verify_file(&to, &context()).unwrap(), scene.plaintext.len() as u64);
+        let stranger = raw("stranger", 9);
+        let options = RewrapOptions::default().to_file(scene.path.with_extension("none"));
+        let error = envelope(&stranger).rewrap_file(&scene.path, &envelope(&third), &context(), options).unwrap_err();
+        assert_eq!(error.path(), Some(scene.path.as_path()));
+    }
+}
+
+/// The same message with the longest slots area there can be, its end padding.
+fn widened(message: &[u8]) -> Vec<u8> {
+    let head = Head::judge(message).unwrap();
+    let (core, area, rest) = (&message[head.core], &message[head.area], &message[head.floe.start..]);
+    [core, &[0xFF; 2], area, &vec![0; usize::from(u16::MAX) - area.len()], rest].concat()
+}
+
+#[test]
+fn a_reader_that_takes_longer_heads_recovers_them_too() {
+    let (old, new, third) = (raw("old", 1), raw("new", 2), raw("third", 3));
+    let mut limits = Limits::default();
+    limits.header_bytes = 80_000;
+    let patient = |provider: &Arc<dyn KeyProvider>| {
+        blocking::Envelope::new(Envelope::builder(Arc::clone(provider)).limits(limits.clone()).build().unwrap())
+    };
+    // With the longest area, a core of this length takes the head past the default limit.
+    let context = EncryptionContext::from([("object", "a".repeat(3_000).as_str())]);
+    let folder = tempfile::tempdir().unwrap();
+    let [path, pending] = ["a.elk", "a.elk.rewrap"].map(|name| folder.path().join(name));
+    fs::write(&path, envelope(&old).encrypt(&pattern(5_000), &context).unwrap()).unwrap();
+    let short = fs::read(&path).unwrap();
+    envelope(&old).rewrap_file(&path, &envelope(&new), &context, RewrapOptions::default()).unwrap();
+    let (before, after) = (widened(&short), widened(&fs::read(&path).unwrap()));
+    let head = Head::judge(&short).unwrap();
+    let area = head.area.start..head.area.start + usize::from(u16::MAX);
+    let mut journal = [&[1, 0xFF, 0xFF], &before[area.clone()], &after[area.clone()]].concat();
+    let floe = &before[area.end..area.end + head.floe.len()];
+    journal.extend(sha256(&[&journal, &before[head.core], floe].concat()));
+    // Each key opens what it does not find in the file by the journal alone.
+    for there in [&before, &after] {
+        fs::write(&path, there).unwrap();
+        fs::write(&pending, &journal).unwrap();
+        for provider in [&old, &new] {
+            assert_eq!(patient(provider).verify_file(&path, &context).unwrap(), 5_000);
+            let refused = envelope(provider).verify_file(&path, &context).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+        }
+        // Such slots are not written, so the message is copied, after the journal was finished.
+        let done = patient(&new).rewrap_file(&path, &patient(&third), &context, RewrapOptions::default()).unwrap();
+        assert!(!done.in_place && done.notice.unwrap().contains("finished"), "{:?}", done.notice);
+        assert_eq!(envelope(&third).verify_file(&path, &context).unwrap(), 5_000);
+        assert!(!pending.exists());
     }
 }
 

@@ -4,7 +4,7 @@ use crate::failure::EXIT_CODES;
 use crate::provider::ProviderName;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use envelock::{AeadAlgorithm, ByteRange, Holes};
+use envelock::{AeadAlgorithm, ByteRange, Holes, Threads};
 use std::path::PathBuf;
 
 /// Encrypts files and pipes, and moves them from key to key without touching their content.
@@ -111,6 +111,20 @@ pub(crate) struct Output {
     pub(crate) force: bool,
 }
 
+/// How the work is done.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Working {
+    /// Work on N threads, 1 to 64 [default: one for each processor, at most 8; one for small input]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<Threads>,
+}
+
+impl Working {
+    pub(crate) fn threads(&self) -> Threads {
+        self.threads.unwrap_or_default()
+    }
+}
+
 /// Encrypt files, each to FILE.elk, or a pipe
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
@@ -125,6 +139,8 @@ pub(crate) struct Encrypt {
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) working: Working,
     #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]
@@ -171,6 +187,8 @@ pub(crate) struct Decrypt {
     /// first 100, 100- are all from byte 100 on, -100 are the last 100. Needs --output
     #[arg(long, value_name = "START-END", requires = "output", allow_hyphen_values = true)]
     pub(crate) range: Option<ByteRange>,
+    #[command(flatten)]
+    pub(crate) working: Working,
     #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]
@@ -436,6 +454,11 @@ fn entry(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("an entry is KEY=VALUE".into()),
     }
+}
+
+fn threads(text: &str) -> Result<Threads, String> {
+    let count = text.parse().map_err(|_| "a number of threads is a number")?;
+    Threads::exactly(count).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

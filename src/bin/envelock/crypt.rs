@@ -1,16 +1,15 @@
 //! `encrypt` and `decrypt`.
 
-use crate::args::{Decrypt, Encrypt, Output};
+use crate::args::{Decrypt, Encrypt, Output, Working};
 use crate::failure::{Failure, each};
 use crate::progress::Progress;
 use crate::provider::{Providers, Purpose, context, reader, together};
-use crate::range::{RangeOpener, check_seekable};
-use crate::resume::{self, Resumer};
+use crate::range::{self, check_seekable};
+use crate::resume::{self, Kept};
 use crate::signals::Signals;
-use crate::streams::{self, Interruptible, Source, Stopped, is_pipe};
+use crate::streams::{self, Interruptible, Source, StandardOutput, is_pipe};
 use crate::text::Notes;
-use envelock::{EncryptionContext, Envelope, Error, FileOptions, blocking};
-use std::fs::File;
+use envelock::{ByteRange, EncryptionContext, Envelope, FileOptions, blocking};
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
@@ -18,8 +17,16 @@ const EXTENSION: &str = "elk";
 
 pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let name = |file: &Path| Ok(sibling_with_extension(file));
-    let run = Run { signals, notes, context: context(&arguments.opening), doing: "encrypted" };
-    let envelope = || {
+    let way = match arguments.resume {
+        true => {
+            resume::check(arguments)?;
+            Way::Resume
+        }
+        false => Way::Encrypt,
+    };
+    let context = context(&arguments.opening);
+    let run = Run { way, signals, notes, context, output: &arguments.output, working: &arguments.working };
+    run.all(&arguments.files, name, || {
         if arguments.output.output.is_none()
             && arguments.files.iter().any(|it| is_pipe(it))
             && io::stdout().is_terminal()
@@ -35,14 +42,7 @@ pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> R
             envelope = envelope.segment_len(bytes);
         }
         Ok(envelope.build()?)
-    };
-    match arguments.resume {
-        true => {
-            resume::check(arguments)?;
-            run.all(&arguments.files, &arguments.output, name, || Ok(Resumer::new(envelope()?, notes)))
-        }
-        false => run.all(&arguments.files, &arguments.output, name, || Ok(Sealer(envelope()?))),
-    }
+    })
 }
 
 pub(crate) fn decrypt(arguments: &Decrypt, signals: &Signals, notes: Notes) -> Result<(), Failure> {
@@ -53,16 +53,16 @@ pub(crate) fn decrypt(arguments: &Decrypt, signals: &Signals, notes: Notes) -> R
             file.display()
         ))),
     };
-    let run = Run { signals, notes, context: context(&arguments.opening), doing: "decrypted" };
-    if let Some(range) = arguments.range {
-        check_seekable(&arguments.files)?;
-        return run.all(&arguments.files, &arguments.output, name, || {
-            Ok(RangeOpener::new(reader(&arguments.opening, &arguments.matching, signals, notes)?, range))
-        });
-    }
-    run.all(&arguments.files, &arguments.output, name, || {
-        Ok(Opener(reader(&arguments.opening, &arguments.matching, signals, notes)?))
-    })
+    let way = match arguments.range {
+        Some(range) => {
+            check_seekable(&arguments.files)?;
+            Way::Range(range)
+        }
+        None => Way::Decrypt,
+    };
+    let context = context(&arguments.opening);
+    let run = Run { way, signals, notes, context, output: &arguments.output, working: &arguments.working };
+    run.all(&arguments.files, name, || reader(&arguments.opening, &arguments.matching, signals, notes))
 }
 
 /// `name.elk` beside `name`.
@@ -85,116 +85,141 @@ enum Target {
     File(PathBuf),
 }
 
-/// What `encrypt` and `decrypt` share.
-struct Run<'a> {
-    signals: &'a Signals,
-    notes: Notes,
-    context: EncryptionContext,
-    doing: &'a str,
+/// What is done to each file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Encrypt,
+    /// In partial files, which stay when the work ends early.
+    Resume,
+    Decrypt,
+    Range(ByteRange),
 }
 
-/// What they do not.
-pub(crate) trait Work {
-    async fn file_to_file(
-        &self,
-        from: &Path,
-        to: &Path,
-        context: &EncryptionContext,
-        options: FileOptions,
-    ) -> envelock::Result<u64>;
-    async fn stream_to_file(
-        &self,
-        from: Interruptible,
-        to: &Path,
-        context: &EncryptionContext,
-        options: FileOptions,
-    ) -> envelock::Result<u64>;
-    fn to_output(
-        &self,
-        source: &Source,
-        output: File,
-        context: &EncryptionContext,
-        progress: &Progress,
-    ) -> Result<(), Failure>;
-
-    /// What there is to say of a file that was not done.
-    fn not_done(&self, _to: &Path, failure: Failure) -> Failure {
-        failure
+impl Way {
+    fn done(self) -> &'static str {
+        match self {
+            Self::Encrypt | Self::Resume => "encrypted",
+            Self::Decrypt | Self::Range(_) => "decrypted",
+        }
     }
 }
 
-struct Sealer(Envelope);
-struct Opener(Envelope);
+/// One call of the program.
+struct Run<'a> {
+    way: Way,
+    signals: &'a Signals,
+    notes: Notes,
+    context: EncryptionContext,
+    output: &'a Output,
+    working: &'a Working,
+}
 
 impl Run<'_> {
     /// Nothing is opened, made or asked for before at least one file is known to have a way.
-    fn all<W: Work>(
+    fn all(
         &self,
         files: &[PathBuf],
-        output: &Output,
         name: impl Fn(&Path) -> Result<PathBuf, Failure>,
-        prepare: impl FnOnce() -> Result<W, Failure>,
+        prepare: impl FnOnce() -> Result<Envelope, Failure>,
     ) -> Result<(), Failure> {
-        check_files(files, output)?;
+        check_files(files, self.output)?;
         let mut jobs = Vec::new();
         let planned = each(files, |file| {
-            jobs.push(plan(file, output, &name)?);
+            jobs.push(plan(file, self.output, &name)?);
             Ok(())
         });
         if jobs.is_empty() {
             return planned;
         }
-        let work = prepare()?;
+        let envelope = prepare()?;
         let done = each(&jobs, |job| {
             self.signals.check()?;
-            self.one(&work, job, output)
+            self.one(&envelope, job)
         });
         planned.and(done)
     }
 
-    fn one(&self, work: &impl Work, job: &Job, output: &Output) -> Result<(), Failure> {
+    fn one(&self, envelope: &Envelope, job: &Job) -> Result<(), Failure> {
         let progress = match &job.target {
             // The bar and the plaintext would mix.
             Target::StandardOutput if io::stdout().is_terminal() => Progress::none(),
             _ => Progress::new(&job.name, length(&job.source), self.notes),
         };
         let done = match &job.target {
-            Target::File(to) => self.to_file(work, job, to, output, &progress),
-            Target::StandardOutput => {
-                work.to_output(&job.source, streams::standard_output()?, &self.context, &progress)
-            }
+            Target::File(to) => self.to_file(envelope, job, to, &progress),
+            Target::StandardOutput => self.to_output(envelope, job, &progress),
         };
         progress.clear();
         done.map_err(|failure| failure.of(&job.name))?;
         if let Target::File(to) = &job.target {
-            self.notes.say(&format!("{} {} to {}", self.doing, job.name, to.display()));
+            self.notes.say(&format!("{} {} to {}", self.way.done(), job.name, to.display()));
         }
         Ok(())
     }
 
-    fn to_file(
-        &self,
-        work: &impl Work,
-        job: &Job,
-        to: &Path,
-        output: &Output,
-        progress: &Progress,
-    ) -> Result<(), Failure> {
-        let mut options = FileOptions::default().stop_when(self.signals.flag());
-        if output.force {
-            options = options.replace_existing();
-        }
-        let length = match &job.source {
-            Source::File(from) => {
-                let options = options.on_progress(progress.reporter());
-                self.signals.drive(work.file_to_file(from, to, &self.context, options))
-            }
+    fn options(&self, progress: &Progress) -> FileOptions {
+        let options = FileOptions::default().threads(self.working.threads()).on_progress(progress.reporter());
+        if self.output.force { options.replace_existing() } else { options }
+    }
+
+    fn to_file(&self, envelope: &Envelope, job: &Job, to: &Path, progress: &Progress) -> Result<(), Failure> {
+        let (context, options) = (&self.context, self.options(progress).stop_when(self.signals.flag()));
+        let from = match &job.source {
+            Source::File(from) => from,
             Source::Stream(stream) => {
-                let from = Interruptible::new(stream.open()?, self.signals.flag(), progress.clone());
-                self.signals.drive(work.stream_to_file(from, to, &self.context, options))
+                let from = Interruptible::new(stream.open()?, self.signals.flag());
+                return match self.way {
+                    Way::Encrypt => self.signals.drive(envelope.encrypt_to_file(from, to, context, options)),
+                    Way::Decrypt => self.signals.drive(envelope.decrypt_to_file(from, to, context, options)),
+                    Way::Resume => return Err(Failure::usage(resume::NO_PIPES)),
+                    Way::Range(_) => return Err(Failure::usage(range::no_file(&job.name))),
+                }
+                .map(drop);
             }
         };
-        length.map(|_| ()).map_err(|failure| work.not_done(to, failure))
+        match self.way {
+            Way::Encrypt => self.signals.drive(envelope.encrypt_file(from, to, context, options)).map(drop),
+            Way::Decrypt => self.signals.drive(envelope.decrypt_file(from, to, context, options)).map(drop),
+            Way::Range(range) => {
+                self.signals.drive(envelope.decrypt_file_range(from, to, range, context, options)).map(drop)
+            }
+            Way::Resume => {
+                let kept = Kept::default();
+                let options = kept.told(options, &job.name, self.notes);
+                let done = self.signals.drive(envelope.encrypt_file_resumable(from, to, context, options));
+                done.map(drop).map_err(|failure| kept.not_done(to, failure))
+            }
+        }
+    }
+
+    /// Nothing has to be undone: a signal ends the program at once.
+    fn to_output(&self, envelope: &Envelope, job: &Job, progress: &Progress) -> Result<(), Failure> {
+        let (context, options) = (&self.context, self.options(progress));
+        let output = StandardOutput::open()?;
+        let state = output.state();
+        // Nobody waits for a source whose sink is gone.
+        let from = |source: &Source| Ok::<_, Failure>(Interruptible::new(source.open()?, state.broken()));
+        let done = match (self.way, &job.source) {
+            (Way::Encrypt, source) => blocking::wait(envelope.encrypt_pipe(from(source)?, output, context, options)),
+            (Way::Decrypt, source @ Source::Stream(_)) => {
+                blocking::wait(envelope.decrypt_pipe(from(source)?, output, context, options))
+            }
+            (Way::Decrypt, Source::File(path)) => {
+                blocking::wait(envelope.decrypt_file_to_pipe(path, output, context, options))
+            }
+            (Way::Range(range), Source::File(path)) => range::to_output(envelope, path, range, context, output),
+            (Way::Range(_), Source::Stream(_)) => return Err(Failure::usage(range::no_file(&job.name))),
+            (Way::Resume, _) => return Err(Failure::usage(resume::NO_PIPES)),
+        };
+        done.map(drop).map_err(|error| {
+            let failure = Failure::from(error);
+            match state.written() {
+                0 => failure,
+                _ if matches!(self.way, Way::Encrypt | Way::Resume) || state.is_broken() => failure,
+                sent => failure
+                    .and(&format!("the {sent} bytes that were written before are a verified beginning, not the whole")),
+            }
+        })
     }
 }
 
@@ -238,112 +263,6 @@ fn length(source: &Source) -> Option<u64> {
     match source {
         Source::File(path) => path.metadata().ok().map(|metadata| metadata.len()),
         Source::Stream(_) => None,
-    }
-}
-
-impl Work for Sealer {
-    async fn file_to_file(
-        &self,
-        from: &Path,
-        to: &Path,
-        context: &EncryptionContext,
-        options: FileOptions,
-    ) -> envelock::Result<u64> {
-        self.0.encrypt_file(from, to, context, options).await
-    }
-
-    async fn stream_to_file(
-        &self,
-        from: Interruptible,
-        to: &Path,
-        context: &EncryptionContext,
-        options: FileOptions,
-    ) -> envelock::Result<u64> {
-        self.0.encrypt_to_file(from, to, context, options).await
-    }
-
-    /// Padded as in a file: a pipe usually ends in one.
-    fn to_output(
-        &self,
-        source: &Source,
-        output: File,
-        context: &EncryptionContext,
-        progress: &Progress,
-    ) -> Result<(), Failure> {
-        let mut source = open(source)?;
-        let mut writer = blocking::wait(self.0.file_encryptor(context))?.into_writer(output);
-        let (_, copied) = streams::copy(&mut source, &mut writer, progress);
-        match copied {
-            Err(Stopped::Source(error)) => Err(Failure::io("it cannot be read", &error)),
-            Err(Stopped::Target(error)) => Err(written(error)),
-            Ok(()) => writer.finish().map(|_| ()).map_err(|error| written(error.into())),
-        }
-    }
-}
-
-impl Work for Opener {
-    async fn file_to_file(
-        &self,
-        from: &Path,
-        to: &Path,
-        context: &EncryptionContext,
-        options: FileOptions,
-    ) -> envelock::Result<u64> {
-        self.0.decrypt_file(from, to, context, options).await
-    }
-
-    async fn stream_to_file(
-        &self,
-        from: Interruptible,
-        to: &Path,
-        context: &EncryptionContext,
-        options: FileOptions,
-    ) -> envelock::Result<u64> {
-        self.0.decrypt_to_file(from, to, context, options).await
-    }
-
-    fn to_output(
-        &self,
-        source: &Source,
-        mut output: File,
-        context: &EncryptionContext,
-        progress: &Progress,
-    ) -> Result<(), Failure> {
-        let (sent, copied) = match source {
-            Source::File(path) => {
-                streams::copy(&mut blocking::wait(self.0.file_reader(path, context))?, &mut output, progress)
-            }
-            Source::Stream(stream) => {
-                let mut reader = blocking::wait(self.0.decrypt_reader(stream.open()?, context))?;
-                streams::copy(&mut reader, &mut output, progress)
-            }
-        };
-        match copied {
-            Ok(()) => Ok(()),
-            Err(Stopped::Target(error)) => Err(written(error)),
-            Err(Stopped::Source(error)) => Err(cut_short(error, sent)),
-        }
-    }
-}
-
-fn open(source: &Source) -> Result<File, Failure> {
-    match source {
-        Source::File(path) => File::open(path).map_err(|e| Failure::io(&path.display().to_string(), &e)),
-        Source::Stream(stream) => stream.open(),
-    }
-}
-
-/// A failure of the message after `sent` bytes went out.
-pub(crate) fn cut_short(error: io::Error, sent: u64) -> Failure {
-    Failure::from(Error::from(error))
-        .and(&format!("the {sent} bytes that were written before are a verified beginning, not the whole"))
-}
-
-/// A failure of the target, which an encrypting writer may have wrapped.
-pub(crate) fn written(error: io::Error) -> Failure {
-    match Error::from_io(&error) {
-        Some(_) => Failure::from(Error::from(error)),
-        None => Failure::io("standard output", &error),
     }
 }
 

@@ -152,8 +152,8 @@ fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, notes: Notes
     // Written in pieces, so that the key is not copied into a text of ours.
     match output {
         None => {
-            let mut out = crate::streams::standard_output()?;
-            write_line(&mut out, root.expose()).map_err(|e| Failure::io("standard output", &e))
+            let mut out = crate::streams::StandardOutput::open()?;
+            write_line(&mut out, root.expose()).map_err(|e| envelock::Error::from(e).into())
         }
         Some(path) => signals.undoing(|| {
             let failed = |e: io::Error| match e.kind() {

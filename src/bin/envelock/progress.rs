@@ -31,12 +31,6 @@ impl Progress {
         Self(Some(bar))
     }
 
-    pub(crate) fn advance(&self, bytes: usize) {
-        if let Some(bar) = &self.0 {
-            bar.inc(bytes as u64);
-        }
-    }
-
     /// To be given to the library.
     pub(crate) fn reporter(&self) -> impl Fn(envelock::Progress) + Send + Sync + 'static {
         let bar = self.0.clone();

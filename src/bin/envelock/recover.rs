@@ -5,11 +5,11 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::provider::{context, reader};
 use crate::signals::Signals;
-use crate::streams::{self, Source, is_pipe, standard_output};
+use crate::streams::{self, Source, StandardOutput, is_pipe};
 use crate::text::Notes;
 use envelock::{Damage, DamageMap, FileOptions, RecoverOptions};
 use serde_json::Value;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -95,7 +95,7 @@ fn map_name(map: &Path) -> String {
 
 /// The map, written as it comes: it may be longer than memory.
 struct Map {
-    out: BufWriter<File>,
+    out: BufWriter<Box<dyn Write + Send>>,
     entries: u64,
     /// The first failure to write it.
     failure: Option<io::Error>,
@@ -104,18 +104,18 @@ struct Map {
 impl Map {
     fn begin(arguments: &Recover) -> Result<Self, Failure> {
         let path = &arguments.map;
-        let file = match is_pipe(path) {
-            true => standard_output()?,
+        let file: Box<dyn Write + Send> = match is_pipe(path) {
+            true => Box::new(StandardOutput::open()?),
             false => {
                 let mut options = OpenOptions::new();
                 match arguments.force {
                     true => options.create(true).truncate(true),
                     false => options.create_new(true),
                 };
-                options.write(true).open(path).map_err(|e| match e.kind() {
+                Box::new(options.write(true).open(path).map_err(|e| match e.kind() {
                     io::ErrorKind::AlreadyExists => Failure::target_exists(path),
                     _ => Failure::io(&path.display().to_string(), &e),
-                })?
+                })?)
             }
         };
         let mut map = Self { out: BufWriter::new(file), entries: 0, failure: None };

@@ -1,28 +1,48 @@
 //! `encrypt --resume`.
 
 use crate::args::Encrypt;
-use crate::crypt::Work;
 use crate::failure::Failure;
-use crate::progress::Progress;
-use crate::streams::{Interruptible, Source, is_pipe};
+use crate::streams::is_pipe;
 use crate::text::Notes;
-use envelock::{EncryptionContext, Envelope, Error, ErrorKind, FileOptions, ResumeOptions, ResumeStart};
-use std::fs::File;
+use envelock::{Envelope, FileOptions, ResumeOptions, ResumeStart};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Encrypts files in partial files, which stay when the work ends early.
-pub(crate) struct Resumer {
-    envelope: Envelope,
-    notes: Notes,
-    /// The present file's partial file is at work.
+/// What becomes of one file's partial file.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// The partial file is at work.
     begun: Arc<AtomicBool>,
 }
 
-impl Resumer {
-    pub(crate) fn new(envelope: Envelope, notes: Notes) -> Self {
-        Self { envelope, notes, begun: Arc::default() }
+impl Kept {
+    /// `options`, which say what the file `name` begins with.
+    pub(crate) fn told(&self, options: FileOptions, name: &str, notes: Notes) -> ResumeOptions {
+        let (begun, name) = (Arc::clone(&self.begun), name.to_owned());
+        ResumeOptions::from(options).on_start(move |start| {
+            begun.store(true, Ordering::SeqCst);
+            match start {
+                ResumeStart::Continued { verified_segments, verified_len } => notes.say(&format!(
+                    "{name}: going on after {verified_len} bytes, whose {verified_segments} segments were verified"
+                )),
+                ResumeStart::BegunAnew(why) => notes.say(&format!("{name}: begun anew, as a new message, since {why}")),
+                _ => {}
+            }
+        })
+    }
+
+    /// What there is to say of a file that was not done.
+    pub(crate) fn not_done(&self, to: &Path, failure: Failure) -> Failure {
+        let partial = Envelope::partial_path(to).ok().filter(|path| path.symlink_metadata().is_ok());
+        match partial {
+            // A signal may come while what is there is being verified.
+            Some(path) if self.begun.load(Ordering::SeqCst) || failure.is_signal() => failure.and(&format!(
+                "what was encrypted so far is kept in {}: run the same command again to go on with it",
+                path.display()
+            )),
+            _ => failure,
+        }
     }
 }
 
@@ -37,60 +57,5 @@ pub(crate) fn check(arguments: &Encrypt) -> Result<(), Failure> {
     }
 }
 
-const NO_PIPES: &str = "--resume goes from a file to a file: a pipe cannot be read again from where it ended";
-
-impl Work for Resumer {
-    async fn file_to_file(
-        &self,
-        from: &Path,
-        to: &Path,
-        context: &EncryptionContext,
-        options: FileOptions,
-    ) -> envelock::Result<u64> {
-        self.begun.store(false, Ordering::SeqCst);
-        let (begun, notes, name) = (Arc::clone(&self.begun), self.notes, from.display().to_string());
-        let options = ResumeOptions::from(options).on_start(move |start| {
-            begun.store(true, Ordering::SeqCst);
-            match start {
-                ResumeStart::Continued { verified_segments, verified_len } => notes.say(&format!(
-                    "{name}: going on after {verified_len} bytes, whose {verified_segments} segments were verified"
-                )),
-                ResumeStart::BegunAnew(why) => notes.say(&format!("{name}: begun anew, as a new message, since {why}")),
-                _ => {}
-            }
-        });
-        Ok(self.envelope.encrypt_file_resumable(from, to, context, options).await?.sealed_len)
-    }
-
-    async fn stream_to_file(
-        &self,
-        _from: Interruptible,
-        _to: &Path,
-        _context: &EncryptionContext,
-        _options: FileOptions,
-    ) -> envelock::Result<u64> {
-        Err(Error::new(ErrorKind::InvalidInput, NO_PIPES))
-    }
-
-    fn to_output(
-        &self,
-        _source: &Source,
-        _output: File,
-        _context: &EncryptionContext,
-        _progress: &Progress,
-    ) -> Result<(), Failure> {
-        Err(Failure::usage(NO_PIPES))
-    }
-
-    fn not_done(&self, to: &Path, failure: Failure) -> Failure {
-        let partial = Envelope::partial_path(to).ok().filter(|path| path.symlink_metadata().is_ok());
-        match partial {
-            // A signal may come while what is there is being verified.
-            Some(path) if self.begun.load(Ordering::SeqCst) || failure.is_signal() => failure.and(&format!(
-                "what was encrypted so far is kept in {}: run the same command again to go on with it",
-                path.display()
-            )),
-            _ => failure,
-        }
-    }
-}
+pub(crate) const NO_PIPES: &str =
+    "--resume goes from a file to a file: a pipe cannot be read again from where it ended";

@@ -1,15 +1,14 @@
 //! Standard input and output, and other files that cannot be replaced or read twice.
 
 use crate::failure::Failure;
-use crate::progress::Progress;
+use envelock::{Error, ErrorKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use zeroize::Zeroizing;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is read.
 #[derive(Debug)]
@@ -53,6 +52,13 @@ impl Source {
             false => Self::Stream(Stream { path: Some(path.into()) }),
         })
     }
+
+    pub(crate) fn open(&self) -> Result<File, Failure> {
+        match self {
+            Self::File(path) => File::open(path).map_err(|e| Failure::io(&path.display().to_string(), &e)),
+            Self::Stream(stream) => stream.open(),
+        }
+    }
 }
 
 impl Stream {
@@ -69,20 +75,74 @@ impl Stream {
 }
 
 /// Standard output without a buffer between.
-pub(crate) fn standard_output() -> Result<File, Failure> {
-    io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(|e| Failure::io("standard output", &e))
+pub(crate) struct StandardOutput {
+    file: File,
+    state: Arc<OutputState>,
+}
+
+/// How far standard output has come.
+#[derive(Debug, Default)]
+pub(crate) struct OutputState {
+    written: AtomicU64,
+    broken: Arc<AtomicBool>,
+}
+
+impl OutputState {
+    /// Bytes that went out.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    /// Set once a write has failed.
+    pub(crate) fn broken(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.broken)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+}
+
+impl StandardOutput {
+    pub(crate) fn open() -> Result<Self, Failure> {
+        let owned = io::stdout().as_fd().try_clone_to_owned().map_err(|e| Failure::io("standard output", &e))?;
+        Ok(Self { file: owned.into(), state: Arc::default() })
+    }
+
+    pub(crate) fn state(&self) -> Arc<OutputState> {
+        Arc::clone(&self.state)
+    }
+}
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.file.write(bytes) {
+            Ok(count) => {
+                self.state.written.fetch_add(count as u64, Ordering::SeqCst);
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.state.broken.store(true, Ordering::SeqCst);
+                Err(Error::new(ErrorKind::Io, format!("standard output: {error}")).into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file whose reads end with an error soon after a flag is set, though no byte arrives.
 pub(crate) struct Interruptible {
     file: File,
     stop: Arc<AtomicBool>,
-    progress: Progress,
 }
 
 impl Interruptible {
-    pub(crate) fn new(file: File, stop: Arc<AtomicBool>, progress: Progress) -> Self {
-        Self { file, stop, progress }
+    pub(crate) fn new(file: File, stop: Arc<AtomicBool>) -> Self {
+        Self { file, stop }
     }
 }
 
@@ -99,34 +159,6 @@ impl Read for Interruptible {
                 Err(error) => return Err(error.into()),
             }
         }
-        let count = self.file.read(out)?;
-        self.progress.advance(count);
-        Ok(count)
-    }
-}
-
-/// Why a copy ended early.
-pub(crate) enum Stopped {
-    Source(io::Error),
-    Target(io::Error),
-}
-
-/// Copies all of `source`; the answer is how many bytes went out, also on failure.
-pub(crate) fn copy(source: &mut impl Read, target: &mut impl Write, progress: &Progress) -> (u64, Result<(), Stopped>) {
-    let mut buffer = Zeroizing::new(vec![0; 1 << 20]);
-    let mut done = 0;
-    loop {
-        match source.read(&mut buffer) {
-            Ok(0) => return (done, Ok(())),
-            Ok(count) => {
-                if let Err(error) = target.write_all(buffer.get(..count).unwrap_or_default()) {
-                    return (done, Err(Stopped::Target(error)));
-                }
-                done += count as u64;
-                progress.advance(count);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (done, Err(Stopped::Source(error))),
-        }
+        self.file.read(out)
     }
 }

@@ -1,7 +1,6 @@
 //! Questions on the terminal whose answers are not shown.
 
 use crate::failure::Failure;
-use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::streams::Interruptible;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -39,7 +38,7 @@ impl<'a> Silent<'a> {
     pub(crate) fn ask(&self, question: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         (&self.terminal).write_all(question.as_bytes()).map_err(failed)?;
         let input = self.terminal.try_clone().map_err(failed)?;
-        let mut input = Interruptible::new(input, self.signals.flag(), Progress::none());
+        let mut input = Interruptible::new(input, self.signals.flag());
         // All of it at once, so that no growing buffer leaves copies behind.
         let mut line = Zeroizing::new(vec![0; LINE_MAX + 1]);
         let mut len = 0;

@@ -5,9 +5,9 @@ use crate::failure::{Failure, each};
 use crate::progress::Progress;
 use crate::provider::{context, reader};
 use crate::signals::Signals;
-use crate::streams::{self, Source, Stopped};
+use crate::streams::{self, Source};
 use crate::text::{Notes, answer, plain};
-use envelock::{EncryptionContext, Envelope, Error, blocking};
+use envelock::{EncryptionContext, Envelope, FileOptions, blocking};
 use std::io;
 use std::path::Path;
 
@@ -26,25 +26,17 @@ pub(crate) fn verify(arguments: &Verify, signals: &Signals, notes: Notes) -> Res
 }
 
 fn one(envelope: &Envelope, file: &Path, context: &EncryptionContext, notes: Notes) -> Result<u64, Failure> {
-    let name = streams::name(file);
-    let (length, checked) = match Source::of(file)? {
-        Source::File(path) => {
-            let progress = Progress::new(&name, path.metadata().ok().map(|it| it.len()), notes);
-            let mut reader = blocking::wait(envelope.file_reader(path, context))?;
-            let outcome = streams::copy(&mut reader, &mut io::sink(), &progress);
-            progress.clear();
-            outcome
-        }
-        Source::Stream(stream) => {
-            let mut reader = blocking::wait(envelope.decrypt_reader(stream.open()?, context))?;
-            let progress = Progress::new(&name, None, notes);
-            let outcome = streams::copy(&mut reader, &mut io::sink(), &progress);
-            progress.clear();
-            outcome
-        }
+    let source = Source::of(file)?;
+    let length = match &source {
+        Source::File(path) => path.metadata().ok().map(|it| it.len()),
+        Source::Stream(_) => None,
     };
-    match checked {
-        Ok(()) => Ok(length),
-        Err(Stopped::Source(error) | Stopped::Target(error)) => Err(Error::from(error).into()),
-    }
+    let progress = Progress::new(&streams::name(file), length, notes);
+    let options = FileOptions::default().on_progress(progress.reporter());
+    let checked = match source {
+        Source::File(path) => blocking::wait(envelope.decrypt_file_to_pipe(path, io::sink(), context, options)),
+        Source::Stream(stream) => blocking::wait(envelope.decrypt_pipe(stream.open()?, io::sink(), context, options)),
+    };
+    progress.clear();
+    Ok(checked?)
 }

@@ -47,8 +47,14 @@ impl Sample {
 
     /// One slot, no context, no padding.
     pub(crate) fn plain(aead: AeadAlgorithm, len: usize) -> Self {
+        Self::of_segments(aead, 64, len)
+    }
+
+    /// As [`plain`](Self::plain), in segments of another length.
+    pub(crate) fn of_segments(aead: AeadAlgorithm, segment_len: u32, len: usize) -> Self {
         let mine = raw("mine", 2);
-        let writer = Envelope::builder(std::sync::Arc::clone(&mine)).aead(aead).segment_len(64).build().unwrap();
+        let writer =
+            Envelope::builder(std::sync::Arc::clone(&mine)).aead(aead).segment_len(segment_len).build().unwrap();
         let plaintext = pattern(len);
         let message = blocking::wait(writer.encrypt(&plaintext, &EncryptionContext::new())).unwrap();
         Self {
