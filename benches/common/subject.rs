@@ -17,7 +17,10 @@ impl Subject {
     }
 
     pub fn under(provider: impl KeyProvider + 'static, aead: AeadAlgorithm, segment_len: u32) -> Self {
-        let envelope = Envelope::builder(provider).aead(aead).segment_len(segment_len).build().expect("valid");
+        Self::of(Envelope::builder(provider).aead(aead).segment_len(segment_len).build().expect("valid"))
+    }
+
+    pub fn of(envelope: Envelope) -> Self {
         Self { envelope, context: EncryptionContext::from([("tenant", "acme")]) }
     }
 

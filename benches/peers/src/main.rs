@@ -21,7 +21,7 @@ mod targets;
 use common::bulk::{Buffers, SWEEP, measure as bulk, sweep};
 use common::report::{Report, folder};
 use envelock::AeadAlgorithm;
-use measure::{Scratch, asynchronous, files, memory, ranges, rivals as large, small};
+use measure::{Scratch, asynchronous, files, memory, ranges, rivals as large, small, threads};
 use results::Results;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,7 @@ fn measure_targets(words: Vec<String>) {
         for kib in [1024, 64] {
             bulk(&mut report, &buffers, AeadAlgorithm::Aes256Gcm, kib, ROUNDS);
         }
+        threads::measure(&mut report, &buffers);
         asynchronous::measure(&mut report, &buffers);
         large::measure(&mut report, &buffers, &scratch, python.as_deref());
     }

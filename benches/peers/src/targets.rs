@@ -2,7 +2,7 @@
 
 use crate::common::Spread;
 use crate::common::bulk::{ONE_SHOT, RAW, RAW_COPY, STREAM, STREAM_WHOLE};
-use crate::measure::{asynchronous, files, ranges, rivals, small};
+use crate::measure::{asynchronous, files, ranges, rivals, small, threads};
 use crate::results::Results;
 
 /// One line of the table.
@@ -147,6 +147,16 @@ pub fn all() -> Vec<Target> {
             against(rivals::ENVELOCK_WHOLE[0], rivals::AWS),
         ),
         line(
+            "two threads against one, slice to slice, AES-256-GCM",
+            "two threads, AES",
+            Speed(1.4),
+            both(|direction| format!("threads-aes-{direction}"), threads::TWO, threads::ONE),
+        ),
+        line(
+            "the same, ChaCha20-Poly1305",
+            "two threads, ChaCha20",
+            Speed(1.8),
+            both(|direction| format!("threads-chacha-{direction}"), threads::TWO, threads::ONE),
             "async against sync, pieces of 64 KiB, one core",
             "async",
             Speed(0.9),
@@ -167,7 +177,8 @@ pub fn all() -> Vec<Target> {
                 ratio("in a file", "range-file", ranges::READER, ranges::RAW),
             ],
         ),
-        line("peak resident memory of the program, as it comes", "memory", Mib(32.0), peak("as it comes")),
+        line("peak resident memory of the program, one thread", "memory, one thread", Mib(32.0), peak("one thread")),
+        line("the same, two threads", "memory, two threads", Mib(48.0), peak("two threads")),
         line(
             "100 B and 1 KiB, data key at hand, against `fast-floe`",
             "data key at hand",

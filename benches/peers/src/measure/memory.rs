@@ -54,7 +54,7 @@ pub fn measure(report: &mut Report, scratch: &Scratch, program: Option<&Path>) {
 }
 
 /// What the command line is told for each number of threads.
-const SETTINGS: &[(&str, &[&str])] = &[("as it comes", &[])];
+const SETTINGS: &[(&str, &[&str])] = &[("one thread", &["--threads", "1"]), ("two threads", &["--threads", "2"])];
 
 fn peak_kib(mut command: Command) -> u64 {
     let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();

@@ -6,6 +6,7 @@ pub mod memory;
 pub mod ranges;
 pub mod rivals;
 pub mod small;
+pub mod threads;
 
 use std::path::PathBuf;
 
