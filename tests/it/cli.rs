@@ -562,7 +562,10 @@ fn completions_and_manual_pages_are_made() {
 #[test]
 fn help_errors_and_inspect_read_as_recorded() {
     // Copied with its mode, of which git keeps only whether a file can be run.
-    fs::set_permissions("tests/cmd/errors.in/sample.key", fs::Permissions::from_mode(0o600)).unwrap();
+    for case in ["errors", "recover"] {
+        let key = format!("tests/cmd/{case}.in/sample.key");
+        fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     trycmd::TestCases::new().case("tests/cmd/*.trycmd").env("HOME", "/nonexistent").run();
 }
 
