@@ -37,6 +37,13 @@ pub trait ReadAt: Send + Sync {
     /// What the source returned; [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) past its end.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// The `len` bytes from `offset` on, if they lie in memory: segments are then opened from there,
+    /// without a copy. Default: they do not.
+    fn slice_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let _ = (offset, len);
+        None
+    }
+
     /// Whether there are no bytes.
     ///
     /// # Errors
@@ -63,10 +70,13 @@ impl ReadAt for [u8] {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let start = usize::try_from(offset).ok();
-        let bytes = start.and_then(|start| self.get(start..start.checked_add(buffer.len())?));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        buffer.copy_from_slice(self.slice_at(offset, buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
+    }
+
+    fn slice_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.get(start..start.checked_add(len)?)
     }
 }
 
@@ -78,6 +88,10 @@ impl ReadAt for Vec<u8> {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.as_slice().read_exact_at(buffer, offset)
     }
+
+    fn slice_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        self.as_slice().slice_at(offset, len)
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for &T {
@@ -88,6 +102,10 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         (**self).read_exact_at(buffer, offset)
     }
+
+    fn slice_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        (**self).slice_at(offset, len)
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
@@ -97,6 +115,10 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         (**self).read_exact_at(buffer, offset)
+    }
+
+    fn slice_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        (**self).slice_at(offset, len)
     }
 }
 
@@ -189,6 +211,10 @@ impl<S: ReadAt> RangeReader<S> {
         for piece in gather.pieces() {
             let span = self.body.span(piece)?;
             let len = usize::try_from(span.end - span.start).map_err(|_| Error::limit("a read is too long"))?;
+            if let Some(sealed) = self.source.slice_at(span.start, len).and_then(|sealed| sealed.get(..len)) {
+                gather.take(piece, sealed, &mut spare.buffers.opened)?;
+                continue;
+            }
             let sealed = spare.buffers.sealed.room(len);
             self.source
                 .read_exact_at(sealed, span.start)

@@ -157,6 +157,8 @@ pub fn all() -> Vec<Target> {
             "two threads, ChaCha20",
             Speed(1.8),
             both(|direction| format!("threads-chacha-{direction}"), threads::TWO, threads::ONE),
+        ),
+        line(
             "async against sync, pieces of 64 KiB, one core",
             "async",
             Speed(0.9),
