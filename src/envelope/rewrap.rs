@@ -38,6 +38,7 @@ enum Removal {
 
 /// Whether this process sees the data key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RewrapMode {
     /// The data key is decrypted, checked against the message, and encrypted anew. The default.
     #[default]
@@ -103,8 +104,8 @@ impl Envelope {
     ///
     /// This envelope opens the message; `new` says who can open it afterwards, and nothing that the
     /// file says does: a recipient that `new` does not write is removed, which
-    /// [`Rewrapped::removed`] tells and [`RewrapOptions::keep_others`] refuses. **A rewrap is not a revocation**: whoever had the data key or a copy of the old
-    /// file still has it.
+    /// [`Rewrapped::removed`] tells and [`RewrapOptions::keep_others`] refuses. **A rewrap is not a
+    /// revocation**: whoever had the data key or a copy of the old file still has it.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments; the new provider's own;

@@ -53,7 +53,6 @@ pub trait ReadAt: Send + Sync {
     }
 }
 
-#[cfg(unix)]
 impl ReadAt for File {
     fn len(&self) -> io::Result<u64> {
         self.metadata().map(|metadata| metadata.len())
