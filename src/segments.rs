@@ -30,6 +30,7 @@ pub struct Layout {
 
 /// A body of known length: where it ends, and how much plaintext it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extent {
     /// Number of segments, at least 1.
     pub segments: u64,

@@ -23,8 +23,9 @@ use std::time::Duration;
 
 /// How far an operation on a file has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
-    /// Bytes of input taken.
+    /// Bytes of input taken; of a range, bytes of plaintext. The head of a message does not count.
     pub done: u64,
     /// Bytes of input in all, where that is known.
     pub total: Option<u64>,
@@ -54,7 +55,7 @@ impl Stop {
     pub(super) fn check(&self) -> Result<()> {
         match &self.0 {
             Some(flag) if flag.load(Ordering::Relaxed) => {
-                Err(Error::new(ErrorKind::Io, "stopped, as the caller asked: nothing was changed"))
+                Err(Error::new(ErrorKind::Io, "stopped, as the caller asked"))
             }
             _ => Ok(()),
         }
@@ -62,7 +63,8 @@ impl Stop {
 }
 
 impl FileOptions {
-    /// Replaces an existing target. Default: it is kept, and the call fails. Means nothing to a stream.
+    /// Replaces an existing target. Default: it is kept, and the call fails. Means nothing where the output is a
+    /// sink.
     #[must_use]
     pub fn replace_existing(mut self) -> Self {
         self.replace = true;
@@ -70,7 +72,8 @@ impl FileOptions {
     }
 
     /// On how many threads segments are sealed and opened. Default: [`Threads::auto`]. What comes out is
-    /// the same with any number.
+    /// the same with any number. Resuming, recovering and decrypting a range work on one, and do not look
+    /// at this.
     #[must_use]
     pub fn threads(mut self, threads: Threads) -> Self {
         self.threads = threads;
@@ -86,8 +89,9 @@ impl FileOptions {
     }
 
     /// Ends the call with an error of kind [`Io`](ErrorKind::Io) soon after `flag` is set, between two
-    /// reads of a segment or some. What was begun is undone before the call returns: for a program
-    /// that is told to end, and must not leave temporary files. (Dropping the future of a call cancels
+    /// reads of a segment or some. What was begun is undone before the call returns, but for what
+    /// has reached a sink and for the partial file of a resumable encryption: for a program that is told
+    /// to end, and must not leave temporary files. (Dropping the future of a call cancels
     /// it as well, and does not wait until that is done.)
     #[must_use]
     pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {

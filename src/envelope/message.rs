@@ -275,7 +275,7 @@ pub(crate) struct Unlocked {
 /// What may still be tried: counted over all attempts to open one message, its journal's heads too.
 pub(crate) struct Tries {
     pub(super) slots: usize,
-    passphrases: usize,
+    pub(super) passphrases: usize,
     /// Slots of the heads before: what failed once fails again, and costs no second try.
     failed: Vec<EncryptedDataKey>,
 }
@@ -376,7 +376,7 @@ impl Envelope {
     }
 }
 
-fn too_many_tries(most: usize) -> Error {
+pub(super) fn too_many_tries(most: usize) -> Error {
     Error::limit(format!("{most} encrypted data keys were tried, the limit, and none opened this message"))
         .with_advice("more are there: raise `Limits::slots_tried`, or configure the one key that opens it")
 }

@@ -71,7 +71,7 @@ impl Envelope {
     /// The same envelope, which accepts messages whose stored context holds *at least* the entries
     /// that a call names, instead of exactly these.
     ///
-    /// It gives up a check: a message of the same key with more entries than expected is accepted too.
+    /// It asks for less: a message of the same key with more entries than expected is accepted too.
     #[must_use]
     pub fn accepting_more_context(&self) -> Self {
         let config = Config { context_match: ContextMatch::AtLeast, ..(*self.config).clone() };

@@ -1,23 +1,25 @@
 //! Rewrap: new slots on an unchanged core and body (docs/format.md, rule 5).
 
-use crate::context::EncryptionContext;
+use crate::context::{EncryptionContext, KmsContext};
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::file::{self, Heads, LOCK_WAIT, Stop};
 use crate::envelope::head::read_header;
-use crate::envelope::message::Tries;
+use crate::envelope::message::{Tries, too_many_tries};
 use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
-use crate::material::EncryptedDataKey;
-use crate::native::header::{Header, Limits, Outline, SlotsRoom, encode_slots};
+use crate::material::{DataKey, EncryptedDataKey};
+use crate::native::header::{Header, Limits, Outline, PASSPHRASE, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
+use crate::provider::raw::NAME as RAW;
 use crate::provider::{DataKeyAnswer, Recipient, Recipients};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use subtle::ConstantTimeEq;
 
 /// How [`rewrap_file`](Envelope::rewrap_file) works.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,7 @@ enum Removal {
 
 /// Whether this process sees the data key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RewrapMode {
     /// The data key is decrypted, checked against the message, and encrypted anew. The default.
     #[default]
@@ -103,8 +106,8 @@ impl Envelope {
     ///
     /// This envelope opens the message; `new` says who can open it afterwards, and nothing that the
     /// file says does: a recipient that `new` does not write is removed, which
-    /// [`Rewrapped::removed`] tells and [`RewrapOptions::keep_others`] refuses. **A rewrap is not a revocation**: whoever had the data key or a copy of the old
-    /// file still has it.
+    /// [`Rewrapped::removed`] tells and [`RewrapOptions::keep_others`] refuses. **A rewrap is not a
+    /// revocation**: whoever had the data key or a copy of the old file still has it.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments; the new provider's own;
@@ -128,7 +131,10 @@ impl Envelope {
                 })
                 .await?;
                 let made = self.slots(&opened.header, new, context, &options, &mut tries).await;
-                let (slots, removed) = made.map_err(|error| error.with_path(&path))?;
+                let (slots, removed) = match made {
+                    Ok(Slots::Made(slots, removed)) => (slots, removed),
+                    Ok(Slots::NotOpened(error)) | Err(error) => return Err(error.with_path(&path)),
+                };
                 let write = move |cancelled: &Cancelled| opened.write(&slots, &options.stop, &limits, cancelled);
                 let (in_place, notice) = offload(write).await?;
                 Ok(Rewrapped { in_place, notice, removed })
@@ -140,7 +146,7 @@ impl Envelope {
                 let mut failure = None;
                 while let Some(header) = heads.next().await {
                     match self.slots(&header, new, context, &options, &mut tries).await {
-                        Ok((slots, removed)) => {
+                        Ok(Slots::Made(slots, removed)) => {
                             let file = heads.into_file(header.len())?;
                             let copy = Copy { header, body: file, path, limits };
                             return offload(move |cancelled| {
@@ -150,7 +156,8 @@ impl Envelope {
                             })
                             .await;
                         }
-                        Err(error) => failure = failure.or(Some(error)),
+                        Ok(Slots::NotOpened(error)) => failure = failure.or(Some(error)),
+                        Err(error) => return Err(error.with_path(&path)),
                     }
                 }
                 Err(heads.failed(failure))
@@ -158,28 +165,69 @@ impl Envelope {
         }
     }
 
+    /// The data key in `header`, encrypted for the recipients of `new`, and who is none of these any more.
+    ///
     /// # Errors
-    /// Kind InvalidInput if a slot of those `removed` is not this envelope's own. One that is, under an
-    /// older key of an alias, say, was moved by its owner.
-    async fn keep_others(&self, header: &Header, removed: &[Recipient], context: &EncryptionContext) -> Result<()> {
+    /// What no other head of the same message changes: the new provider's own, and a refusal.
+    async fn slots(
+        &self,
+        header: &Header,
+        new: &Envelope,
+        context: &EncryptionContext,
+        options: &RewrapOptions,
+        tries: &mut Tries,
+    ) -> Result<Slots> {
+        let (slots, key) = match options.mode {
+            RewrapMode::Open => match self.unlock(header, context, tries).await {
+                Ok(unlocked) => {
+                    let slots = new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await?;
+                    (slots, Some(unlocked.key))
+                }
+                Err(error) => return Ok(Slots::NotOpened(error)),
+            },
+            RewrapMode::Blind => match self.slots_blind(header, new, context, tries).await {
+                Ok(slots) => (slots, None),
+                Err(error) => return Ok(Slots::NotOpened(error)),
+            },
+        };
+        let removed = removed(header, &slots);
+        if options.removal == Removal::Refuse {
+            self.keep_others(header, &slots, &removed, key.as_ref(), context, tries).await?;
+        }
+        Ok(Slots::Made(slots, removed))
+    }
+
+    /// Without `key`, in a blind rewrap, nothing is decrypted to find out whose a slot is.
+    ///
+    /// # Errors
+    /// Kind InvalidInput if a slot would go that is not this envelope's own. One that is, under an older
+    /// key of an alias, say, was moved by its owner.
+    async fn keep_others(
+        &self,
+        header: &Header,
+        slots: &[EncryptedDataKey],
+        removed: &[Recipient],
+        key: Option<&DataKey>,
+        context: &EncryptionContext,
+        tries: &mut Tries,
+    ) -> Result<()> {
         let kms = self.reader_context(header, context)?.kms;
         let mut others = Vec::new();
-        let mut asked = 0;
-        for slot in header.slots() {
+        for slot in header.slots().iter().filter(|slot| !slots.contains(slot)) {
             let recipient = Recipient::from(slot);
-            if !removed.contains(&recipient) {
+            // A passphrase has no name, and a raw key one that its owner chose: somebody else's may look
+            // like ours.
+            let nameless = matches!(slot.provider(), RAW | PASSPHRASE) && !slot.is_missing();
+            if !removed.contains(&recipient) && !nameless {
                 continue;
             }
-            if !slot.is_missing() && asked < self.config.limits.slots_tried {
-                match self.config.provider.decrypt_data_key(slot, &kms).await {
-                    DataKeyAnswer::NotMine => {}
-                    DataKeyAnswer::Key(_) | DataKeyAnswer::Failed(_) => {
-                        asked += 1;
-                        continue;
-                    }
-                }
+            let own = match key {
+                Some(key) if !slot.is_missing() => self.is_own(slot, key, &kms, tries).await,
+                _ => false,
+            };
+            if !own {
+                others.push(recipient);
             }
-            others.push(recipient);
         }
         if others.is_empty() {
             return Ok(());
@@ -190,27 +238,20 @@ impl Envelope {
             .with_advice("nothing was changed: give a provider for each that is to stay, or let the others go"))
     }
 
-    /// The data key in `header`, encrypted for the recipients of `new`, and who is none of these any more.
-    async fn slots(
-        &self,
-        header: &Header,
-        new: &Envelope,
-        context: &EncryptionContext,
-        options: &RewrapOptions,
-        tries: &mut Tries,
-    ) -> Result<(Vec<EncryptedDataKey>, Vec<Recipient>)> {
-        let slots = match options.mode {
-            RewrapMode::Open => {
-                let unlocked = self.unlock(header, context, tries).await?;
-                new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await?
-            }
-            RewrapMode::Blind => self.slots_blind(header, new, context, tries).await?,
-        };
-        let removed = removed(header, &slots);
-        if options.removal == Removal::Refuse {
-            self.keep_others(header, &removed, context).await?;
+    /// Whether this envelope's provider opens `slot` to `key`, or knows it as its own and may not say.
+    async fn is_own(&self, slot: &EncryptedDataKey, key: &DataKey, kms: &KmsContext, tries: &mut Tries) -> bool {
+        let derives = slot.provider() == PASSPHRASE;
+        if tries.slots == 0 || (derives && tries.passphrases == 0) {
+            return false;
         }
-        Ok((slots, removed))
+        let own = match self.config.provider.decrypt_data_key(slot, kms).await {
+            DataKeyAnswer::NotMine => return false,
+            DataKeyAnswer::Key(found) => found.expose().ct_eq(key.expose()).into(),
+            DataKeyAnswer::Failed(error) => error.kind() != ErrorKind::AuthenticationFailed,
+        };
+        tries.slots -= 1;
+        tries.passphrases -= usize::from(derives);
+        own
     }
 
     async fn slots_blind(
@@ -224,6 +265,7 @@ impl Envelope {
         let mut failure = None;
         for slot in header.slots().iter().filter(|slot| !slot.is_missing()) {
             if tries.slots == 0 {
+                failure = more_retryable(failure, too_many_tries(self.config.limits.slots_tried));
                 break;
             }
             match new.config.provider.re_encrypt_data_key(slot, &kms).await {
@@ -241,6 +283,14 @@ impl Envelope {
                 .with_advice("rewrap openly, with a provider that may decrypt")
         }))
     }
+}
+
+/// What came of a head.
+enum Slots {
+    /// New slots, and who has none among them any more.
+    Made(Vec<EncryptedDataKey>, Vec<Recipient>),
+    /// This head gave no data key: another head of the same message may.
+    NotOpened(Error),
 }
 
 /// Who has a slot in the message and none among the new ones.

@@ -13,7 +13,8 @@ use std::path::Path;
 
 impl Envelope {
     /// Decrypts the message at `path` without writing it anywhere, and returns the length of its
-    /// plaintext. A large one is worked on by several threads ([`Threads::auto`](crate::Threads::auto)). After a blind rewrap, this is the check before the old key is retired.
+    /// plaintext. A large one is worked on by several threads ([`Threads::auto`](crate::Threads::auto)).
+    /// After a blind rewrap, this is the check before the old key is retired.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt), and [`Io`](crate::ErrorKind::Io), with the path.
@@ -31,7 +32,8 @@ impl Envelope {
         .await
     }
 
-    /// As [`verify_file`](Self::verify_file), for a message that is read from `input`.
+    /// As [`verify_file`](Self::verify_file), for a message that is read from `input`, synchronously, where
+    /// the future is polled.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt), and [`Io`](crate::ErrorKind::Io).

@@ -53,7 +53,6 @@ pub trait ReadAt: Send + Sync {
     }
 }
 
-#[cfg(unix)]
 impl ReadAt for File {
     fn len(&self) -> io::Result<u64> {
         self.metadata().map(|metadata| metadata.len())
@@ -263,17 +262,17 @@ impl<S: ReadAt> RangeRead<S> {
     fn next_chunk(&mut self) -> Result<()> {
         let range = self.reader.body.chunk(&self.rest);
         let len = usize::try_from(range.end - range.start).map_err(|_| Error::limit("a chunk is too long"))?;
+        // Not this reader's until it is whole, whatever ends the reading of it.
+        let mut chunk = std::mem::take(&mut self.chunk);
         self.taken = 0;
-        if self.chunk.capacity() < len {
-            self.chunk = Body::buffer(&range)?;
+        if chunk.capacity() < len {
+            chunk = Body::buffer(&range)?;
         }
-        self.chunk.resize(len, 0);
-        let filled = self.reader.fill(std::iter::once((range.clone(), self.chunk.as_mut_slice())));
-        match filled {
-            Ok(()) => self.rest.start = range.end,
-            Err(_) => self.chunk.clear(),
-        }
-        filled
+        chunk.resize(len, 0);
+        self.reader.fill(std::iter::once((range.clone(), chunk.as_mut_slice())))?;
+        self.rest.start = range.end;
+        self.chunk = chunk;
+        Ok(())
     }
 }
 

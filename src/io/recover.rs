@@ -52,7 +52,7 @@ impl Damage {
 pub enum DamageCause {
     /// The bytes are not the segment that belongs there: changed, overwritten, moved.
     NotAuthentic,
-    /// The segment is authentic, and its length prefix, which no reader goes by without, was changed.
+    /// The segment is authentic but for its length prefix, which every other call checks and refuses.
     /// Its plaintext is recovered.
     WrongPrefix,
     /// The file ends within this segment, or before it, and the message goes on.

@@ -60,7 +60,7 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result
                 // The source may hold a passphrase, which is needed no more.
                 drop(root);
                 if reply.send(Ok(opened)).is_ok() {
-                    serve(store, registered, &inbox);
+                    serve(registered, store, &inbox);
                 }
                 // By now the file is closed: whoever dropped the last handle waits for this.
                 drop(closing);
@@ -74,7 +74,7 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result
     Ok((Handle { jobs, closed: Mutex::new(closed) }, opened?))
 }
 
-fn serve(mut store: Store, registered: Registered, inbox: &mpsc::Receiver<Message>) {
+fn serve(registered: Registered, mut store: Store, inbox: &mpsc::Receiver<Message>) {
     let mut closed = None;
     while let Ok(message) = inbox.recv() {
         match message {

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use std::path::Path;
 
 /// The provider name in slots.
-const NAME: &str = "raw";
+pub(crate) const NAME: &str = "raw";
 const LABEL: &[u8] = b"envelock/v1 raw\0";
 const VERSION: u8 = 1;
 const SALT_LEN: usize = 32;

@@ -133,8 +133,8 @@ fn what_is_left_of_a_damaged_message_is_written_with_a_map_and_exit_code_3() {
                 entry((7, 8), (448, 512), (224, 256), "wrong-prefix", true),
                 entry((9, 10), (576, 629), (288, 309), "truncated", false),
             ],
-            "whole": false, "end_verified": false, "segment_length": 64,
-            "authentic_segments": 7, "lost_segments": 3, "authentic_length": 224, "output_length": 309,
+            "whole": false, "end_verified": false, "damage_count": 3, "segment_len": 64,
+            "authentic_segments": 7, "lost_segments": 3, "authentic_len": 224, "output_len": 309,
         })
     );
 

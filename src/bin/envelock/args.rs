@@ -114,7 +114,8 @@ pub(crate) struct Output {
 /// How the work is done.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Working {
-    /// Work on N threads, 1 to 64 [default: one for each processor, at most 8; one for small input]
+    /// Work on N threads, 1 to 64; --resume and --range work on one [default: one for each processor, at
+    /// most 8; one for small input]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<Threads>,
 }
@@ -167,8 +168,9 @@ pub(crate) struct Encrypt {
 
 /// Decrypt files, each to its name without .elk, or a pipe
 ///
-/// A file appears only once all of it was found authentic. On standard output, what was found authentic
-/// streams; a failure then ends with exit code 3, and what came before is a part, not the whole.
+/// A file appears only once all of it was found authentic; with --range, all segments that the range
+/// touches, and the last. On standard output, what was found authentic streams; if the exit code is then
+/// not 0, what came before is a part, not the whole.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -183,8 +185,8 @@ pub(crate) struct Decrypt {
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
-    /// Decrypt only these bytes of the content, and read only the segments that hold them: 0-99 are the
-    /// first 100, 100- are all from byte 100 on, -100 are the last 100. Needs --output
+    /// Decrypt only these bytes of the content, and read only the segments that hold them and the last
+    /// one: 0-99 are the first 100, 100- are all from byte 100 on, -100 are the last 100. Needs --output
     #[arg(long, value_name = "START-END", requires = "output", allow_hyphen_values = true)]
     pub(crate) range: Option<ByteRange>,
     #[command(flatten)]
@@ -213,7 +215,8 @@ pub(crate) struct Rewrap {
     /// The files to rewrap, in place unless --output is given
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
-    /// Write the message to this file, which must not exist, and leave the old one as it is
+    /// Write the message to this file, or under its name into this folder; it must not exist. The old one
+    /// stays as it is
     #[arg(long, short, value_name = "OUT", value_hint = ValueHint::AnyPath)]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 use crate::args::{LostPlaces, Recover};
 use crate::failure::Failure;
+use crate::inspect::json_text;
 use crate::progress::Progress;
 use crate::provider::{context, reader};
 use crate::signals::Signals;
@@ -9,10 +10,12 @@ use crate::streams::{self, Source, StandardOutput, is_pipe};
 use crate::text::Notes;
 use envelock::{Damage, DamageMap, FileOptions, RecoverOptions};
 use serde_json::Value;
-use std::fs::OpenOptions;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) fn recover(arguments: &Recover, signals: &Signals, notes: Notes) -> Result<(), Failure> {
@@ -36,11 +39,14 @@ pub(crate) fn recover(arguments: &Recover, signals: &Signals, notes: Notes) -> R
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
     match done {
         Ok(found) => {
-            map.end(&found).map_err(|e| Failure::io(&map_name(&arguments.map), &e))?;
+            map.end(&found, arguments).map_err(|e| {
+                map.remove();
+                Failure::io(&map_name(&arguments.map), &e)
+            })?;
             said(&name, arguments, &found, notes)
         }
         Err(failure) => {
-            map.remove(&arguments.map);
+            map.remove();
             Err(failure.of(&name))
         }
     }
@@ -56,7 +62,7 @@ fn check(arguments: &Recover) -> Result<(), Failure> {
     if let Source::Stream(_) = Source::of(&arguments.file)? {
         return Err(Failure::usage(format!("{} is no regular file", arguments.file.display())));
     }
-    if arguments.map == arguments.output || arguments.map == arguments.file {
+    if [&arguments.output, &arguments.file].into_iter().any(|it| is_same(it, &arguments.map)) {
         return Err(Failure::usage("the map needs a name of its own"));
     }
     for target in [&arguments.output, &arguments.map] {
@@ -65,6 +71,18 @@ fn check(arguments: &Recover) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether two paths name one file, or would: by another way of writing it, or by links.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some((folder.canonicalize().ok()?, path.file_name()?.to_owned()))
+    };
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => one == other || (place(one).is_some() && place(one) == place(other)),
+    }
 }
 
 /// The line that ends it, and the exit code.
@@ -93,8 +111,9 @@ fn map_name(map: &Path) -> String {
     if is_pipe(map) { "standard output".into() } else { map.display().to_string() }
 }
 
-/// The map, written as it comes: it may be longer than memory.
+/// The map, written as it comes: it may be longer than memory. It has its name once it is whole.
 struct Map {
+    temporary: Option<PathBuf>,
     out: BufWriter<Box<dyn Write + Send>>,
     entries: u64,
     /// The first failure to write it.
@@ -104,23 +123,23 @@ struct Map {
 impl Map {
     fn begin(arguments: &Recover) -> Result<Self, Failure> {
         let path = &arguments.map;
-        let file: Box<dyn Write + Send> = match is_pipe(path) {
-            true => Box::new(StandardOutput::open()?),
+        let (temporary, file): (_, Box<dyn Write + Send>) = match is_pipe(path) {
+            true => (None, Box::new(StandardOutput::open()?)),
             false => {
-                let mut options = OpenOptions::new();
-                match arguments.force {
-                    true => options.create(true).truncate(true),
-                    false => options.create_new(true),
-                };
-                Box::new(options.write(true).open(path).map_err(|e| match e.kind() {
-                    io::ErrorKind::AlreadyExists => Failure::target_exists(path),
-                    _ => Failure::io(&path.display().to_string(), &e),
-                })?)
+                let mut name = OsString::from(".");
+                name.push(path.file_name().unwrap_or_default());
+                name.push(".envelock-map");
+                let temporary = path.with_file_name(name);
+                // Of a run that was killed.
+                let _ = fs::remove_file(&temporary);
+                let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+                let file = file.map_err(|e| Failure::io(&path.display().to_string(), &e))?;
+                (Some(temporary), Box::new(file))
             }
         };
-        let mut map = Self { out: BufWriter::new(file), entries: 0, failure: None };
+        let mut map = Self { temporary, out: BufWriter::new(file), entries: 0, failure: None };
         let holes = if arguments.holes == LostPlaces::Skip { "skip" } else { "zero" };
-        let of = |path: &Path| Value::from(path.to_string_lossy());
+        let of = |path: &Path| json_text(&Value::from(path.to_string_lossy())).trim_end().to_owned();
         let (file, output) = (of(&arguments.file), of(&arguments.output));
         map.write(&format!(
             "{{\n  \"file\": {file},\n  \"output\": {output},\n  \"holes\": \"{holes}\",\n  \"damage\": ["
@@ -146,24 +165,31 @@ impl Map {
         self.entries += 1;
     }
 
-    fn end(&mut self, found: &DamageMap) -> io::Result<()> {
+    fn end(&mut self, found: &DamageMap, arguments: &Recover) -> io::Result<()> {
         let close = if self.entries == 0 { "]" } else { "\n  ]" };
         self.write(close);
         for (name, value) in [
             ("whole", found.is_whole().into()),
             ("end_verified", found.end_verified.into()),
-            ("segment_length", found.segment_len.into()),
+            ("damage_count", found.damage_count.into()),
+            ("segment_len", found.segment_len.into()),
             ("authentic_segments", found.authentic_segments.into()),
             ("lost_segments", found.lost_segments.into()),
-            ("authentic_length", found.authentic_len.into()),
-            ("output_length", Value::from(found.output_len)),
+            ("authentic_len", found.authentic_len.into()),
+            ("output_len", Value::from(found.output_len)),
         ] {
             self.write(&format!(",\n  \"{name}\": {value}"));
         }
         self.write("\n}\n");
-        match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => self.out.flush(),
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        self.out.flush()?;
+        match &self.temporary {
+            None => Ok(()),
+            Some(temporary) if arguments.force => fs::rename(temporary, &arguments.map),
+            // Fails where something has appeared at the name.
+            Some(temporary) => fs::hard_link(temporary, &arguments.map).and_then(|()| fs::remove_file(temporary)),
         }
     }
 
@@ -174,10 +200,10 @@ impl Map {
     }
 
     /// Takes a map away that is of nothing.
-    fn remove(&mut self, path: &Path) {
-        if !is_pipe(path) {
+    fn remove(&mut self) {
+        if let Some(temporary) = &self.temporary {
             // What stays is a beginning, which no reader of JSON takes for a map.
-            let _ = std::fs::remove_file(path);
+            let _ = fs::remove_file(temporary);
         }
     }
 }

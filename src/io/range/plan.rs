@@ -49,7 +49,7 @@ impl RangeOptions {
     }
 
     /// Most reads that an [`AsyncRangeReader`](crate::AsyncRangeReader) has under way at once for one
-    /// call, 1 to 64; each holds up to [`max_read`](Self::max_read) bytes. The
+    /// call, 1 to 64 (another number is taken as the nearest of these); each holds up to [`max_read`](Self::max_read) bytes. The
     /// [`RangeReader`](crate::RangeReader) reads one after the other.
     #[must_use]
     pub fn concurrent_reads(mut self, count: usize) -> Self {
