@@ -142,6 +142,18 @@ fn what_is_left_of_a_damaged_message_is_written_with_a_map_and_exit_code_3() {
     fs::remove_file(desk.path("left")).unwrap();
     desk.run(RECOVER).exits(7).says("map.json exists");
     assert!(!desk.path("left").exists());
+    // No other way of writing a name, and no link, lets the map take the place of what it is about.
+    let message = desk.read("a.elk");
+    symlink("a.elk", desk.path("link")).unwrap();
+    for map in ["./a.elk", "link", "./left"] {
+        let line = format!("recover a.elk -o left --map {map} --force -p raw:file=k.key");
+        desk.run(&line).exits(2).says("a name of its own");
+    }
+    assert!(desk.read("a.elk") == message);
+    // One that fails leaves the map that was there.
+    let map = desk.read("map.json");
+    desk.run(&format!("{RECOVER} --force --context other=1")).exits(3);
+    assert!(desk.read("map.json") == map && !desk.path(".map.json.envelock-map").exists());
     desk.run(&format!("{RECOVER} --force --holes skip")).exits(3);
     let all = noise(310);
     assert!(desk.read("left") == [&all[..96], &all[160..288]].concat());

@@ -1,6 +1,7 @@
 //! Rewrap: new slots on the same core and body, whatever happens in between.
 
 mod journals;
+mod others;
 
 use crate::support::model::Head;
 use crate::support::providers::{Calls, Counted, Down, Scripted, all, at_least, raw};
