@@ -1,6 +1,7 @@
 //! The keystore file alone is the keystore, once its last handle is dropped, and its backups are.
 
 use crate::kms_helper::open;
+use crate::support::say;
 use envelock::{CreateKeyRequest, EncryptionContext, Envelope, Error, ErrorKind, LocalKms, RootKey, blocking};
 use pollster::block_on;
 use std::fs;
@@ -39,6 +40,15 @@ fn what_the_readmes_lines_leave_is_whole_in_two_files() {
         assert!(!folder.path().join("keys.db-wal").exists(), "the last handle's drop closes the file");
         let opened = unseal(&copy.path().join("keys.db"), &copy.path().join("root.key"), &sealed).unwrap();
         assert_eq!(opened, b"attack at dawn");
+    }
+}
+
+/// Lets a loop in another thread end, also when the test fails: a scope waits for its threads.
+struct Rest<'a>(&'a AtomicBool);
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -83,6 +93,7 @@ fn a_backup_made_while_others_write_is_the_state_of_one_moment() {
                 new_key(&other);
             }
         });
+        let _rest = Rest(&busy);
         let mut before = 0;
         for round in 0..10 {
             new_key(&kms);
@@ -95,7 +106,6 @@ fn a_backup_made_while_others_write_is_the_state_of_one_moment() {
             assert_eq!(block_on(backup.decrypt(&sealed, &context())).unwrap().plaintext(), b"x");
             assert_eq!(backup.keystore_id(), kms.keystore_id());
         }
-        busy.store(false, Ordering::Relaxed);
     });
     let there = folder.path().join("backup-0.db");
     let size = fs::metadata(&there).unwrap().len();
@@ -106,6 +116,28 @@ fn a_backup_made_while_others_write_is_the_state_of_one_moment() {
     block_on(kms.close()).unwrap();
     assert_eq!(block_on(kms.backup(folder.path().join("late.db"))).unwrap_err().kind(), ErrorKind::Storage);
     assert!(!folder.path().join("late.db").exists());
+}
+
+#[test]
+fn writers_that_never_rest_let_each_other_come_next() {
+    const CHANGES: usize = 40;
+    let folder = tempfile::tempdir().unwrap();
+    let start = std::sync::Barrier::new(2);
+    drop(open(folder.path()).unwrap());
+    let busy = AtomicBool::new(true);
+    // Until one of both has made its changes.
+    let changes = || {
+        let kms = open(folder.path()).unwrap();
+        start.wait();
+        let _rest = Rest(&busy);
+        (0..CHANGES).take_while(|_| busy.load(Ordering::Relaxed)).map(|_| new_key(&kms)).count()
+    };
+    let made = std::thread::scope(|scope| {
+        let other = scope.spawn(changes);
+        [changes(), other.join().unwrap()]
+    });
+    say(format!("two writers that never rest: {made:?} changes"));
+    assert!(made.iter().all(|it| *it > CHANGES / 2), "{made:?}");
 }
 
 #[test]
