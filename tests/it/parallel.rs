@@ -435,8 +435,10 @@ fn a_dropped_call_undoes_what_it_began() {
             });
             let mut call = Box::pin(envelope.inner().encrypt_to_file(source, &to, &context, options));
             let mut polled = Context::from_waker(Waker::noop());
+            let started = Instant::now();
             while !reports.try_iter().any(|done| done >> 20 >= mib) {
                 assert!(call.as_mut().poll(&mut polled).is_pending(), "the source has no end");
+                assert!(started.elapsed() < Duration::from_secs(60), "it does not get on");
                 std::thread::sleep(Duration::from_millis(1));
             }
             drop(call);

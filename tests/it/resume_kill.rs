@@ -78,6 +78,7 @@ fn one_message(folder: &Path, len: u64, random: &mut Random, tally: &mut Tally) 
         let start = Instant::now();
         while fs::metadata(&partial).map_or(0, |it| it.len()) < point && !child.ended() {
             assert!(start.elapsed() < Duration::from_secs(300), "nothing is written any more");
+            std::thread::sleep(Duration::from_micros(100));
         }
         std::thread::sleep(Duration::from_micros(random.next() % 500));
         child.kill();
