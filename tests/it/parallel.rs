@@ -1,4 +1,4 @@
-//! Several threads on one message: the same bytes as one makes, the same errors after the same bytes, an
+//! Several threads on one message: valid messages of the same length as one makes, the same errors after the same bytes, an
 //! end within a bound whatever fails, and nothing left behind.
 
 use crate::support::child::{Running, leftovers, peak_kib, tell, words};
