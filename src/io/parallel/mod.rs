@@ -17,7 +17,7 @@ mod sink;
 mod sync;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
