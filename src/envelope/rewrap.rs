@@ -1,7 +1,7 @@
 //! Rewrap: new slots on an unchanged core and body (docs/format.md, rule 5).
 
 use crate::context::{EncryptionContext, KmsContext};
-use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
+use crate::durable::{AtomicFile, FileSystem, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::file::{self, Heads, LOCK_WAIT, Stop};
 use crate::envelope::head::read_header;
@@ -120,14 +120,25 @@ impl Envelope {
         context: &EncryptionContext,
         options: RewrapOptions,
     ) -> Result<Rewrapped> {
-        let path = path.as_ref().to_path_buf();
+        self.rewrap_in(Arc::new(OsFileSystem), path.as_ref(), new, context, options).await
+    }
+
+    async fn rewrap_in(
+        &self,
+        fs: Arc<dyn FileSystem>,
+        path: &Path,
+        new: &Envelope,
+        context: &EncryptionContext,
+        options: RewrapOptions,
+    ) -> Result<Rewrapped> {
+        let path = path.to_path_buf();
         let limits = self.config.limits.clone();
         let mut tries = self.tries();
         match options.to.clone() {
             None => {
                 let opened = offload({
                     let (path, limits) = (path.clone(), limits.clone());
-                    move |_| Opened::lock(&path, &limits)
+                    move |_| Opened::lock(fs, &path, &limits)
                 })
                 .await?;
                 let made = self.slots(&opened.header, new, context, &options, &mut tries).await;
@@ -150,7 +161,7 @@ impl Envelope {
                             let file = heads.into_file(header.len())?;
                             let copy = Copy { header, body: file, path, limits };
                             return offload(move |cancelled| {
-                                let new = AtomicFile::create(Arc::new(OsFileSystem), &to, Overwrite::Never)?;
+                                let new = AtomicFile::create(fs, &to, Overwrite::Never)?;
                                 journal::commit_over(copy.write(new, &slots, &options.stop, cancelled)?, None)?;
                                 Ok(Rewrapped { in_place: false, notice: None, removed })
                             })
@@ -301,6 +312,7 @@ fn removed(header: &Header, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
 
 /// A message file under an exclusive lock, its journal recovered.
 struct Opened {
+    fs: Arc<dyn FileSystem>,
     file: LockedFile,
     outline: Outline,
     header: Header,
@@ -308,8 +320,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn lock(path: &Path, limits: &Limits) -> Result<Self> {
-        let file = LockedFile::open(Arc::new(OsFileSystem), path, LOCK_WAIT)?;
+    fn lock(fs: Arc<dyn FileSystem>, path: &Path, limits: &Limits) -> Result<Self> {
+        let file = LockedFile::open(Arc::clone(&fs), path, LOCK_WAIT)?;
         let mut notice = None;
         if let Some((outline, raw)) = file::read_outline(&mut file.file(), limits) {
             notice = file::recover(&file, outline, &raw)?.notice();
@@ -317,7 +329,7 @@ impl Opened {
         let mut handle = file.file();
         handle.rewind().map_err(|e| Error::io_at("the file cannot be read", path, e))?;
         let header = read_header(&mut handle, limits).map_err(|error| error.with_path(path))?;
-        Ok(Self { outline: header.outline(), file, header, notice })
+        Ok(Self { fs, outline: header.outline(), file, header, notice })
     }
 
     /// Whether that was in place, and what a person should read.
@@ -338,7 +350,7 @@ impl Opened {
         let path = self.file.path().to_path_buf();
         let unreadable = |e| Error::io_at("the file cannot be read", &path, e);
         let mode = self.file.file().metadata().map_err(unreadable)?.permissions().mode();
-        let mut new = AtomicFile::create(Arc::new(OsFileSystem), &path, Overwrite::Replace)?;
+        let mut new = AtomicFile::create(self.fs, &path, Overwrite::Replace)?;
         new.set_mode(mode);
         let mut body = self.file.file();
         body.seek(SeekFrom::Start(self.header.len() as u64)).map_err(unreadable)?;
@@ -384,3 +396,6 @@ impl<R: Read> Copy<R> {
 
 /// Bytes that a copy takes at once.
 const COPY_LEN: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ mod async_executors;
 #[cfg(feature = "tokio")]
 mod async_shells;
 mod at_once;
+#[cfg(feature = "tokio")]
+mod backpressure;
 mod big;
 mod cases;
 #[cfg(feature = "cli")]

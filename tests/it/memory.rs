@@ -4,6 +4,8 @@
 //! Each scene runs in a process of its own. What it looks for it knows by two hashes only, which its
 //! parent made, so that looking puts no key into memory. Keys that go in or out are masked.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod keys;
 mod scan;
 mod scenes;
@@ -62,6 +64,17 @@ fn passphrases_leave_no_key_behind() {
 #[test]
 fn files_and_rewraps_leave_no_key_behind() {
     scene("memory::files_and_rewraps_leave_no_key_behind", scenes::files);
+}
+
+#[test]
+fn several_threads_leave_no_key_behind() {
+    scene("memory::several_threads_leave_no_key_behind", scenes::threads);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn asynchronous_shells_leave_no_key_behind() {
+    scene("memory::asynchronous_shells_leave_no_key_behind", asynchronous::shells);
 }
 
 #[test]

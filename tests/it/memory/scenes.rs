@@ -8,7 +8,7 @@ use envelock::blocking::{self, Envelope};
 use envelock::{
     AeadAlgorithm, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, ErrorKind, FileOptions,
     GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost, PassphraseProvider, RawKeyProvider, Recipient,
-    Result, RewrapMode, RewrapOptions, RootKey, Secret, async_trait, read_header,
+    Result, RewrapMode, RewrapOptions, RootKey, Secret, Threads, async_trait, read_header,
 };
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 
 /// Looks for the keys of one scene.
 #[derive(Clone)]
-struct Watch {
+pub(super) struct Watch {
     scanner: Arc<Mutex<Scanner>>,
     data_keys: Arc<AtomicUsize>,
 }
 
 impl Watch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { scanner: Arc::new(Mutex::new(Scanner::new())), data_keys: Arc::default() }
     }
 
@@ -32,13 +32,13 @@ impl Watch {
     }
 
     #[track_caller]
-    fn expect(&self, names: &[&str]) {
+    pub(super) fn expect(&self, names: &[&str]) {
         // On a stack of its own, so that the search does not overwrite what it looks for.
         std::thread::scope(|scope| scope.spawn(|| self.scanner.lock().unwrap().expect(names)).join().unwrap());
     }
 
     #[track_caller]
-    fn expect_nothing(&self) {
+    pub(super) fn expect_nothing(&self) {
         std::thread::scope(|scope| scope.spawn(|| self.scanner.lock().unwrap().expect_nothing()).join().unwrap());
     }
 
@@ -50,12 +50,12 @@ impl Watch {
     }
 
     /// The keys of the message that `head` begins, under the data key last seen.
-    fn message(&self, head: &[u8]) {
+    pub(super) fn message(&self, head: &[u8]) {
         self.learn(&format!("message data-key-{} {}", self.data_keys.load(Ordering::SeqCst), hex(head)));
     }
 
     /// A raw provider on a key of the parent's.
-    fn raw(&self, name: &str) -> RawKeyProvider {
+    pub(super) fn raw(&self, name: &str) -> RawKeyProvider {
         tell(format!("make {name} 32"));
         let mut key = None;
         unmask(&hear(), |write| key = Some(Secret::<32>::init(|out| write(out))));
@@ -67,7 +67,7 @@ impl Watch {
         self.envelope_of(provider, AeadAlgorithm::Aes256Gcm)
     }
 
-    fn envelope_of(&self, provider: impl KeyProvider + 'static, aead: AeadAlgorithm) -> Envelope {
+    pub(super) fn envelope_of(&self, provider: impl KeyProvider + 'static, aead: AeadAlgorithm) -> Envelope {
         let watched = Watched { inner: Box::new(provider), watch: self.clone() };
         Envelope::new(envelock::Envelope::builder(watched).aead(aead).build().unwrap())
     }
@@ -110,11 +110,11 @@ impl KeyProvider for Watched {
     }
 }
 
-const AEADS: [AeadAlgorithm; 2] = [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::ChaCha20Poly1305];
+pub(super) const AEADS: [AeadAlgorithm; 2] = [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::ChaCha20Poly1305];
 /// More than two segments.
-const PLAINTEXT: &[u8] = &[0x5A; 150_000];
+pub(super) const PLAINTEXT: &[u8] = &[0x5A; 150_000];
 
-fn none() -> EncryptionContext {
+pub(super) fn none() -> EncryptionContext {
     EncryptionContext::new()
 }
 
@@ -292,6 +292,47 @@ pub(super) fn files() {
     RawKeyProvider::from_file("bad", path("bad")).unwrap_err();
     drop((old, new));
     watch.expect_nothing();
+}
+
+pub(super) fn threads() {
+    let watch = Watch::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // Many pieces of what a thread takes at once.
+    let long = vec![0x5A; 5 << 20];
+    std::fs::write(path("plain"), &long).unwrap();
+    for (n, aead) in AEADS.into_iter().enumerate() {
+        let name = format!("wrapping-key-{n}");
+        let two = Threads::exactly(2).unwrap();
+        let options = || FileOptions::default().replace_existing().threads(two);
+        let watched = Watched { inner: Box::new(watch.raw(&name)), watch: watch.clone() };
+        let envelope = Envelope::new(envelock::Envelope::builder(watched).aead(aead).threads(two).build().unwrap());
+        envelope.encrypt_file(path("plain"), path("sealed"), &none(), options()).unwrap();
+        let sealed = std::fs::read(path("sealed")).unwrap();
+        watch.message(&head_of(&sealed));
+        // While the threads are at work.
+        let looked = Arc::new(AtomicBool::new(false));
+        let look = {
+            let (watch, name, looked) = (watch.clone(), name.clone(), Arc::clone(&looked));
+            options().on_progress(move |_| {
+                if !looked.swap(true, Ordering::SeqCst) {
+                    watch.expect(&[&name, "message-key"]);
+                }
+            })
+        };
+        envelope.decrypt_file(path("sealed"), path("copy"), &none(), look).unwrap();
+        assert!(looked.load(Ordering::SeqCst));
+        assert!(envelope.decrypt(&sealed, &none()).unwrap() == long);
+        let whole = envelope.encrypt(&long, &none()).unwrap();
+        watch.message(&head_of(&whole));
+        // One that fails in the middle.
+        let mut bad = sealed;
+        bad[3 << 20] ^= 1;
+        envelope.decrypt(&bad, &none()).unwrap_err();
+        envelope.decrypt_pipe(std::io::Cursor::new(bad), std::io::sink(), &none(), options()).unwrap_err();
+        drop(envelope);
+        watch.expect_nothing();
+    }
 }
 
 fn write_for_its_owner(path: &std::path::Path, bytes: &[u8]) {
