@@ -13,4 +13,4 @@
 //! | SHA-256, 64 B / 1 MiB, GB/s | 0.32 / 1.55 | 0.49 / 1.56 |
 
 pub(super) use super::aws_lc::AwsLc as ForAead;
-pub(super) use super::rust_crypto::{RustCrypto as ForHash, RustCrypto as ForHmac};
+pub(super) use super::rust_crypto::{RustCrypto as ForAes, RustCrypto as ForHash, RustCrypto as ForHmac};
