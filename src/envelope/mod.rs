@@ -8,6 +8,7 @@ pub(crate) mod message;
 mod offload;
 mod pipe;
 mod ranges;
+pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod resume;
 pub(crate) mod rewrap;
@@ -152,7 +153,7 @@ impl Envelope {
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments.
     pub async fn decryptor(&self, header: &Header, context: &EncryptionContext) -> Result<Decryptor> {
         let mut tries = self.tries();
-        Ok(self.unlock(header, context, &mut tries).await?.decryptor)
+        self.unlock(header, context, &mut tries).await
     }
 }
 
