@@ -46,7 +46,7 @@ pub use envelope::file::{FileOptions, Progress};
 pub use envelope::file_source::FileSource;
 pub use envelope::head::read_header;
 pub use envelope::message::{Decryptor, Encryptor};
-pub use envelope::record::{RecordSet, Records, RewrappedRecordSet};
+pub use envelope::record::{RecordReader, RecordSet, Records, RewrappedRecordSet};
 pub use envelope::recover::{DamageMap, RecoverOptions};
 pub use envelope::resume::{Restart, ResumeOptions, ResumeStart, Resumed};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
@@ -76,6 +76,8 @@ pub use provider::{
 pub use secret::Secret;
 pub use segments::{Extent, Layout, Position, ResumePoint};
 
+#[cfg(feature = "serde")]
+pub use envelope::sealed::{Field, Sealed};
 #[cfg(feature = "tokio")]
 pub use envelope::tokio::read_header_async;
 #[cfg(feature = "tokio")]

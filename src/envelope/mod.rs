@@ -12,6 +12,8 @@ pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod resume;
 pub(crate) mod rewrap;
+#[cfg(feature = "serde")]
+pub(crate) mod sealed;
 #[cfg(feature = "tokio")]
 pub(crate) mod tokio;
 pub(crate) mod verify;

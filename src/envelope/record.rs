@@ -118,6 +118,27 @@ impl RecordSet {
     }
 }
 
+/// What opens records: a [`RecordSet`], [`Records`], or a store of one's own that fetches the set it needs.
+pub trait RecordReader {
+    /// Opens a record that was sealed for the place that `associated_data` names.
+    ///
+    /// # Errors
+    /// As [`RecordSet::open`].
+    fn open_record(&self, record: &[u8], associated_data: &AssociatedData) -> Result<Vec<u8>>;
+}
+
+impl RecordReader for RecordSet {
+    fn open_record(&self, record: &[u8], associated_data: &AssociatedData) -> Result<Vec<u8>> {
+        self.open(record, associated_data)
+    }
+}
+
+impl RecordReader for Records {
+    fn open_record(&self, record: &[u8], associated_data: &AssociatedData) -> Result<Vec<u8>> {
+        self.open(record, associated_data)
+    }
+}
+
 /// All of the values, or none: what was opened before a failure is wiped.
 fn open_all<R: AsRef<[u8]>>(
     records: &[(R, AssociatedData)],

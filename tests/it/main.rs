@@ -51,11 +51,14 @@ mod parallel;
 mod providers;
 mod python;
 mod ranges;
+mod records;
 mod recover;
 mod resume;
 mod resume_kill;
 mod resume_point;
 mod rewrap;
+#[cfg(feature = "serde")]
+mod sealed;
 mod source;
 mod streams;
 mod support;

@@ -65,6 +65,11 @@ fn files_and_rewraps_leave_no_key_behind() {
 }
 
 #[test]
+fn records_leave_no_key_behind() {
+    scene("memory::records_leave_no_key_behind", scenes::records);
+}
+
+#[test]
 fn the_embedded_kms_leaves_no_root_key_behind() {
     scene("memory::the_embedded_kms_leaves_no_root_key_behind", scenes::local_kms);
 }

@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Encrypt(Encrypt),
     Decrypt(Decrypt),
+    Seal(SealValue),
+    Open(OpenValue),
     Rewrap(Rewrap),
     Verify(Verify),
     Recover(Recover),
@@ -191,6 +193,41 @@ pub(crate) struct Decrypt {
     pub(crate) range: Option<ByteRange>,
     #[command(flatten)]
     pub(crate) working: Working,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) matching: Matching,
+}
+
+/// Encrypt standard input to one line of text, for environment variables and configuration files
+///
+/// The value is all of standard input, up to 16 MiB, a line end at its end too: use printf rather than echo.
+/// What keeps a line from being put in another's place is the context: name in it what the value is.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  printf %s \"$PASSWORD\" | envelock seal --context variable=DB_PASSWORD >> .env.sealed
+  envelock seal --provider passphrase: < token.txt")]
+pub(crate) struct SealValue {
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) making: Making,
+    /// Go on when at least K of the providers can encrypt; the others are recorded as missing. Default: all
+    /// must
+    #[arg(long, value_name = "K")]
+    pub(crate) at_least: Option<usize>,
+}
+
+/// Decrypt a line that `envelock seal` made, from standard input to standard output
+///
+/// The line begins with elk1. and nothing follows it but a line end. The value comes out as it went in.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  DB_PASSWORD=$(printf %s \"$SEALED\" | envelock open --context variable=DB_PASSWORD) exec my-service
+  envelock open --provider passphrase: < token.sealed")]
+pub(crate) struct OpenValue {
     #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]
