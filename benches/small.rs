@@ -1,19 +1,22 @@
-//! Small messages under a raw key, nothing cached, against the bare primitives that one needs, called
-//! in sequence: `cargo bench --bench small [-- WORDS OF A TITLE]`.
+//! Small messages under a raw key, nothing cached, and compact records under a set at hand, against the bare
+//! primitives that one needs, called in sequence: `cargo bench --bench small [-- WORDS OF A TITLE]`.
 //!
 //! The primitives are those that the crate uses, from the same libraries: AES-256-GCM of aws-lc-rs,
-//! HMAC-SHA-384 of RustCrypto, random bytes of the system. They run over inputs of the same lengths
+//! HMAC-SHA-384 and the blocks of AES of RustCrypto, random bytes of the system. They run over inputs of the same lengths
 //! and wipe nothing, parse nothing and check nothing but tags.
 
 #[path = "common/mod.rs"]
 mod common;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, UnboundCipherKey};
 use common::report::Report;
 use common::{Amount, Group, touched};
-use envelock::{EncryptionContext, Envelope, Header, RawKeyProvider};
+use envelock::{Column, EncryptionContext, Envelope, Header, RawKeyProvider, RecordSet};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha384;
+use xaes_256_gcm::aes::Aes256Enc;
+use xaes_256_gcm::aes::cipher::{Array, BlockCipherEncrypt};
 
 const ROUNDS: usize = 101;
 /// How often a case runs in a row in one round.
@@ -47,15 +50,23 @@ fn main() {
             report.add(&measured, &["bare primitives"]);
         }
     }
+    for len in [100, 1024] {
+        records(&mut report, &pollster::block_on(envelope.record_set(&context)).expect("a set"), len);
+    }
     let title = "the primitives by themselves";
     if report.wants(title) {
         let key = random::<32>();
         let aead = aead(&key);
         let prepared = prepare(&key);
+        let blocks = Aes256Enc::new((&key).into());
+        let ecb = UnboundCipherKey::new(&AES_256, &key).and_then(EncryptingKey::ecb).expect("32 bytes");
         let measured = Group::new("primitives", title, Amount::Message, REPEAT)
             .case("32 random bytes of the system", random::<32>)
             .case("12 random bytes of the system", random::<12>)
             .case("number of the process", std::process::id)
+            .case("24 random bytes of the system", random::<24>)
+            .case("two blocks of AES-256", || two_blocks(&blocks, &[0; 12]))
+            .case("the same by aws-lc-rs", || ecb.encrypt(&mut [0; 32]).expect("whole blocks"))
             .case("AES-256-GCM, key", || self::aead(&key))
             .case("AES-256-GCM, seal 100 B", || seal(&aead, [0; 12], &[0; 9], &[0; 100], &mut [0; 116]))
             .case("HMAC-SHA-384, key", || prepare(&key))
@@ -64,6 +75,66 @@ fn main() {
         report.add(&measured, &[]);
     }
     report.write();
+}
+
+/// Records of `len` bytes under a set at hand, one by one and in batches.
+fn records(report: &mut Report, set: &RecordSet, len: usize) {
+    let (plain, place) = (touched(len), Column::new("customers", "iban").row("4711"));
+    let record = set.seal(&plain, &place).expect("seals");
+    let key = Aes256Enc::new((&random::<32>()).into());
+    let bare_seal = |nonce: &[u8; 24]| {
+        let mut out = vec![0; 57 + len];
+        out[17..41].copy_from_slice(nonce);
+        let aead = aead(&two_blocks(&key, &nonce[..12]));
+        seal(&aead, nonce[12..].try_into().expect("12"), place.as_bytes(), &plain, &mut out[41..]);
+        out
+    };
+    let sealed = bare_seal(&random());
+
+    let title = format!("seal a record of {len} B, its set at hand");
+    if report.wants(&title) {
+        let measured = Group::new(format!("record-{len}-seal"), &title, Amount::Message, REPEAT)
+            .case("bare primitives", || bare_seal(&random()))
+            .case("`RecordSet::seal`", || set.seal(&plain, &place))
+            .run(ROUNDS);
+        report.add(&measured, &["bare primitives"]);
+    }
+    let title = format!("open a record of {len} B, its set at hand");
+    if report.wants(&title) {
+        let measured = Group::new(format!("record-{len}-open"), &title, Amount::Message, REPEAT)
+            .case("bare primitives", || {
+                let mut out = vec![0; len];
+                let aead = aead(&two_blocks(&key, &sealed[17..29]));
+                open(&aead, sealed[29..41].try_into().expect("12"), place.as_bytes(), &sealed[41..], &mut out);
+                out
+            })
+            .case("`RecordSet::open`", || set.open(&record, &place))
+            .run(ROUNDS);
+        report.add(&measured, &["bare primitives"]);
+    }
+    let title = format!("seal a batch of 100 records of {len} B");
+    if report.wants(&title) {
+        let batch = vec![(plain.clone(), place.clone()); 100];
+        let measured = Group::new(format!("record-{len}-batch"), &title, Amount::Message, REPEAT / 100)
+            .case("bare primitives", || {
+                let nonces = random::<2400>();
+                nonces.as_chunks().0.iter().map(bare_seal).collect::<Vec<_>>()
+            })
+            .case("`RecordSet::seal_batch`", || set.seal_batch(&batch))
+            .run(ROUNDS);
+        report.add(&measured, &["bare primitives"]);
+    }
+}
+
+/// What derives a record's key: two blocks of AES, under masks that were made before.
+fn two_blocks(key: &Aes256Enc, nonce: &[u8]) -> [u8; 32] {
+    let mut blocks = [0; 32];
+    for (counter, half) in (1..).zip(blocks.chunks_exact_mut(16)) {
+        half[1] = counter;
+        half[4..].copy_from_slice(nonce);
+    }
+    key.encrypt_blocks(Array::slice_as_chunks_mut(&mut blocks).0);
+    blocks
 }
 
 /// What a message costs at the least: randomness, key derivation, two AEADs, one allocation.

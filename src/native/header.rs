@@ -15,11 +15,12 @@
 //!        or, in a record set, 32  record-set tag
 //! ```
 
-use crate::codec::{Reader, Short, put_byte_string};
+use crate::codec::put_byte_string;
 use crate::context::{KeyUse, StoredContext, WriterContext};
 use crate::error::{Error, Result};
 use crate::material::{DataKey, EncryptedDataKey};
 use crate::native::floe::{FLOE_HEADER_LEN, Floe, FloeHeader};
+use crate::native::slots::parse_slots;
 use crate::segments::Layout;
 use std::fmt;
 use std::ops::Range;
@@ -48,10 +49,6 @@ impl Default for Limits {
 pub(crate) const SEGMENT_LEN_MIN: u32 = 64;
 /// Longest segment length that a writer may choose, in bytes.
 pub(crate) const SEGMENT_LEN_MAX: u32 = 16 << 20;
-/// Most slots in a message.
-pub(crate) const SLOTS_MAX: usize = 32;
-/// The provider name of passphrase slots, of which a message has at most one.
-pub(crate) const PASSPHRASE: &str = "passphrase";
 
 const MAGIC: &[u8; 3] = b"ELK";
 const VERSION: u8 = 1;
@@ -399,70 +396,6 @@ fn encode_start(context: &WriterContext, flags: u8) -> Result<Vec<u8>> {
     Ok(core)
 }
 
-/// How long a slots area becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SlotsRoom {
-    /// No padding.
-    Tight,
-    /// To a multiple of 1,024 bytes with at least 256 spare, so that a longer key name fits later.
-    Spare,
-    /// Exactly so many bytes.
-    Exactly(usize),
-}
-
-/// The slots area (`m` bytes, without the length field) of a message with a core of `core_len` bytes.
-///
-/// # Errors
-/// LimitExceeded if the slots do not fit.
-pub(crate) fn encode_slots(slots: &[EncryptedDataKey], room: SlotsRoom, core_len: usize) -> Result<Vec<u8>> {
-    check_slots(slots).map_err(|what| Error::invalid_input(format!("a message cannot be written: it {what}")))?;
-    let count = u8::try_from(slots.len())
-        .ok()
-        .filter(|&count| usize::from(count) <= SLOTS_MAX)
-        .ok_or_else(|| too_many_slots(slots.len()))?;
-    let len = |slot: &EncryptedDataKey| 5 + slot.provider().len() + slot.key_id().len() + slot.wrapped().len();
-    let mut area = Vec::with_capacity(1 + slots.iter().map(len).sum::<usize>());
-    area.push(count);
-    for slot in slots {
-        let name = slot.provider().as_bytes();
-        let len = u8::try_from(name.len()).ok().filter(|&len| len > 0 && name.is_ascii()).ok_or_else(|| {
-            Error::invalid_input(format!("a provider name has 1 to 255 ASCII characters, unlike {:?}", slot.provider()))
-        })?;
-        area.push(len);
-        area.extend_from_slice(name);
-        put_byte_string(&mut area, slot.key_id())?;
-        put_byte_string(&mut area, slot.wrapped())?;
-    }
-    // Writers stay within the readers' defaults.
-    let most = Limits::default().header_bytes - core_len - 2;
-    let len = match room {
-        SlotsRoom::Tight => area.len(),
-        SlotsRoom::Spare => (area.len() + 256).next_multiple_of(1_024).min(most.max(area.len())),
-        SlotsRoom::Exactly(len) => len,
-    };
-    if area.len() > len || len > most || len > usize::from(u16::MAX) {
-        return Err(Error::limit(format!(
-            "the encrypted data keys take {} bytes where {} are free",
-            area.len(),
-            len.min(most)
-        ))
-        .with_advice("use fewer recipients, or rewrap to a new file"));
-    }
-    area.resize(len, 0);
-    Ok(area)
-}
-
-/// What is wrong with the slots as a whole.
-fn check_slots(slots: &[EncryptedDataKey]) -> Result<(), &'static str> {
-    if slots.iter().all(EncryptedDataKey::is_missing) {
-        return Err("has no encrypted data key");
-    }
-    if slots.iter().filter(|slot| slot.provider() == PASSPHRASE).count() > 1 {
-        return Err("has more than one passphrase slot");
-    }
-    Ok(())
-}
-
 enum Stop {
     More(usize),
     Fault(Error),
@@ -573,32 +506,6 @@ fn check_start(bytes: &[u8], form: Form) -> Result<()> {
     Ok(())
 }
 
-fn parse_slots(area: &[u8]) -> Result<Vec<EncryptedDataKey>> {
-    let short = |_: Short| Error::malformed("the slots end within a field");
-    let mut area = Reader::new(area);
-    let count = usize::from(area.u8().map_err(short)?);
-    if count > SLOTS_MAX {
-        return Err(too_many_slots(count));
-    }
-    let mut slots = Vec::with_capacity(count);
-    for _ in 0..count {
-        let len = usize::from(area.u8().map_err(short)?);
-        let provider = std::str::from_utf8(area.take(len).map_err(short)?).ok();
-        let provider = provider
-            .filter(|name| !name.is_empty() && name.is_ascii())
-            .ok_or_else(|| Error::malformed("a slot's provider name is empty or not ASCII"))?;
-        let key_id = area.byte_string().map_err(short)?;
-        let wrapped = area.byte_string().map_err(short)?;
-        slots.push(EncryptedDataKey::new(provider, key_id, wrapped));
-    }
-    check_slots(&slots).map_err(|what| Error::malformed(format!("the message {what}")))?;
-    let padding = area.take(area.remaining()).map_err(short)?;
-    if padding.iter().any(|&byte| byte != 0) {
-        return Err(Error::malformed("the padding after the slots is not zero"));
-    }
-    Ok(slots)
-}
-
 fn check_header_len(len: usize, limits: &Limits) -> Result<()> {
     if len > limits.header_bytes {
         return Err(Error::limit(format!("the message head takes {len} bytes; the limit is {}", limits.header_bytes)));
@@ -608,8 +515,4 @@ fn check_header_len(len: usize, limits: &Limits) -> Result<()> {
 
 fn context_too_long(len: usize) -> Error {
     Error::limit(format!("the stored encryption context takes {len} bytes; {CONTEXT_MAX} is the most"))
-}
-
-fn too_many_slots(count: usize) -> Error {
-    Error::limit(format!("{count} slots; {SLOTS_MAX} is the most"))
 }

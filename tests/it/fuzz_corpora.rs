@@ -39,3 +39,8 @@ fn the_passphrase_slot_corpus_replays() {
 fn the_keystore_blob_corpus_replays() {
     replay("keystore_blob", targets::keystore_blob);
 }
+
+#[test]
+fn the_record_corpus_replays() {
+    replay("record", targets::record);
+}

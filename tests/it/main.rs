@@ -18,6 +18,8 @@ mod cli_damage;
 mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_range;
+#[cfg(feature = "cli")]
+mod cli_value;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;

@@ -497,11 +497,16 @@ def floe_decrypt(key, aad, ciphertext, rotation=ROTATION, min_segment_length=64)
 # --- compact records ----------------------------------------------------------------------------
 
 
-def xaes(key, nonce):
-    """XAES-256-GCM: AES-256-GCM under a key of SP 800-108r1's KDF, counter mode over CMAC, and half of the nonce."""
+def xaes_key(key, nonce):
+    """The key of a nonce: SP 800-108r1's KDF in counter mode over CMAC."""
     kdf = KBKDFCMAC(algorithm=AES, mode=Mode.CounterMode, length=32, rlen=2, llen=None,
                     location=CounterLocation.BeforeFixed, label=None, context=None, fixed=b"X\x00" + nonce[:12])
-    return AESGCM(kdf.derive(key)), nonce[12:]
+    return kdf.derive(key)
+
+
+def xaes(key, nonce):
+    """XAES-256-GCM's AES-256-GCM, and the half of the nonce that is left for it."""
+    return AESGCM(xaes_key(key, nonce)), nonce[12:]
 
 
 class RecordSet:
