@@ -4,7 +4,7 @@ use crate::context::{EncryptionContext, KeyUse, WriterContext};
 use crate::crypto::{self, XAES_NONCE_LEN};
 use crate::envelope::Envelope;
 use crate::envelope::rewrap::{RewrapOptions, Slots};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::native::header::{Committed as _, SET_ID_LEN, encode_set_core};
 use crate::native::place::AssociatedData;
 use crate::native::record::{Fingerprint, RECORD, Record, RecordKey, RecordSetHeader, no_set};
@@ -12,6 +12,7 @@ use crate::native::slots::{SlotsRoom, encode_slots};
 use crate::provider::Recipient;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroize;
 
@@ -45,12 +46,11 @@ use zeroize::Zeroize;
 /// # })
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RecordSet {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     header: Vec<u8>,
     keys: RecordKey,
@@ -107,7 +107,17 @@ impl RecordSet {
     /// [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed) for one that was changed, or that
     /// belongs to another place.
     pub fn open(&self, record: &[u8], associated_data: &AssociatedData) -> Result<Vec<u8>> {
-        self.inner.keys.unseal(Record::parse(record)?, associated_data)
+        self.open_parsed(Record::parse(record)?, associated_data)
+    }
+
+    fn open_parsed(&self, record: Record<'_>, associated_data: &AssociatedData) -> Result<Vec<u8>> {
+        self.inner.keys.unseal(record, associated_data).map_err(|error| match error.kind() {
+            ErrorKind::AuthenticationFailed => error.with_advice(
+                "it belongs to another place than the one named (table, column, row), or it was changed: do not use \
+                 it, restore it from a backup",
+            ),
+            _ => error,
+        })
     }
 
     /// Opens many records: all of them, in their order, or none.
@@ -116,6 +126,13 @@ impl RecordSet {
     /// As [`open`](Self::open), naming the record by its number, counted from 0.
     pub fn open_batch<R: AsRef<[u8]>>(&self, records: &[(R, AssociatedData)]) -> Result<Vec<Vec<u8>>> {
         open_all(records, |record, associated_data| self.open(record, associated_data))
+    }
+}
+
+/// Prints no key.
+impl fmt::Debug for RecordSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordSet").field("fingerprint", &self.fingerprint()).finish_non_exhaustive()
     }
 }
 
@@ -236,7 +253,7 @@ impl Records {
     pub fn open(&self, record: &[u8], associated_data: &AssociatedData) -> Result<Vec<u8>> {
         let record = Record::parse(record)?;
         match self.sets.get(&record.fingerprint()) {
-            Some(set) => set.inner.keys.unseal(record, associated_data),
+            Some(set) => set.open_parsed(record, associated_data),
             None => Err(no_set(record.fingerprint())),
         }
     }
@@ -323,7 +340,7 @@ impl Envelope {
         if rest.first() != Some(&RECORD) {
             return Err(Error::trailing_data());
         }
-        set.open(rest, &no_place())
+        set.inner.keys.unseal(Record::parse(rest)?, &no_place())
     }
 
     /// Encrypts the data key of a record set for the recipients of `new` instead of those it has. Its records

@@ -268,12 +268,7 @@ impl RecordKey {
             return Err(no_set(record.fingerprint));
         }
         let mut value = Zeroizing::new(vec![0; record.sealed.len() - TAG_LEN]);
-        self.xaes.open_to(record.nonce, associated_data.as_bytes(), record.sealed, &mut value).map_err(|error| {
-            error.with_advice(
-                "it belongs to another place than the one named (table, column, row), or it was changed: do not use \
-                 it, restore it from a backup",
-            )
-        })?;
+        self.xaes.open_to(record.nonce, associated_data.as_bytes(), record.sealed, &mut value)?;
         Ok(std::mem::take(&mut *value))
     }
 }

@@ -327,7 +327,7 @@ pub(crate) struct Recover {
     pub(crate) matching: Matching,
 }
 
-/// Show what a message says of itself; needs no key, and checks nothing
+/// Show what a message or value says of itself; needs no key, and checks nothing
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {
     /// The file to look at; - is standard input
