@@ -1,8 +1,8 @@
 //! Small messages under a raw key, nothing cached, and compact records under a set at hand, against the bare
 //! primitives that one needs, called in sequence: `cargo bench --bench small [-- WORDS OF A TITLE]`.
 //!
-//! The primitives are those that the crate uses, from the same libraries: AES-256-GCM of aws-lc-rs,
-//! HMAC-SHA-384 and the blocks of AES of RustCrypto, random bytes of the system. They run over inputs of the same lengths
+//! The primitives are those that the crate uses, from the same libraries: AES-256 and AES-256-GCM of aws-lc-rs,
+//! HMAC-SHA-384 of RustCrypto, random bytes of the system. They run over inputs of the same lengths
 //! and wipe nothing, parse nothing and check nothing but tags.
 
 #[path = "common/mod.rs"]
@@ -15,8 +15,6 @@ use common::{Amount, Group, touched};
 use envelock::{Column, EncryptionContext, Envelope, Header, RawKeyProvider, RecordSet};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha384;
-use xaes_256_gcm::aes::Aes256Enc;
-use xaes_256_gcm::aes::cipher::{Array, BlockCipherEncrypt};
 
 const ROUNDS: usize = 101;
 /// How often a case runs in a row in one round.
@@ -58,15 +56,13 @@ fn main() {
         let key = random::<32>();
         let aead = aead(&key);
         let prepared = prepare(&key);
-        let blocks = Aes256Enc::new((&key).into());
-        let ecb = UnboundCipherKey::new(&AES_256, &key).and_then(EncryptingKey::ecb).expect("32 bytes");
+        let blocks = aes(&key);
         let measured = Group::new("primitives", title, Amount::Message, REPEAT)
             .case("32 random bytes of the system", random::<32>)
             .case("12 random bytes of the system", random::<12>)
             .case("number of the process", std::process::id)
             .case("24 random bytes of the system", random::<24>)
-            .case("two blocks of AES-256", || two_blocks(&blocks, &[0; 12]))
-            .case("the same by aws-lc-rs", || ecb.encrypt(&mut [0; 32]).expect("whole blocks"))
+            .case("two blocks of AES-256, key prepared", || two_blocks(&blocks, &[0; 12]))
             .case("AES-256-GCM, key", || self::aead(&key))
             .case("AES-256-GCM, seal 100 B", || seal(&aead, [0; 12], &[0; 9], &[0; 100], &mut [0; 116]))
             .case("HMAC-SHA-384, key", || prepare(&key))
@@ -81,7 +77,7 @@ fn main() {
 fn records(report: &mut Report, set: &RecordSet, len: usize) {
     let (plain, place) = (touched(len), Column::new("customers", "iban").row("4711"));
     let record = set.seal(&plain, &place).expect("seals");
-    let key = Aes256Enc::new((&random::<32>()).into());
+    let key = aes(&random());
     let bare_seal = |nonce: &[u8; 24]| {
         let mut out = vec![0; 57 + len];
         out[17..41].copy_from_slice(nonce);
@@ -127,13 +123,13 @@ fn records(report: &mut Report, set: &RecordSet, len: usize) {
 }
 
 /// What derives a record's key: two blocks of AES, under masks that were made before.
-fn two_blocks(key: &Aes256Enc, nonce: &[u8]) -> [u8; 32] {
+fn two_blocks(key: &EncryptingKey, nonce: &[u8]) -> [u8; 32] {
     let mut blocks = [0; 32];
     for (counter, half) in (1..).zip(blocks.chunks_exact_mut(16)) {
         half[1] = counter;
         half[4..].copy_from_slice(nonce);
     }
-    key.encrypt_blocks(Array::slice_as_chunks_mut(&mut blocks).0);
+    key.encrypt(&mut blocks).expect("whole blocks");
     blocks
 }
 
@@ -247,6 +243,10 @@ fn random<const N: usize>() -> [u8; N] {
 
 fn aead(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes"))
+}
+
+fn aes(key: &[u8; 32]) -> EncryptingKey {
+    UnboundCipherKey::new(&AES_256, key).and_then(EncryptingKey::ecb).expect("32 bytes")
 }
 
 fn prepare(key: &[u8]) -> Hmac<Sha384> {

@@ -18,7 +18,8 @@ pub(crate) struct AwsLc;
 impl Backend for AwsLc {
     const NAME: &'static str = "aws-lc-rs";
     const HMAC_STACK_KIB: usize = 8;
-    const AES_STACK_KIB: usize = 4;
+    const AES_KEY_STACK_KIB: usize = 4;
+    const AES_STACK_KIB: usize = 1;
     type Aead = AwsLcAead;
     type Aes = AwsLcAes;
     type Hmac = AwsLcHmac;

@@ -36,7 +36,9 @@ pub(crate) trait Backend: 'static {
     const NAME: &'static str;
     /// How deep into the stack its HMAC leaves key material, in KiB, with room to spare.
     const HMAC_STACK_KIB: usize;
-    /// How deep into the stack AES, its key's preparation too, leaves key material, in KiB.
+    /// How deep into the stack the preparation of a key for AES leaves it, in KiB.
+    const AES_KEY_STACK_KIB: usize;
+    /// How deep into the stack a call of AES leaves round keys and what it made, in KiB.
     const AES_STACK_KIB: usize;
     /// A keyed AEAD. Moving it moves no key: the key lies on the heap, and is wiped there.
     type Aead: Aead + 'static;

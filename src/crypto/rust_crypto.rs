@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::{fmt, slice};
 
 /// How deep into the stack a key's preparation and every call with it leave the key, in KiB: AES spills
-/// round keys, ChaCha20 its state.
-const AEAD_STACK_KIB: usize = 4;
+/// round keys, ChaCha20 its state. With AVX-512, AES holds 64 blocks and wide copies of its round keys.
+const AEAD_STACK_KIB: usize = 8;
 
 /// RustCrypto, as a [`Backend`].
 #[derive(Debug)]
@@ -30,7 +30,8 @@ pub(crate) struct RustCrypto;
 impl Backend for RustCrypto {
     const NAME: &'static str = "RustCrypto";
     const HMAC_STACK_KIB: usize = 3;
-    const AES_STACK_KIB: usize = AEAD_STACK_KIB;
+    const AES_KEY_STACK_KIB: usize = 4;
+    const AES_STACK_KIB: usize = 2;
     type Aead = RustCryptoAead;
     type Aes = RustCryptoAes;
     type Hmac = RustCryptoHmac;

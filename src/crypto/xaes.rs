@@ -26,7 +26,7 @@ pub(crate) struct Xaes<B: Backend, A: Backend> {
 
 impl<B: Backend, A: Backend> Xaes<B, A> {
     pub(super) fn new(key: &[u8; AEAD_KEY_LEN]) -> Self {
-        stack::wiped(B::AES_STACK_KIB, || {
+        stack::wiped(B::AES_KEY_STACK_KIB, || {
             let aes = B::aes(key);
             let mut blocks = [0; AEAD_KEY_LEN];
             aes.encrypt_two(&mut blocks);
