@@ -412,3 +412,47 @@ fn limits_and_context_of_a_reader_hold_for_record_sets() {
     let enough = envelock::Envelope::builder(raw("primary", 7)).limits(limits).build().unwrap();
     Envelope::new(enough).open_record_set(&set, &context).unwrap();
 }
+
+/// Sets, values and records cut, extended, overwritten and spliced at random: nothing panics, nothing but the
+/// original opens, and what is no record set reaches no key provider.
+#[test]
+fn random_surgery_on_values_opens_nothing_and_asks_no_provider_for_nonsense() {
+    let (provider, calls) = Counted::wrap(raw("primary", 7));
+    let (envelope, context) = (envelope_of(provider), acme());
+    let set = envelope.record_set(&context).unwrap();
+    let originals: Vec<Vec<u8>> = (0..4).map(|at| envelope.seal_value(&[at; 40], &context).unwrap()).collect();
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % below.max(1)
+    };
+    let mut counts = BTreeMap::<String, usize>::new();
+    for round in 0..20_000 {
+        let mut bytes = originals[random(4)].clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            match random(5) {
+                0 => bytes.truncate(at),
+                1 => bytes.extend_from_slice(&originals[random(4)][random(200)..]),
+                2 => bytes.iter_mut().skip(at).take(1 + random(8)).for_each(|byte| *byte = random(256) as u8),
+                3 => drop(bytes.splice(at.., originals[random(4)][random(200)..].iter().copied())),
+                _ => drop(bytes.drain(at..(at + 1 + random(20)).min(bytes.len()))),
+            }
+        }
+        let before = calls.all();
+        let opened = envelope.open_value(&bytes, &context);
+        let asked = calls.all() - before;
+        let parses = RecordSetHeader::parse(&bytes).is_ok();
+        assert!(asked == 0 || (parses && asked <= 1), "round {round}: {asked} calls");
+        match opened {
+            Ok(value) => assert!(originals[usize::from(value[0])] == bytes, "round {round}: a changed value opened"),
+            Err(error) => *counts.entry(format!("{:?}", error.kind())).or_default() += 1,
+        }
+        let record = set.open(&bytes, &IBAN.row("1"));
+        assert!(matches!(kind(record), Some(ErrorKind::Malformed | ErrorKind::NoMatchingKey)), "round {round}");
+    }
+    say(format!("values after random surgery: {counts:?}"));
+    assert!(counts.len() >= 6, "{counts:?}");
+}
