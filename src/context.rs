@@ -61,6 +61,8 @@ pub enum ContextMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyUse {
     Message,
+    /// A record set.
+    Records,
 }
 
 impl EncryptionContext {
@@ -372,6 +374,7 @@ impl<'a> Iterator for Pairs<'a> {
 fn with_use<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>, key_use: KeyUse) -> Result<KmsContext> {
     let value = match key_use {
         KeyUse::Message => "message/1",
+        KeyUse::Records => "records/1",
     };
     let mut all: Vec<_> = entries.collect();
     let at = all.partition_point(|(key, _)| *key < USE_KEY);

@@ -46,6 +46,7 @@ pub use envelope::file::{FileOptions, Progress};
 pub use envelope::file_source::FileSource;
 pub use envelope::head::read_header;
 pub use envelope::message::{Decryptor, Encryptor};
+pub use envelope::record::{RecordReader, RecordSet, Records, RewrappedRecordSet};
 pub use envelope::recover::{DamageMap, RecoverOptions};
 pub use envelope::resume::{Restart, ResumeOptions, ResumeStart, Resumed};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
@@ -63,6 +64,9 @@ pub use io::write::{EncryptWriter, FinishError};
 pub use kms::{CreateKeyRequest, KmsOptions, LocalKms, LocalProvider, RootKey};
 pub use material::{DataKey, DataKeyLength, EncryptedDataKey};
 pub use native::header::{Header, HeaderParse, Limits};
+pub use native::place::{AssociatedData, Column};
+pub use native::record::{Fingerprint, RecordSetHeader};
+pub use native::text::{from_text, to_text};
 pub use provider::multi::MultiProvider;
 pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;
@@ -72,6 +76,8 @@ pub use provider::{
 pub use secret::Secret;
 pub use segments::{Extent, Layout, Position, ResumePoint};
 
+#[cfg(feature = "serde")]
+pub use envelope::sealed::{Field, Sealed};
 #[cfg(feature = "tokio")]
 pub use envelope::tokio::read_header_async;
 #[cfg(feature = "tokio")]

@@ -2,8 +2,9 @@
 //! committed corpora (`tests/it/fuzz_corpora.rs`).
 
 use envelock::{
-    EncryptionContext, Envelope, ErrorKind, Header, HeaderParse, Limits, LocalKms, PassphraseProvider, RawKeyProvider,
-    RewrapOptions, RootKey, Secret, blocking,
+    AssociatedData, EncryptionContext, Envelope, ErrorKind, Fingerprint, Header, HeaderParse, Limits, LocalKms,
+    PassphraseProvider, RawKeyProvider, RecordSet, RecordSetHeader, RewrapOptions, RootKey, Secret, blocking,
+    from_text, to_text,
 };
 use std::fs;
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -237,4 +238,65 @@ pub fn passphrase_slot(data: &[u8]) {
             "{error}"
         ),
     }
+}
+
+/// Any bytes as a record set, as a value that stands alone, as a record, as text; and as damage to good ones.
+pub fn record(data: &[u8]) {
+    struct Good {
+        envelope: blocking::Envelope,
+        set: RecordSet,
+        record: Vec<u8>,
+        value: Vec<u8>,
+    }
+    static GOOD: OnceLock<Good> = OnceLock::new();
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let place = AssociatedData::from_bytes("place");
+    let good = GOOD.get_or_init(|| {
+        let provider = RawKeyProvider::new("primary", Secret::init(|key| key.fill(7))).expect("a short name");
+        let envelope = blocking::Envelope::new(Envelope::builder(provider).build().expect("defaults"));
+        let set = envelope.record_set(&context).expect("a set");
+        let record = set.seal(b"attack at dawn", &place).expect("a record");
+        let value = envelope.seal_value(b"attack at noon", &context).expect("a value");
+        Good { envelope, set, record, value }
+    });
+
+    if let Ok(header) = RecordSetHeader::parse(data) {
+        assert_eq!(header.as_bytes(), &data[..header.len()]);
+        assert!(header.slots().iter().any(|slot| !slot.is_missing()));
+        let again = RecordSetHeader::parse(header.as_bytes()).expect("a set parses by itself");
+        assert_eq!((again.slots(), again.fingerprint()), (header.slots(), header.fingerprint()));
+        assert!(Header::parse(data).is_err(), "a message and a record set at once");
+        for len in 0..header.len().min(600) {
+            let kind = RecordSetHeader::parse(&data[..len]).expect_err("a part of it").kind();
+            assert_eq!(kind, ErrorKind::Truncated);
+        }
+    }
+    // Nobody writes one under this key but us: what opens is what was sealed.
+    assert!(good.envelope.open_record_set(data, &context).is_err() || data == good.set.header());
+    let opened = good.envelope.open_value(data, &context);
+    assert!(opened.is_err() || data == good.value);
+    assert_eq!(good.set.open(data, &place).is_ok(), data == good.record);
+    if let Ok(fingerprint) = Fingerprint::of_record(data) {
+        assert_eq!(fingerprint.as_bytes()[..], data[1..17]);
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(bytes) = from_text(text)
+    {
+        assert_eq!(to_text(&bytes), text);
+    }
+    assert_eq!(from_text(&to_text(data)).expect("our own text"), data);
+
+    let Some((&at, damage)) = data.split_first() else { return };
+    let damaged = |good: &[u8]| {
+        let mut damaged = good.to_vec();
+        for (byte, flip) in damaged.iter_mut().skip(usize::from(at)).zip(damage) {
+            *byte ^= flip;
+        }
+        damaged
+    };
+    let record = damaged(&good.record);
+    assert_eq!(good.set.open(&record, &place).is_ok(), record == good.record, "a damaged record opened");
+    let value = damaged(&good.value);
+    let opened = good.envelope.open_value(&value, &context);
+    assert_eq!(opened.is_ok(), value == good.value, "a damaged value opened");
 }

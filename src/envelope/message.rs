@@ -15,9 +15,10 @@ use crate::io::whole;
 use crate::io::write::EncryptWriter;
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::native::floe::Floe;
-use crate::native::header::{Header, PASSPHRASE, SlotsRoom, encode_core, encode_slots};
+use crate::native::header::{Committed, Form, Head, Header, encode_core};
+use crate::native::slots::{PASSPHRASE, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
-use crate::provider::{DataKeyAnswer, Recipient, Recipients};
+use crate::provider::{DataKeyAnswer, GeneratedDataKey, Recipient, Recipients};
 use crate::segments::{Layout, Position, ResumePoint, Segments};
 use std::fmt;
 use std::io::{Read, Write};
@@ -265,13 +266,6 @@ impl Decryptor {
     }
 }
 
-/// A message opened for a rewrap: what it is read with, and what a new slot needs.
-pub(crate) struct Unlocked {
-    pub(crate) decryptor: Decryptor,
-    pub(crate) key: DataKey,
-    pub(crate) kms: KmsContext,
-}
-
 /// What may still be tried: counted over all attempts to open one message, its journal's heads too.
 pub(crate) struct Tries {
     pub(super) slots: usize,
@@ -298,7 +292,7 @@ impl Envelope {
         let config = &self.config;
         let context = WriterContext::new(context, KeyUse::Message)?;
         let mut head = encode_core(&context)?;
-        let generated = config.provider.generate_data_key(DataKeyLength::Bytes32, &context.kms).await?;
+        let generated = self.new_data_key(&context.kms).await?;
         let area = encode_slots(&generated.encrypted, room, head.len())?;
         let aad = [head.as_slice(), &context.unstored].concat();
         let segments = Floe::create(&generated.key, config.aead, config.segment_len, aad)?;
@@ -311,15 +305,31 @@ impl Envelope {
         Ok(Prepared { head, segments: Arc::new(segments), threads: config.threads })
     }
 
-    /// Finds the data key among the slots. "A key that fails the FLOE header tag is not the key: try
-    /// the next slot, within the cap on provider calls."
+    /// Where every data key to write with comes from: messages and record sets.
+    pub(crate) async fn new_data_key(&self, kms: &KmsContext) -> Result<GeneratedDataKey> {
+        self.config.provider.generate_data_key(DataKeyLength::Bytes32, kms).await
+    }
+
+    /// Opens a message's head.
     pub(crate) async fn unlock(
         &self,
         header: &Header,
         context: &EncryptionContext,
         tries: &mut Tries,
-    ) -> Result<Unlocked> {
-        let given = context;
+    ) -> Result<Decryptor> {
+        let (floe, ..) = self.unlock_head(header, context, tries).await?;
+        Ok(Decryptor { segments: Arc::new(floe), threads: self.config.threads })
+    }
+
+    /// Finds the data key of a message or record set among the slots. "A key that fails the FLOE header
+    /// tag is not the key: try the next slot, within the cap on provider calls."
+    pub(crate) async fn unlock_head<H: Committed>(
+        &self,
+        committed: &H,
+        context: &EncryptionContext,
+        tries: &mut Tries,
+    ) -> Result<(H::Keys, DataKey, KmsContext)> {
+        let (header, given) = (committed.head(), context);
         let context = self.reader_context(header, given)?;
         let mut failure = None;
         let mut failed = Vec::new();
@@ -346,11 +356,8 @@ impl Envelope {
             tries.slots -= 1;
             tries.passphrases -= usize::from(derives);
             let error = match key {
-                Ok(key) => match Floe::open(&key, header.floe(), [header.core(), &context.unstored].concat())? {
-                    Some(floe) => {
-                        let decryptor = Decryptor { segments: Arc::new(floe), threads: self.config.threads };
-                        return Ok(Unlocked { decryptor, key, kms: context.kms });
-                    }
+                Ok(key) => match committed.keys(&key, [header.core(), &context.unstored].concat())? {
+                    Some(opened) => return Ok((opened, key, context.kms)),
                     None => Error::authentication(),
                 },
                 Err(error) => error,
@@ -370,9 +377,9 @@ impl Envelope {
         })
     }
 
-    pub(crate) fn reader_context(&self, header: &Header, given: &EncryptionContext) -> Result<ReaderContext> {
-        let how = self.config.context_match;
-        ReaderContext::new(header.stored_context(), header.has_unstored_context(), given, how, KeyUse::Message)
+    pub(crate) fn reader_context(&self, header: &Head, given: &EncryptionContext) -> Result<ReaderContext> {
+        let (how, key_use) = (self.config.context_match, header.form().key_use());
+        ReaderContext::new(header.stored_context(), header.has_unstored_context(), given, how, key_use)
     }
 }
 
@@ -388,8 +395,12 @@ fn too_many_derivations() -> Error {
     .with_advice("the file was changed while it was read: try again")
 }
 
-fn no_matching_key(header: &Header) -> Error {
+fn no_matching_key(header: &Head) -> Error {
     let recipients = Recipients(header.slots().iter().map(Recipient::from).collect());
+    let what = match header.form() {
+        Form::Message => "message",
+        Form::RecordSet => "record set",
+    };
     let printable = |it: &Recipient| {
         let name = std::str::from_utf8(&it.key_id).is_ok_and(|name| !name.chars().any(char::is_control));
         name && it.provider.bytes().all(|byte| byte.is_ascii_graphic())
@@ -398,7 +409,7 @@ fn no_matching_key(header: &Header) -> Error {
         true => "",
         false => " (these are no names as they are written: the header may be damaged)",
     };
-    Error::no_matching_key(format!("none of the configured keys opens this message, which is for {recipients}{doubt}"))
+    Error::no_matching_key(format!("none of the configured keys opens this {what}, which is for {recipients}{doubt}"))
         .with_source(recipients)
 }
 

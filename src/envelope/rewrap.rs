@@ -10,7 +10,8 @@ use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
 use crate::material::{DataKey, EncryptedDataKey};
-use crate::native::header::{Header, Limits, Outline, PASSPHRASE, SlotsRoom, encode_slots};
+use crate::native::header::{Committed, Head, Header, Limits, Outline};
+use crate::native::slots::{PASSPHRASE, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use crate::provider::raw::NAME as RAW;
 use crate::provider::{DataKeyAnswer, Recipient, Recipients};
@@ -25,7 +26,7 @@ use subtle::ConstantTimeEq;
 #[derive(Clone, Debug, Default)]
 pub struct RewrapOptions {
     mode: RewrapMode,
-    to: Option<PathBuf>,
+    pub(super) to: Option<PathBuf>,
     stop: Stop,
     removal: Removal,
 }
@@ -180,19 +181,20 @@ impl Envelope {
     ///
     /// # Errors
     /// What no other head of the same message changes: the new provider's own, and a refusal.
-    async fn slots(
+    pub(super) async fn slots(
         &self,
-        header: &Header,
+        committed: &(impl Committed + Sync),
         new: &Envelope,
         context: &EncryptionContext,
         options: &RewrapOptions,
         tries: &mut Tries,
     ) -> Result<Slots> {
+        let header = committed.head();
         let (slots, key) = match options.mode {
-            RewrapMode::Open => match self.unlock(header, context, tries).await {
-                Ok(unlocked) => {
-                    let slots = new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await?;
-                    (slots, Some(unlocked.key))
+            RewrapMode::Open => match self.unlock_head(committed, context, tries).await {
+                Ok((_, key, kms)) => {
+                    let slots = new.config.provider.encrypt_data_key(&key, &kms).await?;
+                    (slots, Some(key))
                 }
                 Err(error) => return Ok(Slots::NotOpened(error)),
             },
@@ -215,7 +217,7 @@ impl Envelope {
     /// key of an alias, say, was moved by its owner.
     async fn keep_others(
         &self,
-        header: &Header,
+        header: &Head,
         slots: &[EncryptedDataKey],
         removed: &[Recipient],
         key: Option<&DataKey>,
@@ -267,7 +269,7 @@ impl Envelope {
 
     async fn slots_blind(
         &self,
-        header: &Header,
+        header: &Head,
         new: &Envelope,
         context: &EncryptionContext,
         tries: &mut Tries,
@@ -297,7 +299,7 @@ impl Envelope {
 }
 
 /// What came of a head.
-enum Slots {
+pub(super) enum Slots {
     /// New slots, and who has none among them any more.
     Made(Vec<EncryptedDataKey>, Vec<Recipient>),
     /// This head gave no data key: another head of the same message may.
@@ -305,7 +307,7 @@ enum Slots {
 }
 
 /// Who has a slot in the message and none among the new ones.
-fn removed(header: &Header, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
+fn removed(header: &Head, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
     let stays = |old: &Recipient| slots.iter().any(|new| Recipient::from(new) == *old);
     header.slots().iter().map(Recipient::from).filter(|old| !stays(old)).collect()
 }

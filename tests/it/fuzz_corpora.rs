@@ -49,3 +49,8 @@ fn the_journal_corpus_replays() {
 fn the_root_text_corpus_replays() {
     replay("root_text", targets::root_text);
 }
+
+#[test]
+fn the_record_corpus_replays() {
+    replay("record", targets::record);
+}

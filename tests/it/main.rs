@@ -20,6 +20,8 @@ mod cli_damage;
 mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_range;
+#[cfg(feature = "cli")]
+mod cli_value;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
@@ -53,11 +55,14 @@ mod parallel;
 mod providers;
 mod python;
 mod ranges;
+mod records;
 mod recover;
 mod resume;
 mod resume_kill;
 mod resume_point;
 mod rewrap;
+#[cfg(feature = "serde")]
+mod sealed;
 mod source;
 mod streams;
 mod support;

@@ -78,6 +78,11 @@ fn asynchronous_shells_leave_no_key_behind() {
 }
 
 #[test]
+fn records_leave_no_key_behind() {
+    scene("memory::records_leave_no_key_behind", scenes::records);
+}
+
+#[test]
 fn the_embedded_kms_leaves_no_root_key_behind() {
     scene("memory::the_embedded_kms_leaves_no_root_key_behind", scenes::local_kms);
 }

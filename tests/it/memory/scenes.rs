@@ -6,9 +6,9 @@ use crate::support::child::{hear, tell};
 use crate::support::hex;
 use envelock::blocking::{self, Envelope};
 use envelock::{
-    AeadAlgorithm, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, ErrorKind, FileOptions,
-    GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost, PassphraseProvider, RawKeyProvider, Recipient,
-    Result, RewrapMode, RewrapOptions, RootKey, Secret, Threads, async_trait, read_header,
+    AeadAlgorithm, AssociatedData, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext,
+    ErrorKind, FileOptions, GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost, PassphraseProvider,
+    RawKeyProvider, Recipient, Result, RewrapMode, RewrapOptions, RootKey, Secret, Threads, async_trait, read_header,
 };
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -169,6 +169,37 @@ pub(super) fn decrypt() {
         drop((range, envelope));
         watch.expect_nothing();
     }
+}
+
+pub(super) fn records() {
+    let watch = Watch::new();
+    let envelope = watch.envelope(watch.raw("wrapping-key"));
+    let place = AssociatedData::from_bytes("place");
+    let set = envelope.record_set(&none()).unwrap();
+    let data_key = format!("data-key-{}", watch.data_keys.load(Ordering::SeqCst));
+    let record = set.seal(&[0x5A; 100], &place).unwrap();
+    watch.learn(&format!("records {data_key} {} {}", hex(set.header()), hex(&record)));
+    // The first round keys of AES are the key itself, in one piece on common processors and not on all.
+    watch.expect(&["wrapping-key"]);
+    let again = envelope.open_record_set(set.header(), &none()).unwrap();
+    assert_eq!(again.open(&record, &place).unwrap(), [0x5A; 100]);
+    let batch = vec![(record.clone(), place.clone()); 10];
+    again.open_batch(&batch).unwrap();
+    again.seal_batch(&batch).unwrap();
+    let mut bad = record.clone();
+    bad[60] ^= 1;
+    assert_eq!(again.open(&bad, &place).unwrap_err().kind(), ErrorKind::AuthenticationFailed);
+    // A set whose tag is another's: its key was derived, and is not the one.
+    let mut forged = set.header().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(envelope.open_record_set(&forged, &none()).unwrap_err().kind(), ErrorKind::AuthenticationFailed);
+    let value = envelope.seal_value(&[0x5A; 100], &none()).unwrap();
+    envelope.open_value(&value, &none()).unwrap();
+    let moved = envelope.rewrap_record_set(set.header(), &envelope, &none(), RewrapOptions::default()).unwrap();
+    assert_eq!(moved.header.len(), set.header().len());
+    watch.expect(&["wrapping-key"]);
+    drop((set, again, envelope));
+    watch.expect_nothing();
 }
 
 /// A writer that breaks.
