@@ -110,6 +110,14 @@ impl RecordSet {
         self.open_parsed(Record::parse(record)?, associated_data)
     }
 
+    /// The value of the one record that stands behind its set.
+    fn unseal_alone(&self, rest: &[u8]) -> Result<Vec<u8>> {
+        if rest.first() != Some(&RECORD) {
+            return Err(Error::trailing_data());
+        }
+        self.inner.keys.unseal(Record::parse(rest)?, &no_place())
+    }
+
     fn open_parsed(&self, record: Record<'_>, associated_data: &AssociatedData) -> Result<Vec<u8>> {
         self.inner.keys.unseal(record, associated_data).map_err(|error| match error.kind() {
             ErrorKind::AuthenticationFailed => error.with_advice(
@@ -301,9 +309,6 @@ impl Envelope {
 
     /// The record set of a header, and nothing after it.
     ///
-    /// This is also what verifies a set, after a blind rewrap say: a slot that was swapped gives another key
-    /// than the one that the set's tag commits to.
-    ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a message,
@@ -336,11 +341,24 @@ impl Envelope {
         if rest.is_empty() {
             return Err(Error::truncated());
         }
-        let set = self.unlock_records(&parsed, context).await?;
-        if rest.first() != Some(&RECORD) {
-            return Err(Error::trailing_data());
+        self.unlock_records(&parsed, context).await?.unseal_alone(rest)
+    }
+
+    /// Checks that a record set, or a value that stands alone, opens to a key of this envelope's. Nothing is
+    /// handed out.
+    ///
+    /// After a blind rewrap, this is the check before the old key is retired: a slot that was swapped gives
+    /// another data key than the one that the set's tag commits to.
+    ///
+    /// # Errors
+    /// As [`open_record_set`](Self::open_record_set) and [`open_value`](Self::open_value).
+    pub async fn verify_record_set(&self, set: &[u8], context: &EncryptionContext) -> Result<()> {
+        let (parsed, rest) = self.split_value(set)?;
+        let keys = self.unlock_records(&parsed, context).await?;
+        if !rest.is_empty() {
+            keys.unseal_alone(rest)?.zeroize();
         }
-        set.inner.keys.unseal(Record::parse(rest)?, &no_place())
+        Ok(())
     }
 
     /// Encrypts the data key of a record set for the recipients of `new` instead of those it has. Its records

@@ -362,6 +362,12 @@ fn a_rewrap_changes_the_slots_and_neither_tag_nor_records() {
     let value = old.seal_value(b"hunter2", &context).unwrap();
     let moved = old.rewrap_record_set(&value, &new, &context, RewrapOptions::default()).unwrap();
     assert_eq!(new.open_value(&moved.header, &context).unwrap(), b"hunter2");
+    new.verify_record_set(&moved.header, &context).unwrap();
+    let mut changed = moved.header.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_eq!(kind(new.verify_record_set(&changed, &context)), Some(ErrorKind::AuthenticationFailed));
+    let trailing = [new.record_set(&context).unwrap().header(), &[0]].concat();
+    assert_eq!(kind(new.verify_record_set(&trailing, &context)), Some(ErrorKind::TrailingData));
     let refused = |set: &[u8], options: RewrapOptions| old.rewrap_record_set(set, &new, &context, options);
     let followed = [&value[..RecordSetHeader::parse(&value).unwrap().len()], &[0]].concat();
     assert_eq!(kind(refused(&followed, RewrapOptions::default())), Some(ErrorKind::TrailingData));
@@ -389,9 +395,10 @@ fn a_swapped_slot_is_found_by_the_sets_tag_also_after_a_blind_rewrap() {
     blocking::wait(kms.rotate("alias/orders")).unwrap();
     let blind = RewrapOptions::default().mode(RewrapMode::Blind);
     let rewrapped = envelope.rewrap_record_set(&swapped, &envelope, &context, blind.clone()).unwrap();
-    assert_eq!(kind(envelope.open_record_set(&rewrapped.header, &context)), Some(ErrorKind::AuthenticationFailed));
+    assert_eq!(kind(envelope.verify_record_set(&rewrapped.header, &context)), Some(ErrorKind::AuthenticationFailed));
     let rewrapped = envelope.rewrap_record_set(one.header(), &envelope, &context, blind).unwrap();
     assert_ne!(rewrapped.header, one.header());
+    envelope.verify_record_set(&rewrapped.header, &context).unwrap();
     let verified = envelope.open_record_set(&rewrapped.header, &context).unwrap();
     assert_eq!(verified.open(&record, &IBAN.row("1")).unwrap(), VALUE);
 }
