@@ -1,5 +1,6 @@
 //! Rewrap: new slots on an unchanged core and body (docs/format.md, rule 5).
 
+use crate::cache::handed::ReadingKey;
 use crate::context::{EncryptionContext, KmsContext};
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
@@ -178,9 +179,11 @@ impl Envelope {
         tries: &mut Tries,
     ) -> Result<Slots> {
         let (slots, key) = match options.mode {
-            RewrapMode::Open => match self.unlock(header, context, tries).await {
+            // By the provider itself: what a rewrap relies on is what it answers now.
+            RewrapMode::Open => match self.without_cache().unlock(header, context, tries).await {
                 Ok(unlocked) => {
-                    let slots = new.config.provider.encrypt_data_key(&unlocked.key, &unlocked.kms).await?;
+                    let key = unlocked.key.data_key()?;
+                    let slots = new.config.provider.encrypt_data_key(key, &unlocked.kms).await?;
                     (slots, Some(unlocked.key))
                 }
                 Err(error) => return Ok(Slots::NotOpened(error)),
@@ -192,7 +195,15 @@ impl Envelope {
         };
         let removed = removed(header, &slots);
         if options.removal == Removal::Refuse {
-            self.keep_others(header, &slots, &removed, key.as_ref(), context, tries).await?;
+            self.keep_others(
+                header,
+                &slots,
+                &removed,
+                key.as_ref().map(ReadingKey::data_key).transpose()?,
+                context,
+                tries,
+            )
+            .await?;
         }
         Ok(Slots::Made(slots, removed))
     }

@@ -33,7 +33,7 @@ fn floe() -> Floe {
 /// The same body, with segment keys that change sooner.
 fn rotating(rotation_bits: u32) -> Floe {
     let header = *floe().header();
-    Floe::open_rotating(&data_key(1), &header, AAD.to_vec(), rotation_bits).unwrap().unwrap()
+    Floe::open_rotating((&data_key(1)).into(), &header, AAD.to_vec(), rotation_bits).unwrap().unwrap()
 }
 
 fn opens(key: &DataKey, header: &FloeHeader, aad: &[u8]) -> bool {
