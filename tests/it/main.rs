@@ -7,6 +7,7 @@ mod async_executors;
 mod async_shells;
 mod at_once;
 mod big;
+mod cache;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
@@ -25,6 +26,7 @@ mod copies;
 mod damage;
 mod disk;
 mod examples;
+mod flight;
 mod fork;
 mod fuzz_corpora;
 mod hostile;

@@ -4,6 +4,7 @@
 //! Each scene runs in a process of its own. What it looks for it knows by two hashes only, which its
 //! parent made, so that looking puts no key into memory. Keys that go in or out are masked.
 
+mod cached;
 mod keys;
 mod scan;
 mod scenes;
@@ -62,6 +63,11 @@ fn passphrases_leave_no_key_behind() {
 #[test]
 fn files_and_rewraps_leave_no_key_behind() {
     scene("memory::files_and_rewraps_leave_no_key_behind", scenes::files);
+}
+
+#[test]
+fn cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not() {
+    scene("memory::cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not", cached::ends);
 }
 
 #[test]
