@@ -75,6 +75,8 @@ pub use provider::{
 pub use secret::Secret;
 pub use segments::{Extent, Layout, Position, ResumePoint};
 
+#[cfg(feature = "test-util")]
+pub use envelope::probe::CacheProbe;
 #[cfg(feature = "tokio")]
 pub use envelope::tokio::read_header_async;
 #[cfg(feature = "tokio")]

@@ -12,7 +12,7 @@
 //! over to one of those who wait. No lock is held while anybody waits, and none is taken for longer than
 //! a few comparisons.
 //!
-//! Nothing of ours is named here, and the locks come from [`sync`](super::sync): `tests/it/flight.rs`
+//! Nothing of ours is named here, and the locks come from [`sync`](super::sync): `tests/it/one_call.rs`
 //! compiles this very file against locks that try schedules.
 
 use super::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -8,6 +8,8 @@ mod keys;
 pub(crate) mod message;
 mod offload;
 mod pipe;
+#[cfg(feature = "test-util")]
+pub(crate) mod probe;
 mod ranges;
 pub(crate) mod recover;
 pub(crate) mod resume;

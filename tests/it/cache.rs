@@ -1,6 +1,8 @@
 //! The cache of data keys: how many calls reach the provider, whom a data key serves, and for how long.
 
 mod crowd;
+#[cfg(feature = "test-util")]
+mod hit;
 mod limits;
 mod separation;
 mod time;

@@ -118,10 +118,9 @@ impl Crowd {
                 let calls: Vec<_> = calls.map(|call| runtime.spawn(call)).collect();
                 while self.ended.load(Ordering::SeqCst) < CALLERS {
                     std::thread::sleep(Duration::from_millis(1));
-                    // Each context has a call on its way: what is not asleep yet waits for one of these.
-                    if self.begun.load(Ordering::SeqCst) == CALLERS && self.scene.clock.sleepers() >= CONTEXTS {
-                        self.scene.clock.advance_to_next();
-                    } else if self.scene.remote.calls() > CONTEXTS {
+                    // First, each context has a call on its way: what is not asleep yet waits for one of these.
+                    let quiet = self.begun.load(Ordering::SeqCst) == CALLERS && self.scene.clock.sleepers() >= CONTEXTS;
+                    if quiet || self.scene.remote.calls() > CONTEXTS {
                         self.scene.clock.advance_to_next();
                     }
                 }

@@ -121,12 +121,12 @@ fn without_a_runtime_one_caller_renews_while_the_others_go_on() {
     let (mut slow, mut served, mut ends) = (0, 0, 0);
     let mut waiting: Option<std::pin::Pin<Box<dyn Future<Output = _> + '_>>> = None;
     while scene.clock.now() < 1_100 * SECOND {
-        if let Some(call) = &mut waiting {
-            if let Poll::Ready(done) = call.as_mut().poll(&mut cx) {
-                let _: Vec<u8> = envelock::Result::unwrap(done);
-                waiting = None;
-                ends += 1;
-            }
+        if let Some(call) = &mut waiting
+            && let Poll::Ready(done) = call.as_mut().poll(&mut cx)
+        {
+            let _: Vec<u8> = envelock::Result::unwrap(done);
+            waiting = None;
+            ends += 1;
         }
         let mut call = Box::pin(scene.envelope.encrypt(b"x", &one));
         match call.as_mut().poll(&mut cx) {

@@ -206,7 +206,8 @@ fn segment_keys(example: &Example) -> Fields {
     let aad = example.input("aad").to_vec();
     let message_key = Secret::from_slice(example.input("message-key")).unwrap();
     let first = segment_key(&header, &message_key, &aad, 0).unwrap();
-    let floe = Floe { header, aad, message_key, rotation_bits: ROTATION_BITS, first, later: Mutex::new(None) };
+    let floe =
+        Floe { header, aad, message_key, rotation_bits: ROTATION_BITS, first, later: Mutex::new(None), meter: None };
     let mut values = Fields::new();
     for at in 0..example.count("index-", "") {
         let index = u64::from_be_bytes(example.array(&format!("index-{at}")));
