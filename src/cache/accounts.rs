@@ -3,7 +3,7 @@
 use crate::cache::key::Partition;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What a cache did for one tenant and one provider. Counts begin with the cache, and only grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub(super) struct Account {
 /// The accounts of a cache.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
-    open: Mutex<Open>,
+    open: RwLock<Open>,
 }
 
 #[derive(Debug, Default)]
@@ -140,9 +140,12 @@ struct Open {
 impl Accounts {
     /// The account of `partition`, and the one value of that which all who are in it share.
     pub(super) fn of(&self, partition: Partition) -> (Arc<Partition>, Arc<Account>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((partition, account)) = open.by_partition.get_key_value(&partition) {
-            return (Arc::clone(partition), Arc::clone(account));
+        if let Some(known) = self.open.read().unwrap_or_else(PoisonError::into_inner).find(&partition) {
+            return known;
+        }
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = open.find(&partition) {
+            return known;
         }
         if open.by_partition.len() >= ACCOUNTS_MAX {
             open.close_unused();
@@ -153,7 +156,7 @@ impl Accounts {
     }
 
     pub(super) fn read(&self) -> Vec<CacheStatistics> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = open
             .by_partition
             .iter()
@@ -174,6 +177,11 @@ impl Accounts {
 }
 
 impl Open {
+    fn find(&self, partition: &Partition) -> Option<(Arc<Partition>, Arc<Account>)> {
+        let (partition, account) = self.by_partition.get_key_value(partition)?;
+        Some((Arc::clone(partition), Arc::clone(account)))
+    }
+
     /// Adds up the accounts that no envelope and no entry holds, and forgets whose they were.
     fn close_unused(&mut self) {
         let closed = &mut self.closed;

@@ -68,8 +68,8 @@ impl CacheLimits {
     }
 
     /// How many data keys are kept, of both directions together, 1 to 1,000,000. Default: 1,000. What is
-    /// used often stays, however many others pass through. Up to 15 more are kept where the number is no
-    /// multiple of 16.
+    /// used often stays, however many others pass through. Up to 7 more are kept where the number is no
+    /// multiple of 8.
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.entries = entries;
         self

@@ -288,7 +288,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// Parts of the map with a lock of their own, where it has as many entries as [`SHARDED_FROM`].
-const SHARDS: usize = 16;
+const SHARDS: usize = 8;
 const SHARDED_FROM: usize = 512;
 /// How often entries that are over are looked for while one ages.
 const SWEEPS: u32 = 4;

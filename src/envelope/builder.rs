@@ -40,6 +40,20 @@ impl EnvelopeBuilder {
     ///
     /// A cached data key outlives a revocation at the KMS by [`max_age`](CacheLimits::max_age) at the most;
     /// docs/cache.md says what else it costs.
+    ///
+    /// ```
+    /// # use envelock::{CacheLimits, EncryptionContext, Envelope, RawKeyProvider};
+    /// # fn main() -> Result<(), envelock::Error> {
+    /// # pollster::block_on(async {
+    /// let envelope = Envelope::builder(RawKeyProvider::generate("example")?).cache(CacheLimits::default()).build()?;
+    /// let context = EncryptionContext::from([("tenant", "acme"), ("column", "orders.address")]);
+    /// let acme = envelope.for_tenant("acme");
+    /// let sealed = acme.encrypt(b"1 Infinite Loop", &context).await?;
+    /// assert_eq!(acme.decrypt(&sealed, &context).await?, b"1 Infinite Loop");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn cache(mut self, limits: CacheLimits) -> Self {
         self.cache = Some(DataKeyCache::new(limits));
         self
