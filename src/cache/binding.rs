@@ -33,14 +33,15 @@ impl Binding {
             Some(identity) => ProviderKey::Identity(identity),
             None => ProviderKey::Own(cache.inner.nameless.fetch_add(1, Ordering::Relaxed) + 1),
         };
-        let (partition, account) = cache.inner.accounts.of(Partition { tenant: None, provider: key });
+        let (partition, account) = cache.inner.accounts.of(Partition::new(None, key, &cache.inner.hasher));
         let revocations = provider.revocations();
         Self { cache, provider, revocations, partition, account }
     }
 
     pub(crate) fn for_tenant(&self, tenant: &str) -> Self {
-        let partition = Partition { tenant: Some(tenant.into()), provider: self.partition.provider.clone() };
-        let (partition, account) = self.cache.inner.accounts.of(partition);
+        let inner = &self.cache.inner;
+        let partition = Partition::new(Some(tenant), self.partition.provider.clone(), &inner.hasher);
+        let (partition, account) = inner.accounts.of(partition);
         Self { partition, account, ..self.clone() }
     }
 

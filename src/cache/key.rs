@@ -6,7 +6,7 @@ use crate::material::EncryptedDataKey;
 use crate::provider::{ProviderIdentity, Recipient};
 use quick_cache::Equivalent;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Whose data key: the provider's own word for it, or a number that one envelope drew.
@@ -26,10 +26,26 @@ impl fmt::Display for ProviderKey {
 }
 
 /// Tenant and provider: what no entry is shared across.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Partition {
     pub(super) tenant: Option<Arc<str>>,
     pub(super) provider: ProviderKey,
+    /// The hash of both, since a hit has better things to do.
+    hash: u64,
+}
+
+impl Partition {
+    /// `hasher` is the same for all that are compared.
+    pub(super) fn new(tenant: Option<&str>, provider: ProviderKey, hasher: &impl BuildHasher) -> Self {
+        let hash = hasher.hash_one((tenant, &provider));
+        Self { tenant: tenant.map(Arc::from), provider, hash }
+    }
+}
+
+impl Hash for Partition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// What an entry is found by.
@@ -76,11 +92,14 @@ impl Probe<'_> {
     }
 }
 
+/// Over what differs between entries; all of it is compared.
 impl Hash for Probe<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.partition.hash(state);
-        self.slot.hash(state);
-        self.kms.encoded().hash(state);
+        if let Some(slot) = self.slot {
+            state.write(slot.wrapped());
+        }
+        state.write(self.kms.encoded());
     }
 }
 
@@ -112,9 +131,11 @@ impl Equivalent<Shared> for Probe<'_> {
 mod tests {
     use super::*;
     use crate::context::EncryptionContext;
+    use std::hash::{BuildHasherDefault, DefaultHasher};
 
     fn key(tenant: Option<&str>, provider: u64, slot: Option<[&str; 3]>, context: &[(&str, &str)]) -> Shared {
-        let partition = Partition { tenant: tenant.map(Arc::from), provider: ProviderKey::Own(provider) };
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let partition = Partition::new(tenant, ProviderKey::Own(provider), &hasher);
         let slot = slot.map(|[provider, id, wrapped]| EncryptedDataKey::new(provider, id, wrapped));
         let kms = KmsContext::new(&context.iter().copied().collect::<EncryptionContext>()).unwrap();
         Shared(Arc::new(Key { partition: Arc::new(partition), slot, kms }))

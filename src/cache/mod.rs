@@ -77,6 +77,7 @@ struct Inner {
     limits: CacheLimits,
     clock: Arc<dyn Clock>,
     map: Map,
+    hasher: RandomState,
     /// Held while an entry is added, so that one key has one entry.
     adding: Mutex<()>,
     accounts: Accounts,
@@ -143,11 +144,13 @@ impl DataKeyCache {
             .weight_capacity(limits.entries as u64)
             .build()
             .map_err(|e| Error::internal(format!("the cache's options: {e}")))?;
-        let map = Cache::with_options(options, UnitWeighter, RandomState::new(), Evicted);
+        let hasher = RandomState::new();
+        let map = Cache::with_options(options, UnitWeighter, hasher.clone(), Evicted);
         let inner = Inner {
             limits,
             clock,
             map,
+            hasher,
             adding: Mutex::new(()),
             accounts: Accounts::default(),
             nameless: AtomicU64::new(0),
