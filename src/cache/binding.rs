@@ -5,7 +5,7 @@ use crate::cache::flight::{Caller, Lead, Look, Old, Turn, Way};
 use crate::cache::handed::{ReadingAnswer, ReadingKey, WritingKey};
 use crate::cache::held::{Age, Epoch, Grant, Held, Life, Need, Usage};
 use crate::cache::key::{Partition, Probe, ProviderKey};
-use crate::cache::{Cause, DataKeyCache, Failure, Renewal, Slot, background};
+use crate::cache::{Cause, DataKeyCache, Failure, Happened, Renewal, Slot, background};
 use crate::clock::Clock;
 use crate::context::KmsContext;
 use crate::crypto;
@@ -76,7 +76,7 @@ impl Binding {
             }
             Turn::Lead(lead) => {
                 let mut first = None;
-                self.call(&slot, lead, &counters.misses, |held| first = Some(writer.take(held)))
+                self.call(&slot, lead, Why::Miss, |held| first = Some(writer.take(held)))
                     .await
                     .map_err(|failure| failure.error())?;
                 first.flatten().ok_or_else(|| Error::internal("a fresh data key takes what its limits allow"))
@@ -102,7 +102,7 @@ impl Binding {
             }
             Turn::Lead(lead) => {
                 let mut first = None;
-                match self.call(&slot, lead, &counters.misses, |held| first = Some(Arc::clone(held))).await {
+                match self.call(&slot, lead, Why::Miss, |held| first = Some(Arc::clone(held))).await {
                     Ok(()) => return first.map_or(ReadingAnswer::NotMine, |it| ReadingAnswer::Key(it.into())),
                     Err(failure) => failure,
                 }
@@ -114,6 +114,7 @@ impl Binding {
             Cause::Error(error) => match self.graced(&slot, &error) {
                 Some(held) => {
                     bump(&counters.graces);
+                    slot.tell(Happened::Graced);
                     ReadingAnswer::Key(held.into())
                 }
                 None => ReadingAnswer::Failed(error.again()),
@@ -139,7 +140,7 @@ impl Binding {
         let (this, slot) = (self.clone(), Arc::clone(slot));
         let renewal: Renewal = Box::pin(async move {
             // What it fails with concerns whoever finds the entry over.
-            let _ = this.call(&slot, lead, &slot.counters().renewals, |_| ()).await;
+            let _ = this.call(&slot, lead, Why::Renewal, |_| ()).await;
         });
         if let Some(renewal) = background::start(renewal) {
             renewal.await;
@@ -151,9 +152,13 @@ impl Binding {
         &self,
         slot: &Arc<Slot>,
         lead: Lead<Arc<Held>, Failure>,
-        counter: &AtomicU64,
+        why: Why,
         first: impl FnOnce(&Arc<Held>),
     ) -> Result<(), Failure> {
+        let (counter, happened) = match why {
+            Why::Miss => (&slot.counters().misses, Happened::Fetched),
+            Why::Renewal => (&slot.counters().renewals, Happened::Renewed),
+        };
         bump(counter);
         let answer = match &slot.key.slot {
             None => self.generate(&slot.key.kms).await,
@@ -164,6 +169,7 @@ impl Binding {
                 let held = Arc::new(held);
                 first(&held);
                 lead.complete(held);
+                slot.tell(happened);
                 Ok(())
             }
             Err(cause) => {
@@ -175,7 +181,10 @@ impl Binding {
                 };
                 lead.fail(failure.clone(), old);
                 match &failure.cause {
-                    Cause::Error(_) => bump(&slot.counters().failures),
+                    Cause::Error(error) => {
+                        bump(&slot.counters().failures);
+                        slot.tell(Happened::Failed(error));
+                    }
                     // That is answered without a call.
                     Cause::NotMine => {
                         counter.fetch_sub(1, Ordering::Relaxed);
@@ -228,6 +237,13 @@ impl Binding {
         let life = Life::new(asked, limits.age, grace, random_part());
         Held::new(key, slots, Usage::new(limits, Arc::clone(&self.account)), life, epoch)
     }
+}
+
+/// Why a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Miss,
+    Renewal,
 }
 
 /// Takes a message's share of a data key.

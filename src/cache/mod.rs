@@ -17,7 +17,13 @@ pub(crate) mod handed;
 pub(crate) mod held;
 mod key;
 pub(crate) mod limits;
+#[cfg(feature = "metrics")]
+mod publish;
 mod sync;
+#[cfg(not(feature = "tracing"))]
+mod trace_none;
+#[cfg(feature = "tracing")]
+mod trace_tracing;
 
 pub use accounts::{CacheCounts, CacheStatistics};
 
@@ -43,6 +49,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+#[cfg(not(feature = "tracing"))]
+use trace_none as trace;
+#[cfg(feature = "tracing")]
+use trace_tracing as trace;
 
 /// A cache of data keys, for one envelope or for several. Cheap to clone: clones are the same cache.
 ///
@@ -96,12 +106,55 @@ struct Slot {
     account: Arc<Account>,
 }
 
-impl Slot {
-    fn counters(&self) -> &Counters {
-        match self.key.slot {
-            None => &self.account.encrypt,
-            Some(_) => &self.account.decrypt,
+/// Which way a data key is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Encrypt,
+    Decrypt,
+}
+
+impl Direction {
+    #[cfg_attr(not(any(feature = "metrics", feature = "tracing")), expect(dead_code, reason = "for their labels"))]
+    fn name(self) -> &'static str {
+        match self {
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
         }
+    }
+}
+
+/// Something for whoever watches the cache.
+#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "nobody watches"))]
+struct Told<'a> {
+    tenant: Option<&'a str>,
+    direction: Direction,
+    happened: Happened<'a>,
+}
+
+#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "nobody watches"))]
+enum Happened<'a> {
+    Fetched,
+    Renewed,
+    Failed(&'a Error),
+    Graced,
+    Evicted,
+}
+
+impl Slot {
+    fn direction(&self) -> Direction {
+        if self.key.slot.is_none() { Direction::Encrypt } else { Direction::Decrypt }
+    }
+
+    fn counters(&self) -> &Counters {
+        match self.direction() {
+            Direction::Encrypt => &self.account.encrypt,
+            Direction::Decrypt => &self.account.decrypt,
+        }
+    }
+
+    fn tell(&self, happened: Happened<'_>) {
+        let tenant = self.key.partition.tenant.as_deref();
+        trace::tell(&Told { tenant, direction: self.direction(), happened });
     }
 }
 
@@ -283,6 +336,7 @@ impl Lifecycle<Shared, Arc<Slot>> for Evicted {
 
     fn on_evict(&self, (): &mut (), _: Shared, slot: Arc<Slot>) {
         slot.counters().evictions.fetch_add(1, Ordering::Relaxed);
+        slot.tell(Happened::Evicted);
     }
 }
 

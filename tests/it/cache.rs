@@ -6,6 +6,8 @@ mod hit;
 mod limits;
 mod separation;
 mod time;
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+mod watched;
 
 use crate::support::virtual_time::{Remote, VirtualClock};
 use envelock::{CacheCounts, CacheLimits, DataKeyCache, EncryptionContext, Envelope, Header};
