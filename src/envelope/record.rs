@@ -1,5 +1,6 @@
 //! Record sets: many small values under one data key, each sealed by itself (docs/format.md, "Compact records").
 
+use crate::cache::held::Need;
 use crate::context::{EncryptionContext, KeyUse, WriterContext};
 use crate::crypto::{self, XAES_NONCE_LEN};
 use crate::envelope::Envelope;
@@ -294,12 +295,13 @@ impl Envelope {
     /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
     pub async fn record_set(&self, context: &EncryptionContext) -> Result<RecordSet> {
         let context = WriterContext::new(context, KeyUse::Records)?;
-        let generated = self.new_data_key(&context.kms).await?;
+        // A set counts as one message. Its records are under a key of its own, which outlives the cached one.
+        let key = self.writing_key(&context.kms, Need::Whole(0)).await?;
         let mut id = [0; SET_ID_LEN];
         crypto::random::fill(&mut id)?;
         let mut header = encode_set_core(&context, &id)?;
-        let area = encode_slots(&generated.encrypted, SlotsRoom::Tight, header.len())?;
-        let keys = RecordKey::create(&generated.key, &[header.as_slice(), &context.unstored].concat())?;
+        let area = encode_slots(key.slots(), SlotsRoom::Tight, header.len())?;
+        let keys = RecordKey::create(key.key(), &[header.as_slice(), &context.unstored].concat())?;
         #[expect(clippy::cast_possible_truncation, reason = "encode_slots checks it")]
         header.extend_from_slice(&(area.len() as u16).to_be_bytes());
         header.extend_from_slice(&area);
@@ -347,14 +349,15 @@ impl Envelope {
     /// Checks that a record set, or a value that stands alone, opens to a key of this envelope's. Nothing is
     /// handed out.
     ///
-    /// After a blind rewrap, this is the check before the old key is retired: a slot that was swapped gives
+    /// After a blind rewrap, this is the check before the old key is retired: the key provider itself opens it,
+    /// whatever is cached, and a slot that was swapped gives
     /// another data key than the one that the set's tag commits to.
     ///
     /// # Errors
     /// As [`open_record_set`](Self::open_record_set) and [`open_value`](Self::open_value).
     pub async fn verify_record_set(&self, set: &[u8], context: &EncryptionContext) -> Result<()> {
         let (parsed, rest) = self.split_value(set)?;
-        let keys = self.unlock_records(&parsed, context).await?;
+        let keys = self.without_cache().unlock_records(&parsed, context).await?;
         if !rest.is_empty() {
             keys.unseal_alone(rest)?.zeroize();
         }

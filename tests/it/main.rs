@@ -7,6 +7,7 @@ mod async_executors;
 mod async_shells;
 mod at_once;
 mod big;
+mod cache;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
@@ -48,6 +49,7 @@ mod kms_processes;
 mod kms_record;
 mod layers;
 mod memory;
+mod one_call;
 mod ordering;
 mod parallel;
 mod providers;

@@ -7,8 +7,9 @@ use crate::support::hex;
 use envelock::blocking::{self, Envelope};
 use envelock::{
     AeadAlgorithm, AssociatedData, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext,
-    ErrorKind, FileOptions, GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost, PassphraseProvider,
-    RawKeyProvider, Recipient, Result, RewrapMode, RewrapOptions, RootKey, Secret, async_trait, read_header,
+    EnvelopeBuilder, ErrorKind, FileOptions, GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost,
+    PassphraseProvider, RawKeyProvider, Recipient, Result, RewrapMode, RewrapOptions, RootKey, Secret, async_trait,
+    read_header,
 };
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,28 +18,28 @@ use zeroize::Zeroizing;
 
 /// Looks for the keys of one scene.
 #[derive(Clone)]
-struct Watch {
+pub(super) struct Watch {
     scanner: Arc<Mutex<Scanner>>,
     data_keys: Arc<AtomicUsize>,
 }
 
 impl Watch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { scanner: Arc::new(Mutex::new(Scanner::new())), data_keys: Arc::default() }
     }
 
-    fn learn(&self, request: &str) {
+    pub(super) fn learn(&self, request: &str) {
         self.scanner.lock().unwrap().learn(request);
     }
 
     #[track_caller]
-    fn expect(&self, names: &[&str]) {
+    pub(super) fn expect(&self, names: &[&str]) {
         // On a stack of its own, so that the search does not overwrite what it looks for.
         std::thread::scope(|scope| scope.spawn(|| self.scanner.lock().unwrap().expect(names)).join().unwrap());
     }
 
     #[track_caller]
-    fn expect_nothing(&self) {
+    pub(super) fn expect_nothing(&self) {
         std::thread::scope(|scope| scope.spawn(|| self.scanner.lock().unwrap().expect_nothing()).join().unwrap());
     }
 
@@ -50,12 +51,12 @@ impl Watch {
     }
 
     /// The keys of the message that `head` begins, under the data key last seen.
-    fn message(&self, head: &[u8]) {
+    pub(super) fn message(&self, head: &[u8]) {
         self.learn(&format!("message data-key-{} {}", self.data_keys.load(Ordering::SeqCst), hex(head)));
     }
 
     /// A raw provider on a key of the parent's.
-    fn raw(&self, name: &str) -> RawKeyProvider {
+    pub(super) fn raw(&self, name: &str) -> RawKeyProvider {
         tell(format!("make {name} 32"));
         let mut key = None;
         unmask(&hear(), |write| key = Some(Secret::<32>::init(|out| write(out))));
@@ -68,8 +69,11 @@ impl Watch {
     }
 
     fn envelope_of(&self, provider: impl KeyProvider + 'static, aead: AeadAlgorithm) -> Envelope {
-        let watched = Watched { inner: Box::new(provider), watch: self.clone() };
-        Envelope::new(envelock::Envelope::builder(watched).aead(aead).build().unwrap())
+        Envelope::new(self.builder(provider).aead(aead).build().unwrap())
+    }
+
+    pub(super) fn builder(&self, provider: impl KeyProvider + 'static) -> EnvelopeBuilder {
+        envelock::Envelope::builder(Watched { inner: Box::new(provider), watch: self.clone() })
     }
 }
 
@@ -118,7 +122,7 @@ fn none() -> EncryptionContext {
     EncryptionContext::new()
 }
 
-fn head_of(message: &[u8]) -> Vec<u8> {
+pub(super) fn head_of(message: &[u8]) -> Vec<u8> {
     let header = read_header(&mut &message[..], &envelock::Limits::default()).unwrap();
     message[..header.len()].to_vec()
 }
