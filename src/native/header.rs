@@ -1,4 +1,4 @@
-//! The head of a native message: core, slots and FLOE header.
+//! The heads of native messages and record sets: core, slots, and FLOE header or record-set tag.
 //!
 //! ```text
 //! core    3  magic 45 4C 4B ("ELK")
