@@ -28,7 +28,7 @@ pub struct CacheCounts {
     pub hits: u64,
     /// Data keys that came of another caller's call.
     pub waits: u64,
-    /// Calls that a caller made and waited for, and that the provider answered.
+    /// Calls that a caller made and waited for, those that it gave up among them.
     pub misses: u64,
     /// Calls made to renew a data key ahead of its end.
     pub renewals: u64,

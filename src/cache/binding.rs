@@ -184,6 +184,10 @@ impl Binding {
                     Cause::Error(error) => {
                         bump(&slot.counters().failures);
                         slot.tell(Happened::Failed(error));
+                        // What a stranger made up takes nobody's place.
+                        if error.kind() == ErrorKind::AuthenticationFailed {
+                            self.cache.forget(slot);
+                        }
                     }
                     // That is answered without a call.
                     Cause::NotMine => {

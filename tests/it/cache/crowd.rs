@@ -9,7 +9,7 @@ use envelock::{CacheLimits, EncryptionContext, ErrorKind};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -203,39 +203,51 @@ fn a_caller_that_is_cancelled_at_any_point_hands_its_call_over() {
     }
 }
 
+type Sealing<'a> = Pin<Box<dyn Future<Output = envelock::Result<Vec<u8>>> + 'a>>;
+
+fn poll(call: &mut Sealing<'_>) -> Poll<envelock::Result<Vec<u8>>> {
+    call.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Lets the call that `call` makes arrive.
+fn travel(scene: &Scene, call: &mut Sealing<'_>) -> Poll<envelock::Result<Vec<u8>>> {
+    for _ in 0..scene.remote.steps {
+        assert!(poll(call).is_pending());
+        scene.clock.advance(scene.remote.step);
+    }
+    poll(call)
+}
+
+#[track_caller]
+fn unavailable(polled: Poll<envelock::Result<Vec<u8>>>) {
+    match polled {
+        Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::Unavailable),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_failed_call_fails_each_who_waited_once_and_answers_for_a_short_time_only() {
     let scene = Scene::new(CacheLimits::default(), Remote::new);
-    scene.remote.fail(1, ErrorKind::Unavailable);
+    scene.remote.fail(2, ErrorKind::Unavailable);
     let none = EncryptionContext::new();
-    let mut calls: Vec<_> = (0..5).map(|_| Box::pin(scene.envelope.encrypt(b"x", &none))).collect();
-    let mut cx = Context::from_waker(Waker::noop());
-    calls.iter_mut().for_each(|call| assert!(call.as_mut().poll(&mut cx).is_pending()));
-    (0..4).for_each(|_| {
-        scene.clock.advance(scene.remote.step);
-        assert!(calls[0].as_mut().poll(&mut cx).is_pending() || scene.remote.failures.load(Ordering::SeqCst) == 1);
-    });
-    for call in calls.iter_mut().skip(1) {
-        match call.as_mut().poll(&mut cx) {
-            Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::Unavailable),
-            other => panic!("{other:?}"),
-        }
-    }
+    let call = || -> Sealing<'_> { Box::pin(scene.envelope.encrypt(b"x", &none)) };
+    let mut calls: Vec<_> = (0..5).map(|_| call()).collect();
+    calls.iter_mut().for_each(|call| assert!(poll(call).is_pending()));
+    unavailable(travel(&scene, &mut calls[0]));
+    // Those who come to it late have failed all the same, and make no call of their own.
+    scene.clock.advance(Duration::from_secs(1));
+    calls.iter_mut().skip(1).for_each(|call| unavailable(poll(call)));
     drop(calls);
-    // For half of 100 ms at least, and for one and a half times at the most, nobody asks again.
-    scene.clock.advance(Duration::from_millis(49));
-    assert_eq!(wait(scene.envelope.encrypt(b"x", &none)).unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(scene.remote.calls(), 1);
-    scene.clock.advance(Duration::from_millis(102));
-    let mut call = pin!(scene.envelope.encrypt(b"x", &none));
-    assert!(call.as_mut().poll(&mut cx).is_pending());
+    // For half of 100 ms at least, and for one and a half times at the most, nobody else asks.
+    unavailable(travel(&scene, &mut call()));
+    scene.clock.advance(Duration::from_millis(49));
+    unavailable(poll(&mut call()));
     assert_eq!(scene.remote.calls(), 2);
-    for _ in 0..3 {
-        scene.clock.advance(scene.remote.step);
-        assert!(call.as_mut().poll(&mut cx).is_pending());
-    }
-    scene.clock.advance(scene.remote.step);
-    assert!(matches!(call.as_mut().poll(&mut cx), Poll::Ready(Ok(_))));
+    scene.clock.advance(Duration::from_millis(102));
+    assert!(matches!(travel(&scene, &mut call()), Poll::Ready(Ok(_))));
+    assert_eq!(scene.remote.calls(), 3);
     scene.agree();
 }
 

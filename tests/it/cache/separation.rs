@@ -110,7 +110,8 @@ fn every_message_is_checked_against_the_key_that_is_cached_for_its_slot() {
         }
     }
     opened();
-    // A key of another slot's name or bytes was looked for, and nothing of it was kept as this one's.
+    // Keys of other slots' names and bytes were looked for, and nothing of them was kept.
+    assert_eq!(scene.cache.len(), 2);
     let [_, decrypt] = scene.counts();
     assert!(decrypt.hits > 50 && scene.remote.calls() > calls, "{decrypt:?}");
     say(format!("cache: {} messages with a byte changed, none opened", message.len()));
