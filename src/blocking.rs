@@ -67,6 +67,18 @@ impl Envelope {
         Self::new(self.inner.accepting_more_context())
     }
 
+    /// See [`Envelope::for_tenant`](crate::Envelope::for_tenant).
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &str) -> Self {
+        Self::new(self.inner.for_tenant(tenant))
+    }
+
+    /// See [`Envelope::without_cache`](crate::Envelope::without_cache).
+    #[must_use]
+    pub fn without_cache(&self) -> Self {
+        Self::new(self.inner.without_cache())
+    }
+
     /// See [`Envelope::encrypt`](crate::Envelope::encrypt).
     ///
     /// # Errors
@@ -111,6 +123,14 @@ impl Envelope {
         options: RewrapOptions,
     ) -> Result<RewrappedRecordSet> {
         wait(self.inner.rewrap_record_set(set, &new.inner, context, options))
+    }
+
+    /// See [`Envelope::verify_record_set`](crate::Envelope::verify_record_set).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_record_set(&self, set: &[u8], context: &EncryptionContext) -> Result<()> {
+        wait(self.inner.verify_record_set(set, context))
     }
 
     /// See [`Envelope::seal_value`](crate::Envelope::seal_value).

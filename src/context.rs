@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::fmt;
+use std::iter::Peekable;
 use subtle::ConstantTimeEq;
 
 /// Longest encoded KMS context (all entries and the constant one) in bytes.
@@ -266,9 +267,13 @@ impl ReaderContext {
             return Err(Error::context_mismatch("the message needs entries that are not stored in it")
                 .with_advice("give the unstored entries too: only whoever encrypted it knows them"));
         }
-        let mut all: Vec<_> = stored.iter().chain(unstored.iter().copied()).collect();
-        all.sort_unstable();
-        let kms = with_use(all.into_iter(), key_use)?;
+        let kms = if unstored.is_empty() {
+            with_use(stored.iter(), key_use)?
+        } else {
+            let mut all: Vec<_> = stored.iter().chain(unstored.iter().copied()).collect();
+            all.sort_unstable();
+            with_use(all.into_iter(), key_use)?
+        };
         Ok(Self { unstored: encode_unstored(unstored.into_iter())?, kms })
     }
 }
@@ -376,10 +381,22 @@ fn with_use<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>, key_use: KeyU
         KeyUse::Message => "message/1",
         KeyUse::Records => "records/1",
     };
-    let mut all: Vec<_> = entries.collect();
-    let at = all.partition_point(|(key, _)| *key < USE_KEY);
-    all.insert(at, (USE_KEY, value));
-    KmsContext::from_pairs(all.into_iter())
+    KmsContext::from_pairs(Inserted { entries: entries.peekable(), extra: Some((USE_KEY, value)) })
+}
+
+/// Sorted entries and one more, in its place: this runs for every message, and allocates nothing.
+struct Inserted<'a, I: Iterator<Item = (&'a str, &'a str)>> {
+    entries: Peekable<I>,
+    extra: Option<(&'a str, &'a str)>,
+}
+
+impl<'a, I: Iterator<Item = (&'a str, &'a str)>> Iterator for Inserted<'a, I> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let extra = self.extra.take_if(|(extra, _)| self.entries.peek().is_none_or(|(key, _)| *extra <= *key));
+        extra.or_else(|| self.entries.next())
+    }
 }
 
 /// `u16(count)` and the pairs, which must come sorted.

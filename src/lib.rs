@@ -25,7 +25,8 @@ mod segments;
 mod native;
 mod provider;
 
-// -- 4: shells around the formats, and the embedded KMS
+// -- 4: data keys kept for a while, shells around the formats, and the embedded KMS
+mod cache;
 mod io;
 #[cfg(feature = "local-kms")]
 pub mod kms;
@@ -38,6 +39,8 @@ mod envelope;
 pub mod blocking;
 
 pub use async_trait::async_trait;
+pub use cache::limits::CacheLimits;
+pub use cache::{CacheCounts, CacheStatistics, DataKeyCache};
 pub use context::{ContextMatch, EncryptionContext, KmsContext, StoredContext};
 pub use crypto::AeadAlgorithm;
 pub use envelope::Envelope;
@@ -76,6 +79,8 @@ pub use provider::{
 pub use secret::Secret;
 pub use segments::{Extent, Layout, Position, ResumePoint};
 
+#[cfg(feature = "test-util")]
+pub use envelope::probe::CacheProbe;
 #[cfg(feature = "serde")]
 pub use envelope::sealed::{Field, Sealed};
 #[cfg(feature = "tokio")]

@@ -240,6 +240,13 @@ pub(crate) trait Segments: Send + Sync + fmt::Debug {
     fn open_to(&self, at: Position, segment: &[u8], plaintext: &mut [u8]) -> Result<()>;
 }
 
+/// Pays for plaintext before it is sealed, where the key has a limit.
+pub(crate) trait Meter: Send + Sync + fmt::Debug {
+    /// # Errors
+    /// LimitExceeded where the key may not take `bytes` more.
+    fn pay(&self, bytes: u64) -> Result<()>;
+}
+
 /// What a segment claims to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peek {

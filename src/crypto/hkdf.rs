@@ -15,8 +15,8 @@ impl<B: Backend> Hkdf<B> {
 }
 
 impl<B: Backend> KdfKey for Hkdf<B> {
-    fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Result<()> {
-        stack::wiped(B::HMAC_STACK_KIB, || expand(&self.0, info, out))
+    fn expand_each(&self, each: &mut [Expansion<'_>]) -> Result<()> {
+        stack::wiped(B::HMAC_STACK_KIB, || each.iter_mut().try_for_each(|(info, out)| expand(&self.0, info, out)))
     }
 }
 

@@ -42,6 +42,7 @@ use choice_both as choice;
 use choice_none as choice;
 #[cfg(all(feature = "rust-crypto", not(feature = "aws-lc-rs")))]
 use choice_rust_crypto as choice;
+pub(crate) use hkdf::Expansion;
 use std::fmt;
 
 /// An AEAD that FLOE segments and wrapped keys can use. Both have 32-byte keys, 12-byte nonces and
@@ -88,10 +89,16 @@ pub(crate) trait Aead: Send + Sync + fmt::Debug {
 /// HKDF-Expand (RFC 5869, section 2.3) with its HMAC keyed once.
 ///
 /// The key is the HMAC key as it is, whatever its length: no check against the hash length.
-#[cfg_attr(not(test), expect(dead_code, reason = "for cached data keys; a message under a fresh key expands at once"))]
 pub(crate) trait KdfKey: Send + Sync + fmt::Debug {
-    /// Fills `out` from the concatenation of `info`. At most 255 hash lengths, else kind Internal.
-    fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Result<()>;
+    /// Fills each output from the concatenation of its info. At most 255 hash lengths each, else kind
+    /// Internal.
+    fn expand_each(&self, each: &mut [Expansion<'_>]) -> Result<()>;
+
+    /// Fills `out` from the concatenation of `info`, as [`expand_each`](Self::expand_each) does.
+    #[cfg_attr(not(test), expect(dead_code, reason = "messages expand two at a time"))]
+    fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        self.expand_each(&mut [(info, out)])
+    }
 }
 
 /// A keyed AEAD of the chosen backend. It implements [`Aead`].
@@ -114,7 +121,6 @@ pub(crate) fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> AeadKe
 }
 
 /// Prepares `key`, of any length, for many HKDF-Expand-SHA-384 (RFC 5869, section 2.3).
-#[cfg_attr(not(test), expect(dead_code, reason = "for cached data keys; a message under a fresh key expands at once"))]
 pub(crate) fn hkdf_sha384(key: &[u8]) -> HkdfKey {
     hkdf::Hkdf::new(Sha2::Sha384, key)
 }
@@ -137,7 +143,7 @@ pub(crate) fn hkdf_expand_sha384(key: &[u8], info: &[&[u8]], out: &mut [u8]) -> 
 ///
 /// # Errors
 /// As [`hkdf_expand_sha384`].
-pub(crate) fn hkdf_expand_sha384_each(key: &[u8], each: &mut [hkdf::Expansion<'_>]) -> Result<()> {
+pub(crate) fn hkdf_expand_sha384_each(key: &[u8], each: &mut [Expansion<'_>]) -> Result<()> {
     hkdf::expand_each_once::<choice::ForHmac>(Sha2::Sha384, key, each)
 }
 

@@ -1,5 +1,8 @@
 //! How an envelope is configured.
 
+use crate::cache::DataKeyCache;
+use crate::cache::binding::Binding;
+use crate::cache::limits::CacheLimits;
 use crate::context::ContextMatch;
 use crate::crypto::AeadAlgorithm;
 use crate::envelope::{Config, Envelope};
@@ -14,6 +17,7 @@ use std::sync::Arc;
 #[must_use]
 pub struct EnvelopeBuilder {
     config: Config,
+    cache: Option<Result<DataKeyCache>>,
 }
 
 impl EnvelopeBuilder {
@@ -21,13 +25,45 @@ impl EnvelopeBuilder {
         Self {
             config: Config {
                 provider,
+                cache: None,
                 aead: AeadAlgorithm::Aes256Gcm,
                 segment_len: SEGMENT_LEN_DEFAULT,
                 limits: Limits::default(),
                 context_match: ContextMatch::Exact,
                 threads: Threads::ONE,
             },
+            cache: None,
         }
+    }
+
+    /// Caches data keys within these limits, in a cache of this envelope's own. Default: no cache.
+    ///
+    /// A cached data key outlives a revocation at the KMS by [`max_age`](CacheLimits::max_age) at the most;
+    /// docs/cache.md says what else it costs.
+    ///
+    /// ```
+    /// # use envelock::{CacheLimits, EncryptionContext, Envelope, RawKeyProvider};
+    /// # fn main() -> Result<(), envelock::Error> {
+    /// # pollster::block_on(async {
+    /// let envelope = Envelope::builder(RawKeyProvider::generate("example")?).cache(CacheLimits::default()).build()?;
+    /// let context = EncryptionContext::from([("tenant", "acme"), ("column", "orders.address")]);
+    /// let acme = envelope.for_tenant("acme");
+    /// let sealed = acme.encrypt(b"1 Infinite Loop", &context).await?;
+    /// assert_eq!(acme.decrypt(&sealed, &context).await?, b"1 Infinite Loop");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    pub fn cache(mut self, limits: CacheLimits) -> Self {
+        self.cache = Some(DataKeyCache::new(limits));
+        self
+    }
+
+    /// Caches data keys in a cache that other envelopes use too. They share entries where the
+    /// [identities](KeyProvider::identity) of their providers are equal.
+    pub fn shared_cache(mut self, cache: &DataKeyCache) -> Self {
+        self.cache = Some(Ok(cache.clone()));
+        self
     }
 
     /// The AEAD of new messages. Default: [`AeadAlgorithm::Aes256Gcm`]. Readers take both.
@@ -65,7 +101,7 @@ impl EnvelopeBuilder {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a setting outside its range.
     pub fn build(self) -> Result<Envelope> {
-        let config = self.config;
+        let mut config = self.config;
         if !(SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX).contains(&config.segment_len) {
             return Err(Error::invalid_input(format!(
                 "the segment length is {SEGMENT_LEN_MIN} to {SEGMENT_LEN_MAX} bytes, not {}",
@@ -74,6 +110,9 @@ impl EnvelopeBuilder {
         }
         if config.limits.slots_tried == 0 {
             return Err(Error::invalid_input("a reader that tries no slot opens nothing"));
+        }
+        if let Some(cache) = self.cache.transpose()? {
+            config.cache = Some(Binding::new(cache, Arc::clone(&config.provider)));
         }
         Ok(Envelope { config: Arc::new(config) })
     }

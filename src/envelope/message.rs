@@ -1,5 +1,7 @@
 //! A message's key and segments: how one is made, and how one is opened (docs/format.md, rules 1, 2).
 
+use crate::cache::handed::{ReadingAnswer, ReadingKey};
+use crate::cache::held::Need;
 use crate::context::{EncryptionContext, KeyUse, KmsContext, ReaderContext, WriterContext};
 use crate::crypto::random::{Process, SegmentIvs};
 use crate::envelope::{Envelope, plaintext_buffer};
@@ -13,12 +15,12 @@ use crate::io::read::DecryptReader;
 use crate::io::sealer::Sealer;
 use crate::io::whole;
 use crate::io::write::EncryptWriter;
-use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
+use crate::material::{DataKeyLength, EncryptedDataKey};
 use crate::native::floe::Floe;
 use crate::native::header::{Committed, Form, Head, Header, encode_core};
 use crate::native::slots::{PASSPHRASE, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
-use crate::provider::{DataKeyAnswer, GeneratedDataKey, Recipient, Recipients};
+use crate::provider::{Recipient, Recipients};
 use crate::segments::{Layout, Position, ResumePoint, Segments};
 use std::fmt;
 use std::io::{Read, Write};
@@ -283,19 +285,19 @@ impl Envelope {
     }
 
     pub(crate) async fn encryptor_with_room(&self, context: &EncryptionContext, room: SlotsRoom) -> Result<Encryptor> {
-        let message = self.prepare(context, room).await?;
+        let message = self.prepare(context, room, Need::Growing).await?;
         Ok(Encryptor { message, made_by: Process::current() })
     }
 
     /// No await follows the draw of the message IV in here, and so no fork.
-    pub(crate) async fn prepare(&self, context: &EncryptionContext, room: SlotsRoom) -> Result<Prepared> {
+    pub(crate) async fn prepare(&self, context: &EncryptionContext, room: SlotsRoom, need: Need) -> Result<Prepared> {
         let config = &self.config;
         let context = WriterContext::new(context, KeyUse::Message)?;
         let mut head = encode_core(&context)?;
-        let generated = self.new_data_key(&context.kms).await?;
-        let area = encode_slots(&generated.encrypted, room, head.len())?;
+        let key = self.writing_key(&context.kms, need).await?;
+        let area = encode_slots(key.slots(), room, head.len())?;
         let aad = [head.as_slice(), &context.unstored].concat();
-        let segments = Floe::create(&generated.key, config.aead, config.segment_len, aad)?;
+        let segments = Floe::create(key.key(), config.aead, config.segment_len, aad)?.metered(key.into_meter());
         let floe = segments.header().encode();
         head.reserve_exact(2 + area.len() + floe.len());
         #[expect(clippy::cast_possible_truncation, reason = "encode_slots checks it")]
@@ -303,11 +305,6 @@ impl Envelope {
         head.extend_from_slice(&area);
         head.extend_from_slice(&floe);
         Ok(Prepared { head, segments: Arc::new(segments), threads: config.threads })
-    }
-
-    /// Where every data key to write with comes from: messages and record sets.
-    pub(crate) async fn new_data_key(&self, kms: &KmsContext) -> Result<GeneratedDataKey> {
-        self.config.provider.generate_data_key(DataKeyLength::Bytes32, kms).await
     }
 
     /// Opens a message's head.
@@ -328,7 +325,7 @@ impl Envelope {
         committed: &H,
         context: &EncryptionContext,
         tries: &mut Tries,
-    ) -> Result<(H::Keys, DataKey, KmsContext)> {
+    ) -> Result<(H::Keys, ReadingKey, KmsContext)> {
         let (header, given) = (committed.head(), context);
         let context = self.reader_context(header, given)?;
         let mut failure = None;
@@ -347,16 +344,18 @@ impl Envelope {
                 failure = more_retryable(failure, too_many_derivations());
                 continue;
             }
-            let key = match self.config.provider.decrypt_data_key(slot, &context.kms).await {
-                DataKeyAnswer::NotMine => continue,
-                DataKeyAnswer::Key(key) if key.expose().len() == DataKeyLength::Bytes32.bytes() => Ok(key),
-                DataKeyAnswer::Key(_) => Err(Error::authentication()),
-                DataKeyAnswer::Failed(error) => Err(error),
+            let key = match self.reading_key(slot, &context.kms).await {
+                ReadingAnswer::NotMine => continue,
+                ReadingAnswer::Key(ReadingKey::Own(key)) if key.expose().len() != DataKeyLength::Bytes32.bytes() => {
+                    Err(Error::authentication())
+                }
+                ReadingAnswer::Key(key) => Ok(key),
+                ReadingAnswer::Failed(error) => Err(error),
             };
             tries.slots -= 1;
             tries.passphrases -= usize::from(derives);
             let error = match key {
-                Ok(key) => match committed.keys(&key, [header.core(), &context.unstored].concat())? {
+                Ok(key) => match committed.keys(key.key(), [header.core(), &context.unstored].concat())? {
                     Some(opened) => return Ok((opened, key, context.kms)),
                     None => Error::authentication(),
                 },

@@ -4,9 +4,12 @@ pub(crate) mod builder;
 pub(crate) mod file;
 pub(crate) mod file_source;
 pub(crate) mod head;
+mod keys;
 pub(crate) mod message;
 mod offload;
 mod pipe;
+#[cfg(feature = "test-util")]
+pub(crate) mod probe;
 mod ranges;
 pub(crate) mod record;
 pub(crate) mod recover;
@@ -19,6 +22,8 @@ pub(crate) mod tokio;
 pub(crate) mod verify;
 mod watch;
 
+use crate::cache::binding::Binding;
+use crate::cache::held::Need;
 use crate::context::{ContextMatch, EncryptionContext};
 use crate::crypto::AeadAlgorithm;
 use crate::envelope::builder::EnvelopeBuilder;
@@ -58,6 +63,8 @@ pub struct Envelope {
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     provider: Arc<dyn KeyProvider>,
+    /// Where data keys are looked for before the provider is asked.
+    cache: Option<Binding>,
     aead: AeadAlgorithm,
     segment_len: u32,
     limits: Limits,
@@ -88,7 +95,7 @@ impl Envelope {
     /// The provider's own, [`InvalidInput`](crate::ErrorKind::InvalidInput) for a context that breaks
     /// the rules, [`RandomFailed`](crate::ErrorKind::RandomFailed).
     pub async fn encrypt(&self, plaintext: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
-        self.prepare(context, SlotsRoom::Tight).await?.seal(plaintext)
+        self.prepare(context, SlotsRoom::Tight, Need::Whole(plaintext.len() as u64)).await?.seal(plaintext)
     }
 
     /// Decrypts a whole message: all of its plaintext, or an error.

@@ -1,5 +1,6 @@
 //! Record sets: many small values under one data key, each sealed by itself (docs/format.md, "Compact records").
 
+use crate::cache::held::Need;
 use crate::context::{EncryptionContext, KeyUse, WriterContext};
 use crate::crypto::{self, XAES_NONCE_LEN};
 use crate::envelope::Envelope;
@@ -108,6 +109,14 @@ impl RecordSet {
     /// belongs to another place.
     pub fn open(&self, record: &[u8], associated_data: &AssociatedData) -> Result<Vec<u8>> {
         self.open_parsed(Record::parse(record)?, associated_data)
+    }
+
+    /// The value of the one record that stands behind its set.
+    fn unseal_alone(&self, rest: &[u8]) -> Result<Vec<u8>> {
+        if rest.first() != Some(&RECORD) {
+            return Err(Error::trailing_data());
+        }
+        self.inner.keys.unseal(Record::parse(rest)?, &no_place())
     }
 
     fn open_parsed(&self, record: Record<'_>, associated_data: &AssociatedData) -> Result<Vec<u8>> {
@@ -286,12 +295,13 @@ impl Envelope {
     /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
     pub async fn record_set(&self, context: &EncryptionContext) -> Result<RecordSet> {
         let context = WriterContext::new(context, KeyUse::Records)?;
-        let generated = self.new_data_key(&context.kms).await?;
+        // A set counts as one message. Its records are under a key of its own, which outlives the cached one.
+        let key = self.writing_key(&context.kms, Need::Whole(0)).await?;
         let mut id = [0; SET_ID_LEN];
         crypto::random::fill(&mut id)?;
         let mut header = encode_set_core(&context, &id)?;
-        let area = encode_slots(&generated.encrypted, SlotsRoom::Tight, header.len())?;
-        let keys = RecordKey::create(&generated.key, &[header.as_slice(), &context.unstored].concat())?;
+        let area = encode_slots(key.slots(), SlotsRoom::Tight, header.len())?;
+        let keys = RecordKey::create(key.key(), &[header.as_slice(), &context.unstored].concat())?;
         #[expect(clippy::cast_possible_truncation, reason = "encode_slots checks it")]
         header.extend_from_slice(&(area.len() as u16).to_be_bytes());
         header.extend_from_slice(&area);
@@ -300,9 +310,6 @@ impl Envelope {
     }
 
     /// The record set of a header, and nothing after it.
-    ///
-    /// This is also what verifies a set, after a blind rewrap say: a slot that was swapped gives another key
-    /// than the one that the set's tag commits to.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments;
@@ -336,11 +343,25 @@ impl Envelope {
         if rest.is_empty() {
             return Err(Error::truncated());
         }
-        let set = self.unlock_records(&parsed, context).await?;
-        if rest.first() != Some(&RECORD) {
-            return Err(Error::trailing_data());
+        self.unlock_records(&parsed, context).await?.unseal_alone(rest)
+    }
+
+    /// Checks that a record set, or a value that stands alone, opens to a key of this envelope's. Nothing is
+    /// handed out.
+    ///
+    /// After a blind rewrap, this is the check before the old key is retired: the key provider itself opens it,
+    /// whatever is cached, and a slot that was swapped gives
+    /// another data key than the one that the set's tag commits to.
+    ///
+    /// # Errors
+    /// As [`open_record_set`](Self::open_record_set) and [`open_value`](Self::open_value).
+    pub async fn verify_record_set(&self, set: &[u8], context: &EncryptionContext) -> Result<()> {
+        let (parsed, rest) = self.split_value(set)?;
+        let keys = self.without_cache().unlock_records(&parsed, context).await?;
+        if !rest.is_empty() {
+            keys.unseal_alone(rest)?.zeroize();
         }
-        set.inner.keys.unseal(Record::parse(rest)?, &no_place())
+        Ok(())
     }
 
     /// Encrypts the data key of a record set for the recipients of `new` instead of those it has. Its records

@@ -1,5 +1,6 @@
 //! Rewrap: new slots on an unchanged core and body (docs/format.md, rule 5).
 
+use crate::cache::handed::ReadingKey;
 use crate::context::{EncryptionContext, KmsContext};
 use crate::durable::{AtomicFile, FileSystem, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
@@ -191,9 +192,10 @@ impl Envelope {
     ) -> Result<Slots> {
         let header = committed.head();
         let (slots, key) = match options.mode {
-            RewrapMode::Open => match self.unlock_head(committed, context, tries).await {
+            // By the provider itself: what a rewrap relies on is what it answers now.
+            RewrapMode::Open => match self.without_cache().unlock_head(committed, context, tries).await {
                 Ok((_, key, kms)) => {
-                    let slots = new.config.provider.encrypt_data_key(&key, &kms).await?;
+                    let slots = new.config.provider.encrypt_data_key(key.data_key()?, &kms).await?;
                     (slots, Some(key))
                 }
                 Err(error) => return Ok(Slots::NotOpened(error)),
@@ -205,7 +207,15 @@ impl Envelope {
         };
         let removed = removed(header, &slots);
         if options.removal == Removal::Refuse {
-            self.keep_others(header, &slots, &removed, key.as_ref(), context, tries).await?;
+            self.keep_others(
+                header,
+                &slots,
+                &removed,
+                key.as_ref().map(ReadingKey::data_key).transpose()?,
+                context,
+                tries,
+            )
+            .await?;
         }
         Ok(Slots::Made(slots, removed))
     }

@@ -14,13 +14,14 @@ use std::path::Path;
 impl Envelope {
     /// Decrypts the message at `path` without writing it anywhere, and returns the length of its
     /// plaintext. A large one is worked on by several threads ([`Threads::auto`](crate::Threads::auto)).
-    /// After a blind rewrap, this is the check before the old key is retired.
+    /// After a blind rewrap, this is the check before the old key is retired: the key provider itself opens
+    /// the message, whatever is cached.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt), and [`Io`](crate::ErrorKind::Io), with the path.
     pub async fn verify_file(&self, path: impl AsRef<Path>, context: &EncryptionContext) -> Result<u64> {
         let path = path.as_ref().to_path_buf();
-        let message = self.open_message(&path, context).await?;
+        let message = self.without_cache().open_message(&path, context).await?;
         offload(move |cancelled| {
             let total = message.body_len();
             let options = FileOptions::default();
@@ -39,7 +40,7 @@ impl Envelope {
     /// As [`decrypt`](Self::decrypt), and [`Io`](crate::ErrorKind::Io).
     pub async fn verify(&self, mut input: impl Read, context: &EncryptionContext) -> Result<u64> {
         let header = read_header(&mut input, &self.config.limits)?;
-        let mut reader = self.decryptor(&header, context).await?.into_reader(input);
+        let mut reader = self.without_cache().decryptor(&header, context).await?.into_reader(input);
         Ok(io::copy(&mut reader, &mut io::sink())?)
     }
 }

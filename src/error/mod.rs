@@ -14,6 +14,7 @@ mod storage;
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -71,6 +72,7 @@ impl ErrorKind {
 /// A failure: its [kind](Error::kind), a sentence that says what to do, and its cause.
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -78,7 +80,7 @@ struct Inner {
     code: Option<&'static str>,
     segment: Option<u64>,
     path: Option<PathBuf>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -101,7 +103,7 @@ impl Error {
     /// The same error, caused by `source`.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -138,6 +140,11 @@ impl Error {
     pub(crate) fn with_member(mut self, index: usize) -> Self {
         self.0.message = format!("number {index} of the batch: {}", self.0.message);
         self
+    }
+
+    /// The same failure, for another caller that it concerns.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.clone())
     }
 
     /// What kind of failure this is.

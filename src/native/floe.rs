@@ -10,12 +10,12 @@
 //! ```
 
 use crate::codec::{Reader, Short};
-use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey};
+use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey, HkdfKey, KdfKey};
 use crate::error::{Error, Result};
 use crate::material::DataKey;
 use crate::native::header::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 use crate::secret::Secret;
-use crate::segments::{Layout, Peek, Position, SEGMENTS_MAX, Segments};
+use crate::segments::{Layout, Meter, Peek, Position, SEGMENTS_MAX, Segments};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,6 +130,39 @@ impl FloeHeader {
     }
 }
 
+/// A data key, as bodies and record sets take it: it only ever keys HKDF-Expand-SHA-384.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KeyRef<'a> {
+    /// For this once.
+    Fresh(&'a DataKey),
+    /// Its HMAC is keyed already. It was made of 32 bytes.
+    Prepared(&'a HkdfKey),
+}
+
+impl KeyRef<'_> {
+    /// # Errors
+    /// Kind InvalidInput for a key that has not 32 bytes.
+    pub(crate) fn expand_each(self, each: &mut [crypto::Expansion<'_>]) -> Result<()> {
+        match self {
+            Self::Fresh(key) if key.expose().len() == 32 => crypto::hkdf_expand_sha384_each(key.expose(), each),
+            Self::Fresh(_) => Err(Error::invalid_input("a native message takes a data key of 32 bytes")),
+            Self::Prepared(key) => key.expand_each(each),
+        }
+    }
+}
+
+impl<'a> From<&'a DataKey> for KeyRef<'a> {
+    fn from(key: &'a DataKey) -> Self {
+        Self::Fresh(key)
+    }
+}
+
+impl<'a> From<&'a HkdfKey> for KeyRef<'a> {
+    fn from(key: &'a HkdfKey) -> Self {
+        Self::Prepared(key)
+    }
+}
+
 /// A keyed body: seals and opens its segments.
 pub(crate) struct Floe {
     header: FloeHeader,
@@ -140,19 +173,31 @@ pub(crate) struct Floe {
     first: AeadKey,
     /// The key of the rotation last used, when that is not the first.
     later: Mutex<Option<(u64, Arc<AeadKey>)>>,
+    /// What pays for each segment that is sealed, unless that was done for all of them.
+    meter: Option<Box<dyn Meter>>,
 }
 
 impl Floe {
     /// A new body under `key`, with a fresh IV from the operating system. `aad` is core || unstored.
-    pub(crate) fn create(key: &DataKey, aead: AeadAlgorithm, segment_len: u32, aad: Vec<u8>) -> Result<Self> {
+    pub(crate) fn create<'a>(
+        key: impl Into<KeyRef<'a>>,
+        aead: AeadAlgorithm,
+        segment_len: u32,
+        aad: Vec<u8>,
+    ) -> Result<Self> {
         let mut iv = [0; IV_LEN];
         crypto::random::fill(&mut iv)?;
         Self::create_with_iv(key, aead, segment_len, aad, iv)
     }
 
+    /// The same body, where `meter` pays for each segment before it is sealed.
+    pub(crate) fn metered(self, meter: Option<Box<dyn Meter>>) -> Self {
+        Self { meter, ..self }
+    }
+
     /// With an IV that is given: for known answers. An IV must never serve twice under one key.
-    fn create_with_iv(
-        key: &DataKey,
+    fn create_with_iv<'a>(
+        key: impl Into<KeyRef<'a>>,
         aead: AeadAlgorithm,
         segment_len: u32,
         aad: Vec<u8>,
@@ -164,17 +209,17 @@ impl Floe {
             )));
         }
         let header = FloeHeader { aead, segment_len, iv, tag: [0; HEADER_TAG_LEN] };
-        let (tag, mut floe) = Self::derive(key, header, aad, ROTATION_BITS)?;
+        let (tag, mut floe) = Self::derive(key.into(), header, aad, ROTATION_BITS)?;
         floe.header.tag = tag;
         Ok(floe)
     }
 
     /// The body of a parsed header, or `None` if `key` is not the key that its tag commits to.
-    pub(crate) fn open(key: &DataKey, header: &FloeHeader, aad: Vec<u8>) -> Result<Option<Self>> {
-        Self::open_rotating(key, header, aad, ROTATION_BITS)
+    pub(crate) fn open<'a>(key: impl Into<KeyRef<'a>>, header: &FloeHeader, aad: Vec<u8>) -> Result<Option<Self>> {
+        Self::open_rotating(key.into(), header, aad, ROTATION_BITS)
     }
 
-    fn open_rotating(key: &DataKey, header: &FloeHeader, aad: Vec<u8>, rotation_bits: u32) -> Result<Option<Self>> {
+    fn open_rotating(key: KeyRef<'_>, header: &FloeHeader, aad: Vec<u8>, rotation_bits: u32) -> Result<Option<Self>> {
         let (tag, floe) = Self::derive(key, *header, aad, rotation_bits)?;
         Ok(bool::from(tag.ct_eq(&header.tag)).then_some(floe))
     }
@@ -184,24 +229,21 @@ impl Floe {
     }
 
     fn derive(
-        key: &DataKey,
+        key: KeyRef<'_>,
         header: FloeHeader,
         aad: Vec<u8>,
         rotation_bits: u32,
     ) -> Result<([u8; HEADER_TAG_LEN], Self)> {
-        if key.expose().len() != 32 {
-            return Err(Error::invalid_input("a native message takes a data key of 32 bytes"));
-        }
         let info = header.parameters_and_iv();
         let mut tag = [0; HEADER_TAG_LEN];
         let message_key = Secret::try_init(|message_key: &mut [u8; 48]| {
-            crypto::hkdf_expand_sha384_each(
-                key.expose(),
-                &mut [(&[&info, b"HEADER_TAG:", &aad], &mut tag), (&[&info, b"MESSAGE_KEY:", &aad], message_key)],
-            )
+            key.expand_each(&mut [
+                (&[&info, b"HEADER_TAG:", &aad], &mut tag),
+                (&[&info, b"MESSAGE_KEY:", &aad], message_key),
+            ])
         })?;
         let first = segment_key(&header, &message_key, &aad, 0)?;
-        Ok((tag, Self { header, aad, message_key, rotation_bits, first, later: Mutex::new(None) }))
+        Ok((tag, Self { header, aad, message_key, rotation_bits, first, later: Mutex::new(None), meter: None }))
     }
 
     /// The AEAD of segment `index`, derived anew where a rotation begins.
@@ -219,6 +261,15 @@ impl Floe {
         let aead = Arc::new(segment_key(&self.header, &self.message_key, &self.aad, rotation)?);
         *later = Some((rotation, Arc::clone(&aead)));
         Ok(SegmentKey::Later(aead))
+    }
+
+    /// Checks position and length of a segment to seal, pays for it, and gives its prefix.
+    fn begin(&self, at: Position, segment_len: usize) -> Result<[u8; PREFIX_LEN]> {
+        let prefix = self.prefix(at, segment_len)?;
+        if let Some(meter) = &self.meter {
+            meter.pay(segment_len.saturating_sub(OVERHEAD as usize) as u64)?;
+        }
+        Ok(prefix)
     }
 
     /// Checks position and length of a segment to seal, and gives its prefix.
@@ -259,7 +310,7 @@ impl Segments for Floe {
     }
 
     fn seal_in_place(&self, at: Position, iv: &[u8; 12], segment: &mut [u8]) -> Result<()> {
-        let prefix = self.prefix(at, segment.len())?;
+        let prefix = self.begin(at, segment.len())?;
         let (head, sealed) = segment.split_at_mut(PREFIX_LEN + SEGMENT_IV_LEN);
         head[..PREFIX_LEN].copy_from_slice(&prefix);
         head[PREFIX_LEN..].copy_from_slice(iv);
@@ -267,7 +318,7 @@ impl Segments for Floe {
     }
 
     fn seal_to(&self, at: Position, iv: &[u8; 12], plaintext: &[u8], segment: &mut [u8]) -> Result<()> {
-        let prefix = self.prefix(at, segment.len())?;
+        let prefix = self.begin(at, segment.len())?;
         let (head, sealed) = segment.split_at_mut(PREFIX_LEN + SEGMENT_IV_LEN);
         head[..PREFIX_LEN].copy_from_slice(&prefix);
         head[PREFIX_LEN..].copy_from_slice(iv);

@@ -215,3 +215,36 @@ fn a_record_set_at_hand_at_a_fork_seals_on_both_sides_under_nonces_of_their_own(
     assert_eq!(nonces.len(), all.len());
     tell("done");
 }
+
+#[test]
+fn a_cached_data_key_serves_both_sides_of_a_fork_under_different_ivs() {
+    if words().is_none() {
+        let test = "fork::a_cached_data_key_serves_both_sides_of_a_fork_under_different_ivs";
+        let lines = Running::start(test, &["both"]).succeed();
+        say(lines.last().unwrap());
+        return assert_eq!(lines.len(), 1);
+    }
+    let provider = RawKeyProvider::generate("fork").unwrap();
+    let builder = envelock::Envelope::builder(provider).segment_len(64).cache(envelock::CacheLimits::default());
+    let envelope = Envelope::new(builder.build().unwrap());
+    let context = EncryptionContext::default();
+    let make = || envelope.encrypt(&plaintext(3), &context).unwrap();
+    let first = make();
+    let fork = Fork::start(|| (0..MESSAGES).flat_map(|_| make()).collect());
+    let mut all = vec![first.clone()];
+    all.extend((0..MESSAGES).map(|_| make()));
+    all.extend(fork.answer().chunks(first.len()).map(<[u8]>::to_vec));
+    assert_eq!(all.len(), 1 + 2 * MESSAGES);
+    let slots = |message: &[u8]| envelock::Header::parse(message).unwrap().slots().to_vec();
+    assert!(all.iter().all(|message| slots(message) == slots(&first)), "one data key for all of them");
+    let distinct: HashSet<_> = all.iter().flat_map(|message| ivs(message)).collect();
+    assert_eq!(distinct.len(), all.len() * 4, "an IV twice");
+    for message in &all {
+        assert_eq!(envelope.decrypt(message, &context).unwrap(), plaintext(3));
+    }
+    tell(format!(
+        "fork: {} messages of parent and child under one cached data key, {} IVs, none twice",
+        all.len(),
+        distinct.len()
+    ));
+}

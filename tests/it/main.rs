@@ -9,6 +9,7 @@ mod at_once;
 #[cfg(feature = "tokio")]
 mod backpressure;
 mod big;
+mod cache;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
@@ -50,6 +51,7 @@ mod kms_processes;
 mod kms_record;
 mod layers;
 mod memory;
+mod one_call;
 mod ordering;
 mod parallel;
 mod providers;

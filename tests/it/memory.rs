@@ -6,6 +6,7 @@
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod cached;
 mod keys;
 mod scan;
 mod scenes;
@@ -80,6 +81,11 @@ fn asynchronous_shells_leave_no_key_behind() {
 #[test]
 fn records_leave_no_key_behind() {
     scene("memory::records_leave_no_key_behind", scenes::records);
+}
+
+#[test]
+fn cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not() {
+    scene("memory::cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not", cached::ends);
 }
 
 #[test]

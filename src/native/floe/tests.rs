@@ -33,11 +33,24 @@ fn floe() -> Floe {
 /// The same body, with segment keys that change sooner.
 fn rotating(rotation_bits: u32) -> Floe {
     let header = *floe().header();
-    Floe::open_rotating(&data_key(1), &header, AAD.to_vec(), rotation_bits).unwrap().unwrap()
+    Floe::open_rotating((&data_key(1)).into(), &header, AAD.to_vec(), rotation_bits).unwrap().unwrap()
 }
 
 fn opens(key: &DataKey, header: &FloeHeader, aad: &[u8]) -> bool {
     Floe::open(key, header, aad.to_vec()).unwrap().is_some()
+}
+
+#[test]
+fn a_prepared_key_makes_and_opens_the_same_body() {
+    let prepared = crypto::hkdf_sha384(data_key(1).expose());
+    let made = Floe::create_with_iv(&prepared, AeadAlgorithm::Aes256Gcm, SEGMENT_LEN, AAD.to_vec(), IV).unwrap();
+    assert_eq!(made.header(), floe().header());
+    let last = Position { index: 0, last: true };
+    assert_eq!(seal(&made, last, b"one"), seal(&floe(), last, b"one"));
+    assert!(Floe::open(&prepared, floe().header(), AAD.to_vec()).unwrap().is_some());
+    assert!(Floe::open(&prepared, floe().header(), b"other".to_vec()).unwrap().is_none());
+    let other = crypto::hkdf_sha384(data_key(2).expose());
+    assert!(Floe::open(&other, floe().header(), AAD.to_vec()).unwrap().is_none());
 }
 
 fn seal(floe: &Floe, at: Position, plaintext: &[u8]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::material::DataKeyLength;
+use crate::material::{DataKey, DataKeyLength};
 
 fn keys(byte: u8, aad: &[u8]) -> RecordKey {
     let key = DataKey::try_init(DataKeyLength::Bytes32, |key| {

@@ -72,6 +72,15 @@ impl Secrets {
                 assert_eq!(key.len(), 32);
                 self.keep(name, key)
             }
+            // What is kept of data key `of`: the state of SHA-384 that has read it as an HMAC's inner key.
+            ("prepared", [of]) => {
+                let mut block = [0x36; 128];
+                block.iter_mut().zip(&self.0[*of]).for_each(|(pad, byte)| *pad ^= byte);
+                let mut state = SHA_384_START;
+                sha2::block_api::compress512(&mut state, &[block]);
+                let state = state.iter().flat_map(|word| word.to_ne_bytes()).collect();
+                self.keep(&format!("prepared-{of}"), state)
+            }
             // The keys of a message under data key `of`.
             ("message", [of, head]) => {
                 let head = unhex(head);
@@ -126,6 +135,18 @@ impl Secrets {
         line
     }
 }
+
+/// The initial hash value of SHA-384 (FIPS 180-4, section 5.3.4).
+const SHA_384_START: [u64; 8] = [
+    0xcbbb_9d5d_c105_9ed8,
+    0x629a_292a_367c_d507,
+    0x9159_015a_3070_dd17,
+    0x152f_ecd8_f70e_5939,
+    0x6733_2667_ffc0_0b31,
+    0x8eb4_4a87_6858_1511,
+    0xdb0c_2e0d_64f9_8fa7,
+    0x47b5_481d_befa_4fa4,
+];
 
 /// The wrapped key of the first slot of `provider`.
 fn wrapped(head: &str, provider: &[u8]) -> Vec<u8> {

@@ -7,8 +7,9 @@ use crate::support::hex;
 use envelock::blocking::{self, Envelope};
 use envelock::{
     AeadAlgorithm, AssociatedData, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext,
-    ErrorKind, FileOptions, GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost, PassphraseProvider,
-    RawKeyProvider, Recipient, Result, RewrapMode, RewrapOptions, RootKey, Secret, Threads, async_trait, read_header,
+    EnvelopeBuilder, ErrorKind, FileOptions, GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost,
+    PassphraseProvider, RawKeyProvider, Recipient, Result, RewrapMode, RewrapOptions, RootKey, Secret, Threads,
+    async_trait, read_header,
 };
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +28,7 @@ impl Watch {
         Self { scanner: Arc::new(Mutex::new(Scanner::new())), data_keys: Arc::default() }
     }
 
-    fn learn(&self, request: &str) {
+    pub(super) fn learn(&self, request: &str) {
         self.scanner.lock().unwrap().learn(request);
     }
 
@@ -68,8 +69,11 @@ impl Watch {
     }
 
     pub(super) fn envelope_of(&self, provider: impl KeyProvider + 'static, aead: AeadAlgorithm) -> Envelope {
-        let watched = Watched { inner: Box::new(provider), watch: self.clone() };
-        Envelope::new(envelock::Envelope::builder(watched).aead(aead).build().unwrap())
+        Envelope::new(self.builder(provider).aead(aead).build().unwrap())
+    }
+
+    pub(super) fn builder(&self, provider: impl KeyProvider + 'static) -> EnvelopeBuilder {
+        envelock::Envelope::builder(Watched { inner: Box::new(provider), watch: self.clone() })
     }
 }
 
@@ -118,7 +122,7 @@ pub(super) fn none() -> EncryptionContext {
     EncryptionContext::new()
 }
 
-fn head_of(message: &[u8]) -> Vec<u8> {
+pub(super) fn head_of(message: &[u8]) -> Vec<u8> {
     let header = read_header(&mut &message[..], &envelock::Limits::default()).unwrap();
     message[..header.len()].to_vec()
 }

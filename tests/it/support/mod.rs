@@ -11,6 +11,7 @@ pub(crate) mod providers;
 pub(crate) mod random;
 pub(crate) mod sample;
 pub(crate) mod sources;
+pub(crate) mod virtual_time;
 
 use std::io::Write;
 use std::sync::Once;

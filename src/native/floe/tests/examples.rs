@@ -239,7 +239,7 @@ fn record_set(example: &Example) -> (Vec<u8>, Fields) {
     values.insert("text-form".into(), to_text(&out).into_bytes());
 
     let header = RecordSetHeader::parse(&out).unwrap();
-    let opened = header.keys(&key, aad).unwrap().unwrap();
+    let opened = header.keys((&key).into(), aad).unwrap().unwrap();
     let record = Record::parse(&out[header.len()..]).unwrap();
     assert_eq!(opened.unseal(record, &associated).unwrap(), value);
     (out, values)
@@ -253,7 +253,8 @@ fn segment_keys(example: &Example) -> Fields {
     let aad = example.input("aad").to_vec();
     let message_key = Secret::from_slice(example.input("message-key")).unwrap();
     let first = segment_key(&header, &message_key, &aad, 0).unwrap();
-    let floe = Floe { header, aad, message_key, rotation_bits: ROTATION_BITS, first, later: Mutex::new(None) };
+    let floe =
+        Floe { header, aad, message_key, rotation_bits: ROTATION_BITS, first, later: Mutex::new(None), meter: None };
     let mut values = Fields::new();
     for at in 0..example.count("index-", "") {
         let index = u64::from_be_bytes(example.array(&format!("index-{at}")));

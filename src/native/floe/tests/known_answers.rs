@@ -51,7 +51,8 @@ fn unhex(text: &str) -> Vec<u8> {
 fn decrypt(key: &DataKey, aad: &[u8], bytes: &[u8], rotation_bits: u32) -> Result<(Vec<u8>, u64)> {
     let parsed = FloeHeader::parse_within(bytes, SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX)?;
     let header = parsed.ok_or_else(Error::truncated)?;
-    let floe = Floe::open_rotating(key, &header, aad.to_vec(), rotation_bits)?.ok_or_else(Error::authentication)?;
+    let floe =
+        Floe::open_rotating(key.into(), &header, aad.to_vec(), rotation_bits)?.ok_or_else(Error::authentication)?;
     let mut rest = &bytes[FLOE_HEADER_LEN..];
     let mut plaintext = Vec::new();
     for index in 0.. {

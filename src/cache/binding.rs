@@ -1,0 +1,360 @@
+//! One envelope's way into a cache: its tenant, its provider, and the calls that are made for it.
+
+use crate::cache::accounts::{Account, Counters};
+use crate::cache::flight::{Caller, Lead, Look, Old, Turn, Way};
+use crate::cache::handed::{ReadingAnswer, ReadingKey, WritingKey};
+use crate::cache::held::{Age, Epoch, Grant, Held, Life, Need, Usage};
+use crate::cache::key::{Partition, Probe, ProviderKey};
+use crate::cache::{Cause, DataKeyCache, Failure, Happened, Renewal, Slot, background};
+use crate::clock::Clock;
+use crate::context::KmsContext;
+use crate::crypto;
+use crate::error::{Error, ErrorKind, Result};
+use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
+use crate::provider::{DataKeyAnswer, KeyProvider, Revocations};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A cache as one tenant's envelope uses it.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    cache: DataKeyCache,
+    provider: Arc<dyn KeyProvider>,
+    revocations: Option<Revocations>,
+    partition: Arc<Partition>,
+    account: Arc<Account>,
+}
+
+impl Binding {
+    /// Of an envelope without a tenant. A provider without an identity is one of its own here.
+    pub(crate) fn new(cache: DataKeyCache, provider: Arc<dyn KeyProvider>) -> Self {
+        let key = match provider.identity() {
+            Some(identity) => ProviderKey::Identity(identity),
+            None => ProviderKey::Own(cache.inner.nameless.fetch_add(1, Ordering::Relaxed) + 1),
+        };
+        let (partition, account) = cache.inner.accounts.of(Partition::new(None, key, &cache.inner.hasher));
+        let revocations = provider.revocations();
+        Self { cache, provider, revocations, partition, account }
+    }
+
+    pub(crate) fn for_tenant(&self, tenant: &str) -> Self {
+        let inner = &self.cache.inner;
+        let partition = Partition::new(Some(tenant), self.partition.provider.clone(), &inner.hasher);
+        let (partition, account) = inner.accounts.of(partition);
+        Self { partition, account, ..self.clone() }
+    }
+
+    pub(crate) fn cache(&self) -> &DataKeyCache {
+        &self.cache
+    }
+
+    /// A data key for something new that is bound to `kms` and will take `need` of it.
+    ///
+    /// # Errors
+    /// The provider's own, perhaps from a call that another caller made.
+    pub(crate) async fn writing_key(&self, kms: &KmsContext, need: Need) -> Result<WritingKey> {
+        let counters = &self.account.encrypt;
+        if let Some(bytes) = need.whole().filter(|bytes| *bytes > self.cache.inner.limits.bytes) {
+            // Not even a fresh key may take that and something else.
+            bump(&counters.misses);
+            let generated = self.provider.generate_data_key(DataKeyLength::Bytes32, kms).await;
+            counters.bytes.fetch_add(if generated.is_ok() { bytes } else { 0 }, Ordering::Relaxed);
+            return generated.map(WritingKey::Own).inspect_err(|_| bump(&counters.failures));
+        }
+        let slot = self.slot(None, kms);
+        let writer = Writer { clock: &*self.cache.inner.clock, need };
+        match slot.flight.turn(&writer).await {
+            Turn::Use(used, way) => {
+                counters.served(way);
+                Ok(used)
+            }
+            Turn::Renew(used, lead) => {
+                bump(&counters.hits);
+                self.renew(&slot, lead).await;
+                Ok(used)
+            }
+            Turn::Lead(lead) => {
+                let mut first = None;
+                self.call(&slot, lead, Why::Miss, |held| first = Some(writer.take(held)))
+                    .await
+                    .map_err(|failure| failure.error())?;
+                first.flatten().ok_or_else(|| Error::internal("a fresh data key takes what its limits allow"))
+            }
+            Turn::Failed(failure) => Err(failure.error()),
+        }
+    }
+
+    /// The data key of `encrypted`, bound to `kms`.
+    pub(crate) async fn reading_key(&self, encrypted: &EncryptedDataKey, kms: &KmsContext) -> ReadingAnswer {
+        let counters = &self.account.decrypt;
+        let slot = self.slot(Some(encrypted), kms);
+        let reader = Reader { clock: &*self.cache.inner.clock };
+        let failure = match slot.flight.turn(&reader).await {
+            Turn::Use(held, way) => {
+                counters.served(way);
+                return ReadingAnswer::Key(ReadingKey::Cached(held));
+            }
+            Turn::Renew(held, lead) => {
+                bump(&counters.hits);
+                self.renew(&slot, lead).await;
+                return ReadingAnswer::Key(ReadingKey::Cached(held));
+            }
+            Turn::Lead(lead) => {
+                let mut first = None;
+                match self.call(&slot, lead, Why::Miss, |held| first = Some(Arc::clone(held))).await {
+                    Ok(()) => return first.map_or(ReadingAnswer::NotMine, |it| ReadingAnswer::Key(it.into())),
+                    Err(failure) => failure,
+                }
+            }
+            Turn::Failed(failure) => failure,
+        };
+        match failure.cause {
+            Cause::NotMine => ReadingAnswer::NotMine,
+            Cause::Error(error) => match self.graced(&slot, &error) {
+                Some(held) => {
+                    bump(&counters.graces);
+                    slot.tell(Happened::Graced);
+                    ReadingAnswer::Key(held.into())
+                }
+                None => ReadingAnswer::Failed(error.again()),
+            },
+        }
+    }
+
+    /// What serves while the provider is out of reach.
+    fn graced(&self, slot: &Slot, error: &Error) -> Option<Arc<Held>> {
+        if error.kind() != ErrorKind::Unavailable {
+            return None;
+        }
+        let now = self.cache.inner.clock.now();
+        slot.flight.peek(|held| (held.age(now) != Age::Over).then(|| Arc::clone(held)))
+    }
+
+    fn slot(&self, slot: Option<&EncryptedDataKey>, kms: &KmsContext) -> Arc<Slot> {
+        self.cache.slot(Probe { partition: &self.partition, slot, kms }, &self.account)
+    }
+
+    /// Renews an entry in the background, or here and now if there is none.
+    async fn renew(&self, slot: &Arc<Slot>, lead: Lead<Arc<Held>, Failure>) {
+        let (this, slot) = (self.clone(), Arc::clone(slot));
+        let renewal: Renewal = Box::pin(async move {
+            // What it fails with concerns whoever finds the entry over.
+            let _ = this.call(&slot, lead, Why::Renewal, |_| ()).await;
+        });
+        if let Some(renewal) = background::start(renewal) {
+            renewal.await;
+        }
+    }
+
+    /// Makes the call for an entry. `first` sees what it brings before anybody else does.
+    async fn call(
+        &self,
+        slot: &Arc<Slot>,
+        lead: Lead<Arc<Held>, Failure>,
+        why: Why,
+        first: impl FnOnce(&Arc<Held>),
+    ) -> Result<(), Failure> {
+        let (counter, happened) = match why {
+            Why::Miss => (&slot.counters().misses, Happened::Fetched),
+            Why::Renewal => (&slot.counters().renewals, Happened::Renewed),
+        };
+        bump(counter);
+        let answer = match &slot.key.slot {
+            None => self.generate(&slot.key.kms).await,
+            Some(encrypted) => self.decrypt(encrypted, &slot.key.kms).await,
+        };
+        let result = match answer {
+            Ok(held) => {
+                let held = Arc::new(held);
+                first(&held);
+                lead.complete(held);
+                slot.tell(happened);
+                Ok(())
+            }
+            Err(cause) => {
+                let wait = BACK_OFF.mul_f64(0.5 + random_part());
+                let failure = Failure { cause, until: self.cache.inner.clock.now().saturating_add(wait) };
+                let old = match &failure.cause {
+                    Cause::Error(error) if !refuses(error) => Old::Keep,
+                    Cause::Error(_) | Cause::NotMine => Old::Drop,
+                };
+                lead.fail(failure.clone(), old);
+                match &failure.cause {
+                    Cause::Error(error) => {
+                        bump(&slot.counters().failures);
+                        slot.tell(Happened::Failed(error));
+                        // What a stranger made up takes nobody's place.
+                        if error.kind() == ErrorKind::AuthenticationFailed {
+                            self.cache.forget(slot);
+                        }
+                    }
+                    // That is answered without a call.
+                    Cause::NotMine => {
+                        counter.fetch_sub(1, Ordering::Relaxed);
+                        self.cache.forget(slot);
+                    }
+                }
+                Err(failure)
+            }
+        };
+        self.cache.sweep();
+        result
+    }
+
+    async fn generate(&self, kms: &KmsContext) -> Result<Held, Cause> {
+        let asked = self.ask();
+        match self.provider.generate_data_key(DataKeyLength::Bytes32, kms).await {
+            Ok(generated) if generated.key.expose().len() == DataKeyLength::Bytes32.bytes() => {
+                Ok(self.held(asked, &generated.key, generated.encrypted, Duration::ZERO))
+            }
+            Ok(_) => Err(Error::invalid_input("a native message takes a data key of 32 bytes").into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn decrypt(&self, encrypted: &EncryptedDataKey, kms: &KmsContext) -> Result<Held, Cause> {
+        let asked = self.ask();
+        match self.provider.decrypt_data_key(encrypted, kms).await {
+            DataKeyAnswer::Key(key) if key.expose().len() == DataKeyLength::Bytes32.bytes() => {
+                Ok(self.held(asked, &key, Vec::new(), self.cache.inner.limits.grace))
+            }
+            DataKeyAnswer::Key(_) => Err(Error::authentication().into()),
+            DataKeyAnswer::Failed(error) => Err(error.into()),
+            DataKeyAnswer::NotMine => Err(Cause::NotMine),
+        }
+    }
+
+    /// When a call is made, and what was revoked by then.
+    fn ask(&self) -> (Duration, Epoch) {
+        (self.cache.inner.clock.now(), Epoch::now(self.revocations.as_ref()))
+    }
+
+    fn held(
+        &self,
+        (asked, epoch): (Duration, Epoch),
+        key: &DataKey,
+        slots: Vec<EncryptedDataKey>,
+        grace: Duration,
+    ) -> Held {
+        let limits = &self.cache.inner.limits;
+        let life = Life::new(asked, limits.age, grace, random_part());
+        Held::new(key, slots, Usage::new(limits, Arc::clone(&self.account)), life, epoch)
+    }
+}
+
+/// Why a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Miss,
+    Renewal,
+}
+
+/// Takes a message's share of a data key.
+struct Writer<'a> {
+    clock: &'a dyn Clock,
+    need: Need,
+}
+
+impl Writer<'_> {
+    fn take(&self, held: &Arc<Held>) -> Option<WritingKey> {
+        let grant: Option<Grant> = held.take(self.need)?;
+        Some(WritingKey::Cached { held: Arc::clone(held), grant })
+    }
+}
+
+impl Caller<Arc<Held>, Failure> for Writer<'_> {
+    type Use = WritingKey;
+
+    fn look(&self, held: &Arc<Held>) -> Look<WritingKey> {
+        let age = held.age(self.clock.now());
+        match age {
+            Age::Fresh | Age::Ageing => {}
+            Age::Grace | Age::Over => return Look::Useless,
+        }
+        match self.take(held) {
+            Some(taken) if age == Age::Ageing => Look::UseAndRenew(taken),
+            Some(taken) => Look::Use(taken),
+            None => Look::Useless,
+        }
+    }
+
+    fn stands(&self, failure: &Failure) -> bool {
+        failure.stands(self.clock)
+    }
+}
+
+struct Reader<'a> {
+    clock: &'a dyn Clock,
+}
+
+impl Caller<Arc<Held>, Failure> for Reader<'_> {
+    type Use = Arc<Held>;
+
+    fn look(&self, held: &Arc<Held>) -> Look<Arc<Held>> {
+        match held.age(self.clock.now()) {
+            Age::Fresh => Look::Use(Arc::clone(held)),
+            Age::Ageing => Look::UseAndRenew(Arc::clone(held)),
+            Age::Grace | Age::Over => Look::Useless,
+        }
+    }
+
+    fn stands(&self, failure: &Failure) -> bool {
+        failure.stands(self.clock)
+    }
+}
+
+impl Failure {
+    fn stands(&self, clock: &dyn Clock) -> bool {
+        clock.now() < self.until
+    }
+
+    fn error(&self) -> Error {
+        match &self.cause {
+            Cause::Error(error) => error.again(),
+            Cause::NotMine => Error::internal("a provider disowned a data key that it was to make"),
+        }
+    }
+}
+
+impl From<Error> for Cause {
+    fn from(error: Error) -> Self {
+        Self::Error(Arc::new(error))
+    }
+}
+
+impl From<Arc<Held>> for ReadingKey {
+    fn from(held: Arc<Held>) -> Self {
+        Self::Cached(held)
+    }
+}
+
+impl Counters {
+    fn served(&self, way: Way) {
+        bump(match way {
+            Way::Hit => &self.hits,
+            Way::Wait => &self.waits,
+        });
+    }
+}
+
+/// Whether a provider means that the key is not to be used, rather than that it could not tell.
+fn refuses(error: &Error) -> bool {
+    !error.is_retryable() && !matches!(error.kind(), ErrorKind::Io | ErrorKind::Storage | ErrorKind::Internal)
+}
+
+fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// From 0 to 1; the middle where the system has no random bytes, which the next message reports.
+fn random_part() -> f64 {
+    let mut bytes = [0; 4];
+    match crypto::random::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
+}
+
+/// How long the failure of a call answers for others: half of this to one and a half times.
+const BACK_OFF: Duration = Duration::from_millis(100);

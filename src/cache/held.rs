@@ -1,0 +1,194 @@
+//! A data key that is kept: what it still may do, and for how long.
+
+use crate::cache::accounts::Account;
+use crate::cache::limits::CacheLimits;
+use crate::crypto::{self, HkdfKey};
+use crate::error::{Error, Result};
+use crate::material::{DataKey, EncryptedDataKey};
+use crate::provider::Revocations;
+use crate::segments::Meter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A cached data key, as the keyed HMAC that is all it is ever used for. Wiped when the last message
+/// that is using it lets it go.
+#[derive(Debug)]
+pub(crate) struct Held {
+    key: HkdfKey,
+    /// For new messages; none where it decrypts.
+    slots: Vec<EncryptedDataKey>,
+    usage: Arc<Usage>,
+    life: Life,
+    epoch: Epoch,
+}
+
+/// When what ends. Times are of the cache's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    renew: Duration,
+    end: Duration,
+    grace: Duration,
+}
+
+impl Life {
+    /// Of an entry whose provider was asked at `asked`. `grace` is how much longer it serves an outage.
+    pub(super) fn new(asked: Duration, age: Duration, grace: Duration, jitter: f64) -> Self {
+        let end = asked.saturating_add(age);
+        let renew = asked.saturating_add(age.mul_f64(RENEW_FROM + jitter * (RENEW_TO - RENEW_FROM)));
+        Self { renew, end, grace: end.saturating_add(grace) }
+    }
+}
+
+/// Which revocations were known when the provider was asked.
+#[derive(Clone, Debug)]
+pub(super) struct Epoch(Option<(Revocations, u64)>);
+
+impl Epoch {
+    /// To be taken before the provider is asked: what it revokes meanwhile counts as later.
+    pub(super) fn now(revocations: Option<&Revocations>) -> Self {
+        Self(revocations.map(|it| (it.clone(), it.epoch())))
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.as_ref().is_some_and(|(revocations, epoch)| revocations.epoch() != *epoch)
+    }
+}
+
+/// What a caller is told of an entry's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    Fresh,
+    /// To be renewed ahead of its end.
+    Ageing,
+    /// Over, but for an outage.
+    Grace,
+    Over,
+}
+
+impl Held {
+    pub(super) fn new(key: &DataKey, slots: Vec<EncryptedDataKey>, usage: Usage, life: Life, epoch: Epoch) -> Self {
+        Self { key: crypto::hkdf_sha384(key.expose()), slots, usage: Arc::new(usage), life, epoch }
+    }
+
+    pub(crate) fn key(&self) -> &HkdfKey {
+        &self.key
+    }
+
+    pub(crate) fn slots(&self) -> &[EncryptedDataKey] {
+        &self.slots
+    }
+
+    pub(super) fn age(&self, now: Duration) -> Age {
+        if self.epoch.is_over() {
+            Age::Over
+        } else if now < self.life.renew {
+            Age::Fresh
+        } else if now < self.life.end {
+            Age::Ageing
+        } else if now < self.life.grace {
+            Age::Grace
+        } else {
+            Age::Over
+        }
+    }
+
+    /// Takes one message and its bytes from what is left; `None` if that is too little.
+    pub(super) fn take(&self, need: Need) -> Option<Option<Grant>> {
+        self.usage.take_message(need.whole().unwrap_or(self.usage.grant))?;
+        Some(match need {
+            Need::Whole(bytes) => {
+                self.usage.account.encrypt.bytes.fetch_add(bytes, Ordering::Relaxed);
+                None
+            }
+            Need::Growing => Some(Grant { left: AtomicU64::new(self.usage.grant), usage: Arc::clone(&self.usage) }),
+        })
+    }
+}
+
+/// What a new message will take from its data key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// So many bytes of plaintext, and no more.
+    Whole(u64),
+    /// Nobody knows yet.
+    Growing,
+}
+
+impl Need {
+    pub(super) fn whole(self) -> Option<u64> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Growing => None,
+        }
+    }
+}
+
+/// What is left of a data key's limits.
+#[derive(Debug)]
+pub(super) struct Usage {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    grant: u64,
+    account: Arc<Account>,
+}
+
+impl Usage {
+    pub(super) fn new(limits: &CacheLimits, account: Arc<Account>) -> Self {
+        let (messages, bytes) = (AtomicU64::new(limits.messages), AtomicU64::new(limits.bytes));
+        Self { messages, bytes, grant: limits.grant(), account }
+    }
+
+    fn take_message(&self, bytes: u64) -> Option<()> {
+        take(&self.messages, 1)?;
+        // The message given back may come too late for somebody else: then the key serves one less.
+        take(&self.bytes, bytes).or_else(|| {
+            self.messages.fetch_add(1, Ordering::AcqRel);
+            None
+        })
+    }
+}
+
+/// All of `count`, or nothing.
+fn take(from: &AtomicU64, count: u64) -> Option<()> {
+    from.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(count)).ok().map(|_| ())
+}
+
+/// Bytes that a message of unknown length has drawn, and may draw. Given back what it did not use.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    left: AtomicU64,
+    usage: Arc<Usage>,
+}
+
+impl Meter for Grant {
+    fn pay(&self, bytes: u64) -> Result<()> {
+        while take(&self.left, bytes).is_none() {
+            let usual = self.usage.grant.max(bytes);
+            let drawn = match take(&self.usage.bytes, usual) {
+                Some(()) => usual,
+                None => self.usage.bytes.swap(0, Ordering::AcqRel),
+            };
+            if drawn == 0 {
+                return Err(Error::limit(
+                    "the data key of this message has encrypted as many bytes as its cache allows",
+                )
+                .with_advice("encrypt it anew by `Envelope::without_cache`, or raise `CacheLimits::max_bytes`"));
+            }
+            self.left.fetch_add(drawn, Ordering::AcqRel);
+        }
+        self.usage.account.encrypt.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.usage.bytes.fetch_add(*self.left.get_mut(), Ordering::AcqRel);
+    }
+}
+
+/// An entry in use is renewed at a random part of its age between these, so that those of one moment are
+/// not all renewed in another one.
+const RENEW_FROM: f64 = 0.75;
+const RENEW_TO: f64 = 0.9;

@@ -1,0 +1,103 @@
+//! How long, how often and for how much a cached data key serves.
+
+use crate::error::{Error, Result};
+use std::time::Duration;
+
+/// What a data key is cached for, and how many are. The defaults suit most; docs/cache.md says how to
+/// choose others.
+///
+/// ```
+/// use envelock::CacheLimits;
+/// use std::time::Duration;
+/// let limits = CacheLimits::default().max_age(Duration::from_secs(60)).max_messages(1_000_000);
+/// assert_eq!(limits, limits.clone());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct CacheLimits {
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) age: Duration,
+    pub(super) grace: Duration,
+    pub(super) entries: usize,
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self { messages: 1 << 24, bytes: 1 << 40, age: Duration::from_secs(300), grace: Duration::ZERO, entries: 1_000 }
+    }
+}
+
+impl CacheLimits {
+    /// Messages that one data key encrypts, 1 to 2^32. Default: 2^24. Exact: the next one is under a new
+    /// data key.
+    pub fn max_messages(mut self, messages: u64) -> Self {
+        self.messages = messages;
+        self
+    }
+
+    /// Bytes of plaintext that one data key encrypts, at least 1. Default: 2^40 (1 TiB). Exact: a message
+    /// that does not fit is under a new data key, and one that is longer than this is under one that
+    /// nothing else uses.
+    ///
+    /// A message whose length is not known when it is begun (a writer, a stream, a file) draws a 1,024th of
+    /// this at a time, at least 64 KiB, and gives back what is left over. It fails with kind
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) where nothing is left to draw, before it exceeds
+    /// the limit by a byte: for longer ones, there is
+    /// [`Envelope::without_cache`](crate::Envelope::without_cache).
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// How long a data key serves, in either direction, counted from before the call to the key provider.
+    /// Default: 300 s. So long may a key that the KMS has revoked still be used here.
+    ///
+    /// From three quarters of it on, a data key that is in use is renewed ahead of its end.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.age = age;
+        self
+    }
+
+    /// How much longer a data key may *decrypt* while the key provider is
+    /// [`Unavailable`](crate::ErrorKind::Unavailable). Default: zero, not at all. It ends with the provider's
+    /// first other answer, a refusal above all.
+    pub fn offline_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How many data keys are kept, of both directions together, 1 to 1,000,000. Default: 1,000. What is
+    /// used often stays, however many others pass through. Up to 7 more are kept where the number is no
+    /// multiple of 8.
+    pub fn max_entries(mut self, entries: usize) -> Self {
+        self.entries = entries;
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let wrong = |what: String| Err(Error::invalid_input(what));
+        if !(1..=MESSAGES_MAX).contains(&self.messages) {
+            return wrong(format!("a cached data key serves 1 to 2^32 messages, not {}", self.messages));
+        }
+        if self.bytes == 0 || self.age.is_zero() {
+            return wrong("a cached data key serves for at least one byte and for some time".to_owned());
+        }
+        if !(1..=ENTRIES_MAX).contains(&self.entries) {
+            return wrong(format!("a cache has 1 to {ENTRIES_MAX} entries, not {}", self.entries));
+        }
+        Ok(())
+    }
+
+    /// What a message of unknown length draws at a time.
+    pub(super) fn grant(&self) -> u64 {
+        (self.bytes / GRANTS).max(GRANT_MIN).min(self.bytes)
+    }
+}
+
+/// Beyond it nobody has to argue about random IVs: a FLOE IV has 256 bits (docs/cache.md).
+const MESSAGES_MAX: u64 = 1 << 32;
+const ENTRIES_MAX: usize = 1_000_000;
+/// So many messages of unknown length may be under way under one data key.
+const GRANTS: u64 = 1_024;
+const GRANT_MIN: u64 = 64 << 10;
