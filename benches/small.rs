@@ -1,7 +1,7 @@
-//! Small messages under a raw key, nothing cached, against the bare primitives that one needs, called
-//! in sequence: `cargo bench --bench small [-- WORDS OF A TITLE]`.
+//! Small messages under a raw key, nothing cached, and compact records under a set at hand, against the bare
+//! primitives that one needs, called in sequence: `cargo bench --bench small [-- WORDS OF A TITLE]`.
 //!
-//! The primitives are those that the crate uses, from the same libraries: AES-256-GCM of aws-lc-rs,
+//! The primitives are those that the crate uses, from the same libraries: AES-256 and AES-256-GCM of aws-lc-rs,
 //! HMAC-SHA-384 of RustCrypto, random bytes of the system. They run over inputs of the same lengths
 //! and wipe nothing, parse nothing and check nothing but tags.
 
@@ -9,9 +9,10 @@
 mod common;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, UnboundCipherKey};
 use common::report::Report;
 use common::{Amount, Group, touched};
-use envelock::{EncryptionContext, Envelope, Header, RawKeyProvider};
+use envelock::{Column, EncryptionContext, Envelope, Header, RawKeyProvider, RecordSet};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha384;
 
@@ -47,15 +48,21 @@ fn main() {
             report.add(&measured, &["bare primitives"]);
         }
     }
+    for len in [100, 1024] {
+        records(&mut report, &pollster::block_on(envelope.record_set(&context)).expect("a set"), len);
+    }
     let title = "the primitives by themselves";
     if report.wants(title) {
         let key = random::<32>();
         let aead = aead(&key);
         let prepared = prepare(&key);
+        let blocks = aes(&key);
         let measured = Group::new("primitives", title, Amount::Message, REPEAT)
             .case("32 random bytes of the system", random::<32>)
             .case("12 random bytes of the system", random::<12>)
             .case("number of the process", std::process::id)
+            .case("24 random bytes of the system", random::<24>)
+            .case("two blocks of AES-256, key prepared", || two_blocks(&blocks, &[0; 12]))
             .case("AES-256-GCM, key", || self::aead(&key))
             .case("AES-256-GCM, seal 100 B", || seal(&aead, [0; 12], &[0; 9], &[0; 100], &mut [0; 116]))
             .case("HMAC-SHA-384, key", || prepare(&key))
@@ -64,6 +71,66 @@ fn main() {
         report.add(&measured, &[]);
     }
     report.write();
+}
+
+/// Records of `len` bytes under a set at hand, one by one and in batches.
+fn records(report: &mut Report, set: &RecordSet, len: usize) {
+    let (plain, place) = (touched(len), Column::new("customers", "iban").row("4711"));
+    let record = set.seal(&plain, &place).expect("seals");
+    let key = aes(&random());
+    let bare_seal = |nonce: &[u8; 24]| {
+        let mut out = vec![0; 57 + len];
+        out[17..41].copy_from_slice(nonce);
+        let aead = aead(&two_blocks(&key, &nonce[..12]));
+        seal(&aead, nonce[12..].try_into().expect("12"), place.as_bytes(), &plain, &mut out[41..]);
+        out
+    };
+    let sealed = bare_seal(&random());
+
+    let title = format!("seal a record of {len} B, its set at hand");
+    if report.wants(&title) {
+        let measured = Group::new(format!("record-{len}-seal"), &title, Amount::Message, REPEAT)
+            .case("bare primitives", || bare_seal(&random()))
+            .case("`RecordSet::seal`", || set.seal(&plain, &place))
+            .run(ROUNDS);
+        report.add(&measured, &["bare primitives"]);
+    }
+    let title = format!("open a record of {len} B, its set at hand");
+    if report.wants(&title) {
+        let measured = Group::new(format!("record-{len}-open"), &title, Amount::Message, REPEAT)
+            .case("bare primitives", || {
+                let mut out = vec![0; len];
+                let aead = aead(&two_blocks(&key, &sealed[17..29]));
+                open(&aead, sealed[29..41].try_into().expect("12"), place.as_bytes(), &sealed[41..], &mut out);
+                out
+            })
+            .case("`RecordSet::open`", || set.open(&record, &place))
+            .run(ROUNDS);
+        report.add(&measured, &["bare primitives"]);
+    }
+    let title = format!("seal a batch of 100 records of {len} B");
+    if report.wants(&title) {
+        let batch = vec![(plain.clone(), place.clone()); 100];
+        let measured = Group::new(format!("record-{len}-batch"), &title, Amount::Message, REPEAT / 100)
+            .case("bare primitives", || {
+                let nonces = random::<2400>();
+                nonces.as_chunks().0.iter().map(bare_seal).collect::<Vec<_>>()
+            })
+            .case("`RecordSet::seal_batch`", || set.seal_batch(&batch))
+            .run(ROUNDS);
+        report.add(&measured, &["bare primitives"]);
+    }
+}
+
+/// What derives a record's key: two blocks of AES, under masks that were made before.
+fn two_blocks(key: &EncryptingKey, nonce: &[u8]) -> [u8; 32] {
+    let mut blocks = [0; 32];
+    for (counter, half) in (1..).zip(blocks.chunks_exact_mut(16)) {
+        half[1] = counter;
+        half[4..].copy_from_slice(nonce);
+    }
+    key.encrypt(&mut blocks).expect("whole blocks");
+    blocks
 }
 
 /// What a message costs at the least: randomness, key derivation, two AEADs, one allocation.
@@ -176,6 +243,10 @@ fn random<const N: usize>() -> [u8; N] {
 
 fn aead(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes"))
+}
+
+fn aes(key: &[u8; 32]) -> EncryptingKey {
+    UnboundCipherKey::new(&AES_256, key).and_then(EncryptingKey::ecb).expect("32 bytes")
 }
 
 fn prepare(key: &[u8]) -> Hmac<Sha384> {

@@ -13,10 +13,10 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/b
 tools=$root/target/tools
 
 # The feature sets that matter. "All" is this on top of the default ones.
-all_features="cli metrics test-util tokio tracing"
+all_features="cli metrics serde test-util tokio tracing"
 backends=(rust-crypto aws-lc-rs)
 # What comes with a backend when it is tested alone.
-alone_features="local-kms,blocking,test-util,tokio"
+alone_features="local-kms,blocking,serde,test-util,tokio"
 
 heading() { printf '\n-- %s\n' "$*"; }
 

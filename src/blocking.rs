@@ -19,6 +19,7 @@
 use crate::context::EncryptionContext;
 use crate::envelope::file::FileOptions;
 use crate::envelope::message::{Decryptor, Encryptor};
+use crate::envelope::record::{RecordSet, RewrappedRecordSet};
 use crate::envelope::recover::{DamageMap, RecoverOptions};
 use crate::envelope::resume::{ResumeOptions, Resumed};
 use crate::envelope::rewrap::{RewrapOptions, Rewrapped};
@@ -92,6 +93,52 @@ impl Envelope {
     /// As there.
     pub fn decrypt(&self, sealed: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
         wait(self.inner.decrypt(sealed, context))
+    }
+
+    /// See [`Envelope::record_set`](crate::Envelope::record_set).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn record_set(&self, context: &EncryptionContext) -> Result<RecordSet> {
+        wait(self.inner.record_set(context))
+    }
+
+    /// See [`Envelope::open_record_set`](crate::Envelope::open_record_set).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_record_set(&self, header: &[u8], context: &EncryptionContext) -> Result<RecordSet> {
+        wait(self.inner.open_record_set(header, context))
+    }
+
+    /// See [`Envelope::rewrap_record_set`](crate::Envelope::rewrap_record_set).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rewrap_record_set(
+        &self,
+        set: &[u8],
+        new: &Self,
+        context: &EncryptionContext,
+        options: RewrapOptions,
+    ) -> Result<RewrappedRecordSet> {
+        wait(self.inner.rewrap_record_set(set, &new.inner, context, options))
+    }
+
+    /// See [`Envelope::seal_value`](crate::Envelope::seal_value).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn seal_value(&self, value: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
+        wait(self.inner.seal_value(value, context))
+    }
+
+    /// See [`Envelope::open_value`](crate::Envelope::open_value).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_value(&self, sealed: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
+        wait(self.inner.open_value(sealed, context))
     }
 
     /// See [`Envelope::encrypt_writer`](crate::Envelope::encrypt_writer).

@@ -62,6 +62,8 @@ pub enum ContextMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyUse {
     Message,
+    /// A record set.
+    Records,
 }
 
 impl EncryptionContext {
@@ -377,6 +379,7 @@ impl<'a> Iterator for Pairs<'a> {
 fn with_use<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>, key_use: KeyUse) -> Result<KmsContext> {
     let value = match key_use {
         KeyUse::Message => "message/1",
+        KeyUse::Records => "records/1",
     };
     KmsContext::from_pairs(Inserted { entries: entries.peekable(), extra: Some((USE_KEY, value)) })
 }

@@ -49,6 +49,7 @@ pub use envelope::file::{FileOptions, Progress};
 pub use envelope::file_source::FileSource;
 pub use envelope::head::read_header;
 pub use envelope::message::{Decryptor, Encryptor};
+pub use envelope::record::{RecordReader, RecordSet, Records, RewrappedRecordSet};
 pub use envelope::recover::{DamageMap, RecoverOptions};
 pub use envelope::resume::{Restart, ResumeOptions, ResumeStart, Resumed};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
@@ -66,6 +67,9 @@ pub use io::write::{EncryptWriter, FinishError};
 pub use kms::{CreateKeyRequest, KmsOptions, LocalKms, LocalProvider, RootKey};
 pub use material::{DataKey, DataKeyLength, EncryptedDataKey};
 pub use native::header::{Header, HeaderParse, Limits};
+pub use native::place::{AssociatedData, Column};
+pub use native::record::{Fingerprint, RecordSetHeader};
+pub use native::text::{from_text, to_text};
 pub use provider::multi::MultiProvider;
 pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;
@@ -77,6 +81,8 @@ pub use segments::{Extent, Layout, Position, ResumePoint};
 
 #[cfg(feature = "test-util")]
 pub use envelope::probe::CacheProbe;
+#[cfg(feature = "serde")]
+pub use envelope::sealed::{Field, Sealed};
 #[cfg(feature = "tokio")]
 pub use envelope::tokio::read_header_async;
 #[cfg(feature = "tokio")]

@@ -2,9 +2,11 @@
 //! committed corpora (`tests/it/fuzz_corpora.rs`).
 
 use envelock::{
-    EncryptionContext, Envelope, ErrorKind, Header, HeaderParse, Limits, LocalKms, PassphraseProvider, RawKeyProvider,
-    RootKey, Secret, blocking,
+    AssociatedData, EncryptionContext, Envelope, ErrorKind, Fingerprint, Header, HeaderParse, Limits, LocalKms,
+    PassphraseProvider, RawKeyProvider, RecordSet, RecordSetHeader, RewrapOptions, RootKey, Secret, blocking,
+    from_text, to_text,
 };
+use std::fs;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::sync::OnceLock;
 
@@ -13,6 +15,10 @@ const BASE: &[u8] = include_bytes!("base.elk");
 const BASE_HEAD: usize = 208;
 const BASE_KEY: &str = "d28dcceec9e8a57fa68ba89c9f1a371e48368bd28d734bf0001bf852579d951f";
 const BASE_PLAINTEXT_LEN: usize = 70;
+/// The base in the middle of a rewrap, some bytes of its slots being the new ones already, and the journal of that.
+const TORN: &[u8] = include_bytes!("torn.elk");
+const JOURNAL: &[u8] = include_bytes!("torn.elk.rewrap");
+const ROOT_KEY: &str = "envelock-root1.eJs0yvVPLiIKzZQecbiNWDaGbQ2Fi2NUnpS-LKzGf1t-8o8tmQOVn2PT2JPc51J3RrYAjw";
 /// A message for a passphrase, whose wrapped key the `passphrase_slot` target replaces.
 const LOCKED: &[u8] = include_bytes!("passphrase.elk");
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -41,10 +47,9 @@ pub fn header(data: &[u8]) {
     }
 }
 
-/// Any bytes as the segments of a message: every way in gives the message's plaintext or an error.
-pub fn body(data: &[u8]) {
+fn base_envelope() -> &'static blocking::Envelope {
     static ENVELOPE: OnceLock<blocking::Envelope> = OnceLock::new();
-    let envelope = ENVELOPE.get_or_init(|| {
+    ENVELOPE.get_or_init(|| {
         let key = Secret::init(|key| {
             for (byte, at) in key.iter_mut().zip((0..).step_by(2)) {
                 *byte = u8::from_str_radix(&BASE_KEY[at..at + 2], 16).expect("hex");
@@ -52,10 +57,21 @@ pub fn body(data: &[u8]) {
         });
         let provider = RawKeyProvider::new("primary", key).expect("a short name");
         blocking::Envelope::new(Envelope::builder(provider).build().expect("defaults"))
-    });
-    let context = EncryptionContext::from([("tenant", "acme")]);
+    })
+}
+
+fn base_context() -> EncryptionContext {
+    EncryptionContext::from([("tenant", "acme")])
+}
+
+fn base_plaintext() -> Vec<u8> {
+    (0..BASE_PLAINTEXT_LEN).map(|i| (i % 251) as u8).collect()
+}
+
+/// Any bytes as the segments of a message: every way in gives the message's plaintext or an error.
+pub fn body(data: &[u8]) {
+    let (envelope, context, expected) = (base_envelope(), base_context(), base_plaintext());
     let message = [&BASE[..BASE_HEAD], data].concat();
-    let expected: Vec<u8> = (0..BASE_PLAINTEXT_LEN).map(|i| (i % 251) as u8).collect();
 
     let whole = envelope.decrypt(&message, &context);
     let mut streamed = Vec::new();
@@ -82,6 +98,74 @@ pub fn body(data: &[u8]) {
         if let Ok(bytes) = ranges.read_range(30..66) {
             assert_eq!(bytes, expected[30..66]);
         }
+    }
+}
+
+/// Any bytes as the journal beside a message, and as damage to one that a torn message needs: none keeps a
+/// whole message from being read or rewrapped, and none but the message's own is applied.
+pub fn journal(data: &[u8]) {
+    // In memory where that can be: a rewrap syncs.
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER
+        .get_or_init(|| tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary folder"));
+    let [message, journal] = ["a.elk", "a.elk.rewrap"].map(|name| folder.path().join(name));
+    let (envelope, context, expected) = (base_envelope(), base_context(), base_plaintext());
+    let read = || {
+        let mut plaintext = Vec::new();
+        let mut reader = envelope.file_reader(&message, &context)?;
+        reader.read_to_end(&mut plaintext).map_err(envelock::Error::from)?;
+        Ok::<_, envelock::Error>(plaintext)
+    };
+    fs::write(&message, BASE).expect("written");
+    fs::write(&journal, data).expect("written");
+    assert_eq!(read().expect("the message is whole"), expected);
+    match envelope.rewrap_file(&message, envelope, &context, RewrapOptions::default()) {
+        Ok(_) => assert!(!journal.exists(), "a journal that is done with stays"),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            assert_eq!(fs::read(&journal).expect("left as it is"), data);
+        }
+    }
+    assert_eq!(read().expect("the message is whole still"), expected);
+
+    let mut damaged = JOURNAL.to_vec();
+    let Some((at, damage)) = data.split_first_chunk() else { return };
+    for (byte, flip) in damaged.iter_mut().skip(usize::from(u16::from_le_bytes(*at))).zip(damage) {
+        *byte ^= flip;
+    }
+    fs::write(&message, TORN).expect("written");
+    fs::write(&journal, &damaged).expect("written");
+    match read() {
+        Ok(plaintext) => assert!(plaintext == expected && damaged == JOURNAL, "a damaged journal was applied"),
+        Err(error) => {
+            assert!(damaged != JOURNAL, "{error}");
+            assert_eq!(error.kind(), ErrorKind::AuthenticationFailed, "{error}");
+        }
+    }
+}
+
+/// Any bytes as the text of a root key, and as damage to a good one.
+pub fn root_text(data: &[u8]) {
+    let parse = |text: &str| RootKey::value(text).map_err(|error| (error.kind(), error.to_string()));
+    if let Ok(text) = std::str::from_utf8(data) {
+        match parse(text) {
+            Ok(_) => {
+                let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+                assert!(line.len() == ROOT_KEY.len() && line.starts_with("envelock-root1."), "{text:?} is no root key");
+            }
+            Err((kind, said)) => {
+                assert_eq!(kind, ErrorKind::InvalidInput);
+                assert!(text.len() < 20 || !said.contains(text), "an error holds what may be a secret");
+            }
+        }
+    }
+    let mut damaged = ROOT_KEY.as_bytes().to_vec();
+    let Some((&at, damage)) = data.split_first() else { return };
+    for (byte, flip) in damaged.iter_mut().skip(usize::from(at)).zip(damage) {
+        *byte ^= flip;
+    }
+    if let Ok(text) = std::str::from_utf8(&damaged) {
+        assert_eq!(parse(text).is_ok(), text == ROOT_KEY, "a damaged root key was taken");
     }
 }
 
@@ -154,4 +238,65 @@ pub fn passphrase_slot(data: &[u8]) {
             "{error}"
         ),
     }
+}
+
+/// Any bytes as a record set, as a value that stands alone, as a record, as text; and as damage to good ones.
+pub fn record(data: &[u8]) {
+    struct Good {
+        envelope: blocking::Envelope,
+        set: RecordSet,
+        record: Vec<u8>,
+        value: Vec<u8>,
+    }
+    static GOOD: OnceLock<Good> = OnceLock::new();
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let place = AssociatedData::from_bytes("place");
+    let good = GOOD.get_or_init(|| {
+        let provider = RawKeyProvider::new("primary", Secret::init(|key| key.fill(7))).expect("a short name");
+        let envelope = blocking::Envelope::new(Envelope::builder(provider).build().expect("defaults"));
+        let set = envelope.record_set(&context).expect("a set");
+        let record = set.seal(b"attack at dawn", &place).expect("a record");
+        let value = envelope.seal_value(b"attack at noon", &context).expect("a value");
+        Good { envelope, set, record, value }
+    });
+
+    if let Ok(header) = RecordSetHeader::parse(data) {
+        assert_eq!(header.as_bytes(), &data[..header.len()]);
+        assert!(header.slots().iter().any(|slot| !slot.is_missing()));
+        let again = RecordSetHeader::parse(header.as_bytes()).expect("a set parses by itself");
+        assert_eq!((again.slots(), again.fingerprint()), (header.slots(), header.fingerprint()));
+        assert!(Header::parse(data).is_err(), "a message and a record set at once");
+        for len in 0..header.len().min(600) {
+            let kind = RecordSetHeader::parse(&data[..len]).expect_err("a part of it").kind();
+            assert_eq!(kind, ErrorKind::Truncated);
+        }
+    }
+    // Nobody writes one under this key but us: what opens is what was sealed.
+    assert!(good.envelope.open_record_set(data, &context).is_err() || data == good.set.header());
+    let opened = good.envelope.open_value(data, &context);
+    assert!(opened.is_err() || data == good.value);
+    assert_eq!(good.set.open(data, &place).is_ok(), data == good.record);
+    if let Ok(fingerprint) = Fingerprint::of_record(data) {
+        assert_eq!(fingerprint.as_bytes()[..], data[1..17]);
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(bytes) = from_text(text)
+    {
+        assert_eq!(to_text(&bytes), text);
+    }
+    assert_eq!(from_text(&to_text(data)).expect("our own text"), data);
+
+    let Some((&at, damage)) = data.split_first() else { return };
+    let damaged = |good: &[u8]| {
+        let mut damaged = good.to_vec();
+        for (byte, flip) in damaged.iter_mut().skip(usize::from(at)).zip(damage) {
+            *byte ^= flip;
+        }
+        damaged
+    };
+    let record = damaged(&good.record);
+    assert_eq!(good.set.open(&record, &place).is_ok(), record == good.record, "a damaged record opened");
+    let value = damaged(&good.value);
+    let opened = good.envelope.open_value(&value, &context);
+    assert_eq!(opened.is_ok(), value == good.value, "a damaged value opened");
 }

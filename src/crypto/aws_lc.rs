@@ -2,10 +2,13 @@
 //!
 //! Its contexts are wiped by the C side: `HMAC_CTX_cleanup` and `OPENSSL_free` both cleanse.
 
-use super::backend::{Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2, Sha256Hasher, lengths_differ, refuse, too_long};
+use super::backend::{
+    AesKey, Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2, Sha256Hasher, lengths_differ, refuse, too_long,
+};
 use super::{AEAD_KEY_LEN, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN, stack};
 use crate::error::Result;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::{digest, hmac};
 
 /// aws-lc-rs, as a [`Backend`].
@@ -15,7 +18,10 @@ pub(crate) struct AwsLc;
 impl Backend for AwsLc {
     const NAME: &'static str = "aws-lc-rs";
     const HMAC_STACK_KIB: usize = 8;
+    const AES_KEY_STACK_KIB: usize = 4;
+    const AES_STACK_KIB: usize = 1;
     type Aead = AwsLcAead;
+    type Aes = AwsLcAes;
     type Hmac = AwsLcHmac;
     type Sha256 = AwsLcSha256;
 
@@ -30,6 +36,12 @@ impl Backend for AwsLc {
         )]
         let key = UnboundKey::new(algorithm, key).expect("a 32-byte key is the right length");
         AwsLcAead(LessSafeKey::new(key))
+    }
+
+    fn aes(key: &[u8; AEAD_KEY_LEN]) -> AwsLcAes {
+        #[expect(clippy::expect_used, reason = "the key is as long as AES-256's, which has this mode")]
+        let key = UnboundCipherKey::new(&AES_256, key).and_then(EncryptingKey::ecb).expect("32 bytes are an AES key");
+        AwsLcAes(Box::new(key))
     }
 
     fn hmac(hash: Sha2, key: &[u8]) -> AwsLcHmac {
@@ -120,6 +132,17 @@ impl Aead for AwsLcAead {
         }
         let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
         self.run(|key| key.open_separate_gather(nonce, aad, data, tag, out)).map_err(|_| refuse(out))
+    }
+}
+
+/// A keyed AES-256, boxed so that moving it leaves no copy of its round keys behind.
+#[derive(Debug)]
+pub(crate) struct AwsLcAes(Box<EncryptingKey>);
+
+impl AesKey for AwsLcAes {
+    fn encrypt_two(&self, blocks: &mut [u8; 32]) {
+        #[expect(clippy::expect_used, reason = "what can fail is a length that is no multiple of a block's")]
+        self.0.encrypt(blocks).expect("two blocks are whole blocks");
     }
 }
 

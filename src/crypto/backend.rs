@@ -36,8 +36,14 @@ pub(crate) trait Backend: 'static {
     const NAME: &'static str;
     /// How deep into the stack its HMAC leaves key material, in KiB, with room to spare.
     const HMAC_STACK_KIB: usize;
+    /// How deep into the stack the preparation of a key for AES leaves it, in KiB.
+    const AES_KEY_STACK_KIB: usize;
+    /// How deep into the stack a call of AES leaves round keys and what it made, in KiB.
+    const AES_STACK_KIB: usize;
     /// A keyed AEAD. Moving it moves no key: the key lies on the heap, and is wiped there.
     type Aead: Aead + 'static;
+    /// A keyed AES-256 for single blocks. Moving it moves no key.
+    type Aes: AesKey + 'static;
     /// A keyed HMAC. Moving it moves no key.
     type Hmac: HmacKey + 'static;
     /// SHA-256 in pieces.
@@ -45,6 +51,9 @@ pub(crate) trait Backend: 'static {
 
     /// Prepares an AEAD key. It, and the calls on it, leave no copy of the key on the stack.
     fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> Self::Aead;
+
+    /// Prepares an AES-256 key, on the heap, for many uses. The caller wipes the stack.
+    fn aes(key: &[u8; AEAD_KEY_LEN]) -> Self::Aes;
 
     /// Prepares an HMAC key of any length, on the heap, for many uses. The caller wipes the stack.
     fn hmac(hash: Sha2, key: &[u8]) -> Self::Hmac;
@@ -54,6 +63,12 @@ pub(crate) trait Backend: 'static {
 
     /// SHA-384 of the concatenated `parts`.
     fn sha384(parts: &[&[u8]]) -> [u8; 48];
+}
+
+/// A keyed AES-256 (FIPS 197).
+pub(crate) trait AesKey: Send + Sync + fmt::Debug {
+    /// Encrypts two blocks, each by itself, in place. The caller wipes the stack.
+    fn encrypt_two(&self, blocks: &mut [u8; 32]);
 }
 
 /// A keyed HMAC (RFC 2104).

@@ -1,3 +1,5 @@
 //! Only RustCrypto is here.
 
-pub(super) use super::rust_crypto::{RustCrypto as ForAead, RustCrypto as ForHash, RustCrypto as ForHmac};
+pub(super) use super::rust_crypto::{
+    RustCrypto as ForAead, RustCrypto as ForAes, RustCrypto as ForHash, RustCrypto as ForHmac,
+};

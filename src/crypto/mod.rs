@@ -2,7 +2,7 @@
 //!
 //! Only the files of this folder name a crypto crate. AES-256-GCM: NIST SP 800-38D.
 //! ChaCha20-Poly1305: RFC 8439. HKDF-Expand: RFC 5869. SHA-2: FIPS 180-4. HMAC: RFC 2104.
-//! Argon2id: RFC 9106.
+//! Argon2id: RFC 9106. XAES-256-GCM: c2sp.org/XAES-256-GCM, over AES-256 (FIPS 197).
 //!
 //! A backend is one file that implements [`backend::Backend`]. Which backend serves which primitive stands in
 //! one of the `choice_*.rs` files, picked by the features; everything is dispatched statically.
@@ -18,6 +18,7 @@ pub(crate) mod random;
 #[cfg(feature = "rust-crypto")]
 mod rust_crypto;
 mod stack;
+mod xaes;
 
 #[cfg(all(feature = "aws-lc-rs", not(feature = "rust-crypto")))]
 mod choice_aws_lc;
@@ -62,6 +63,9 @@ pub(crate) const NONCE_LEN: usize = 12;
 /// Length of an AEAD tag in bytes.
 pub(crate) const TAG_LEN: usize = 16;
 
+/// Length of a nonce of XAES-256-GCM in bytes.
+pub(crate) const XAES_NONCE_LEN: usize = 24;
+
 /// A keyed AEAD. `&self` everywhere, so that threads share one.
 ///
 /// A buffer that holds `ciphertext || tag` is [`TAG_LEN`] longer than the plaintext; any other
@@ -102,6 +106,14 @@ pub(crate) type AeadKey = <choice::ForAead as Backend>::Aead;
 
 /// A prepared HKDF-Expand key of the chosen backend. It implements [`KdfKey`].
 pub(crate) type HkdfKey = hkdf::Hkdf<choice::ForHmac>;
+
+/// A key of XAES-256-GCM on the chosen backends.
+pub(crate) type XaesKey = xaes::Xaes<choice::ForAes, choice::ForAead>;
+
+/// Prepares `key` for many values under XAES-256-GCM.
+pub(crate) fn xaes(key: &[u8; AEAD_KEY_LEN]) -> XaesKey {
+    xaes::Xaes::new(key)
+}
 
 /// Prepares `key` for many segments.
 pub(crate) fn aead(algorithm: AeadAlgorithm, key: &[u8; AEAD_KEY_LEN]) -> AeadKey {

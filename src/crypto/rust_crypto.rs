@@ -3,12 +3,16 @@
 //! With the `zeroize` features its types wipe themselves on drop. HMAC is built here from SHA-2's cores:
 //! one trait object serves the three hashes, and a key is two states, without the crate's block buffers.
 
-use super::backend::{Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2, Sha256Hasher, lengths_differ, refuse, too_long};
+use super::backend::{
+    AesKey, Backend, HmacKey, MAX_HASH_LEN, Parts, Sha2, Sha256Hasher, lengths_differ, refuse, too_long,
+};
 use super::{AEAD_KEY_LEN, Aead, AeadAlgorithm, NONCE_LEN, TAG_LEN, stack};
 use crate::error::Result;
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit, Tag};
+use aes_gcm::aes::Aes256Enc;
+use aes_gcm::aes::cipher::{Array, BlockCipherEncrypt};
 use chacha20poly1305::ChaCha20Poly1305;
 use sha2::digest::Output;
 use sha2::digest::block_api::{Block, Buffer, EagerHash, FixedOutputCore, UpdateCore};
@@ -16,8 +20,8 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::{fmt, slice};
 
 /// How deep into the stack a key's preparation and every call with it leave the key, in KiB: AES spills
-/// round keys, ChaCha20 its state.
-const AEAD_STACK_KIB: usize = 4;
+/// round keys, ChaCha20 its state. With AVX-512, AES holds 64 blocks and wide copies of its round keys.
+const AEAD_STACK_KIB: usize = 8;
 
 /// RustCrypto, as a [`Backend`].
 #[derive(Debug)]
@@ -26,7 +30,10 @@ pub(crate) struct RustCrypto;
 impl Backend for RustCrypto {
     const NAME: &'static str = "RustCrypto";
     const HMAC_STACK_KIB: usize = 3;
+    const AES_KEY_STACK_KIB: usize = 4;
+    const AES_STACK_KIB: usize = 2;
     type Aead = RustCryptoAead;
+    type Aes = RustCryptoAes;
     type Hmac = RustCryptoHmac;
     type Sha256 = Sha256;
 
@@ -37,6 +44,10 @@ impl Backend for RustCrypto {
                 RustCryptoAead::ChaCha20Poly1305(Box::new(ChaCha20Poly1305::new(key.into())))
             }
         })
+    }
+
+    fn aes(key: &[u8; AEAD_KEY_LEN]) -> RustCryptoAes {
+        RustCryptoAes(Box::new(Aes256Enc::new(key.into())))
     }
 
     fn hmac(hash: Sha2, key: &[u8]) -> RustCryptoHmac {
@@ -126,6 +137,16 @@ impl Aead for RustCryptoAead {
         };
         let buffers = InOutBuf::new(data, &mut *out).map_err(|_| lengths_differ())?;
         self.open(nonce, aad, buffers, tag).map_err(|_| refuse(out))
+    }
+}
+
+/// A keyed AES-256, boxed so that moving it leaves no copy of its round keys behind.
+#[derive(Debug)]
+pub(crate) struct RustCryptoAes(Box<Aes256Enc>);
+
+impl AesKey for RustCryptoAes {
+    fn encrypt_two(&self, blocks: &mut [u8; 32]) {
+        self.0.encrypt_blocks(Array::slice_as_chunks_mut(blocks).0);
     }
 }
 

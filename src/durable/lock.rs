@@ -27,7 +27,8 @@ pub(super) fn lock(file: &File, path: &Path, wait: Duration) -> Result<()> {
             return Err(Error::busy("this file is locked").with_path(path));
         }
         std::thread::sleep(pause.min(left));
-        pause = (pause * 2).min(Duration::from_millis(50));
+        // Short, so that who waits has a chance against those who come and go.
+        pause = (pause * 2).min(Duration::from_millis(5));
     }
 }
 

@@ -5,14 +5,15 @@ use crate::crypto::random::SegmentIvs;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::head::read_header;
-use crate::envelope::message::{Decryptor, Encryptor, Unlocked};
+use crate::envelope::message::{Decryptor, Encryptor};
 use crate::envelope::offload::offload;
 use crate::envelope::watch::{Watch, Watched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal::{self, Place};
 use crate::io::parallel::{self, Threads};
 use crate::io::read::DecryptReader;
-use crate::native::header::{Header, HeaderParse, Limits, Outline, SlotsRoom};
+use crate::native::header::{Header, HeaderParse, Limits, Outline};
+use crate::native::slots::SlotsRoom;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -195,7 +196,7 @@ impl Envelope {
         let from = from.as_ref().to_path_buf();
         let message = self.open_message(&from, context).await?;
         let total = message.body_len();
-        let done = self.decrypt_sized(message.unlocked.decryptor, message.file, total, to.as_ref(), options).await;
+        let done = self.decrypt_sized(message.decryptor, message.file, total, to.as_ref(), options).await;
         done.map_err(|error| named(error, &from))
     }
 
@@ -277,7 +278,7 @@ impl Envelope {
         let mut failure = None;
         while let Some(header) = heads.next().await {
             match self.unlock(&header, context, &mut tries).await {
-                Ok(unlocked) => return heads.into_message(unlocked, header.len()),
+                Ok(decryptor) => return heads.into_message(decryptor, header.len()),
                 // The file's own slots are what the caller asked about.
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -290,7 +291,7 @@ impl Envelope {
 pub(super) struct Message {
     /// Stands at the first segment.
     pub(super) file: File,
-    pub(super) unlocked: Unlocked,
+    pub(super) decryptor: Decryptor,
     pub(super) head_len: u64,
 }
 
@@ -301,7 +302,7 @@ impl Message {
     }
 
     fn into_reader(self) -> DecryptReader<File> {
-        self.unlocked.decryptor.into_reader(self.file)
+        self.decryptor.into_reader(self.file)
     }
 }
 
@@ -360,8 +361,8 @@ impl Heads {
         Ok(file)
     }
 
-    fn into_message(self, unlocked: Unlocked, head_len: usize) -> Result<Message> {
-        Ok(Message { file: self.into_file(head_len)?, unlocked, head_len: head_len as u64 })
+    fn into_message(self, decryptor: Decryptor, head_len: usize) -> Result<Message> {
+        Ok(Message { file: self.into_file(head_len)?, decryptor, head_len: head_len as u64 })
     }
 }
 

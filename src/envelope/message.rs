@@ -17,7 +17,8 @@ use crate::io::whole;
 use crate::io::write::EncryptWriter;
 use crate::material::{DataKeyLength, EncryptedDataKey};
 use crate::native::floe::Floe;
-use crate::native::header::{Header, PASSPHRASE, SlotsRoom, encode_core, encode_slots};
+use crate::native::header::{Committed, Form, Head, Header, encode_core};
+use crate::native::slots::{PASSPHRASE, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use crate::provider::{Recipient, Recipients};
 use crate::segments::{Layout, Position, ResumePoint, Segments};
@@ -267,13 +268,6 @@ impl Decryptor {
     }
 }
 
-/// A message opened for a rewrap: what it is read with, and what a new slot needs.
-pub(crate) struct Unlocked {
-    pub(crate) decryptor: Decryptor,
-    pub(crate) key: ReadingKey,
-    pub(crate) kms: KmsContext,
-}
-
 /// What may still be tried: counted over all attempts to open one message, its journal's heads too.
 pub(crate) struct Tries {
     pub(super) slots: usize,
@@ -313,15 +307,26 @@ impl Envelope {
         Ok(Prepared { head, segments: Arc::new(segments), threads: config.threads })
     }
 
-    /// Finds the data key among the slots. "A key that fails the FLOE header tag is not the key: try
-    /// the next slot, within the cap on provider calls."
+    /// Opens a message's head.
     pub(crate) async fn unlock(
         &self,
         header: &Header,
         context: &EncryptionContext,
         tries: &mut Tries,
-    ) -> Result<Unlocked> {
-        let given = context;
+    ) -> Result<Decryptor> {
+        let (floe, ..) = self.unlock_head(header, context, tries).await?;
+        Ok(Decryptor { segments: Arc::new(floe), threads: self.config.threads })
+    }
+
+    /// Finds the data key of a message or record set among the slots. "A key that fails the FLOE header
+    /// tag is not the key: try the next slot, within the cap on provider calls."
+    pub(crate) async fn unlock_head<H: Committed>(
+        &self,
+        committed: &H,
+        context: &EncryptionContext,
+        tries: &mut Tries,
+    ) -> Result<(H::Keys, ReadingKey, KmsContext)> {
+        let (header, given) = (committed.head(), context);
         let context = self.reader_context(header, given)?;
         let mut failure = None;
         let mut failed = Vec::new();
@@ -350,11 +355,8 @@ impl Envelope {
             tries.slots -= 1;
             tries.passphrases -= usize::from(derives);
             let error = match key {
-                Ok(key) => match Floe::open(key.key(), header.floe(), [header.core(), &context.unstored].concat())? {
-                    Some(floe) => {
-                        let decryptor = Decryptor { segments: Arc::new(floe), threads: self.config.threads };
-                        return Ok(Unlocked { decryptor, key, kms: context.kms });
-                    }
+                Ok(key) => match committed.keys(key.key(), [header.core(), &context.unstored].concat())? {
+                    Some(opened) => return Ok((opened, key, context.kms)),
                     None => Error::authentication(),
                 },
                 Err(error) => error,
@@ -374,9 +376,9 @@ impl Envelope {
         })
     }
 
-    pub(crate) fn reader_context(&self, header: &Header, given: &EncryptionContext) -> Result<ReaderContext> {
-        let how = self.config.context_match;
-        ReaderContext::new(header.stored_context(), header.has_unstored_context(), given, how, KeyUse::Message)
+    pub(crate) fn reader_context(&self, header: &Head, given: &EncryptionContext) -> Result<ReaderContext> {
+        let (how, key_use) = (self.config.context_match, header.form().key_use());
+        ReaderContext::new(header.stored_context(), header.has_unstored_context(), given, how, key_use)
     }
 }
 
@@ -392,8 +394,12 @@ fn too_many_derivations() -> Error {
     .with_advice("the file was changed while it was read: try again")
 }
 
-fn no_matching_key(header: &Header) -> Error {
+fn no_matching_key(header: &Head) -> Error {
     let recipients = Recipients(header.slots().iter().map(Recipient::from).collect());
+    let what = match header.form() {
+        Form::Message => "message",
+        Form::RecordSet => "record set",
+    };
     let printable = |it: &Recipient| {
         let name = std::str::from_utf8(&it.key_id).is_ok_and(|name| !name.chars().any(char::is_control));
         name && it.provider.bytes().all(|byte| byte.is_ascii_graphic())
@@ -402,7 +408,7 @@ fn no_matching_key(header: &Header) -> Error {
         true => "",
         false => " (these are no names as they are written: the header may be damaged)",
     };
-    Error::no_matching_key(format!("none of the configured keys opens this message, which is for {recipients}{doubt}"))
+    Error::no_matching_key(format!("none of the configured keys opens this {what}, which is for {recipients}{doubt}"))
         .with_source(recipients)
 }
 

@@ -11,9 +11,12 @@ mod pipe;
 #[cfg(feature = "test-util")]
 pub(crate) mod probe;
 mod ranges;
+pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod resume;
 pub(crate) mod rewrap;
+#[cfg(feature = "serde")]
+pub(crate) mod sealed;
 #[cfg(feature = "tokio")]
 pub(crate) mod tokio;
 pub(crate) mod verify;
@@ -29,7 +32,8 @@ use crate::io::parallel::Threads;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
-use crate::native::header::{Header, HeaderParse, Limits, SlotsRoom};
+use crate::native::header::{Header, HeaderParse, Limits};
+use crate::native::slots::SlotsRoom;
 use crate::provider::KeyProvider;
 use head::read_header;
 use message::{Decryptor, Encryptor};
@@ -159,7 +163,7 @@ impl Envelope {
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments.
     pub async fn decryptor(&self, header: &Header, context: &EncryptionContext) -> Result<Decryptor> {
         let mut tries = self.tries();
-        Ok(self.unlock(header, context, &mut tries).await?.decryptor)
+        self.unlock(header, context, &mut tries).await
     }
 }
 

@@ -75,7 +75,7 @@ impl Envelope {
     ) -> Result<u64> {
         let message = self.open_message(path.as_ref(), context).await?;
         let total = message.body_len();
-        let done = decrypt_into(message.unlocked.decryptor, message.file, total, sink, options).await;
+        let done = decrypt_into(message.decryptor, message.file, total, sink, options).await;
         done.map_err(|error| match error.kind() {
             // Either end may have failed: the error says which.
             ErrorKind::Io => error,

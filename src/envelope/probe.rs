@@ -6,7 +6,7 @@ use crate::context::{EncryptionContext, KmsContext};
 use crate::envelope::Envelope;
 use crate::error::{Error, Result};
 use crate::material::EncryptedDataKey;
-use crate::native::header::Header;
+use crate::native::header::{Committed as _, Header};
 
 /// What an envelope's messages of one context ask their data key for, and nothing else of a message.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ impl Envelope {
     /// # Errors
     /// [`ContextMismatch`](crate::ErrorKind::ContextMismatch) for another context.
     pub fn cache_probe(&self, header: &Header, context: &EncryptionContext) -> Result<CacheProbe> {
-        let kms = self.reader_context(header, context)?.kms;
+        let kms = self.reader_context(header.head(), context)?.kms;
         let slot = header.slots().first().cloned().ok_or_else(|| Error::internal("a header has a slot"))?;
         Ok(CacheProbe { envelope: self.clone(), kms, slot })
     }

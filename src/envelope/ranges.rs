@@ -77,7 +77,7 @@ impl Envelope {
         let message = self.open_message(path, context).await?;
         let reader = offload(move |_| {
             let body_start = (&message.file).stream_position()?;
-            message.unlocked.decryptor.into_range_reader(message.file, body_start)
+            message.decryptor.into_range_reader(message.file, body_start)
         });
         reader.await.map_err(|error| named(error, path))
     }

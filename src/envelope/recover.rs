@@ -156,7 +156,7 @@ fn recover(
     }
     let target = open_target(to, &options.file, limits)?;
     let (file, head_len) = (message.file, message.head_len);
-    let segments = message.unlocked.decryptor.into_segments();
+    let segments = message.decryptor.into_segments();
     let layout = segments.layout();
     let mut watch = Watch::new(&options.file, cancelled, Some(body_len));
     let mut damages = Vec::new();

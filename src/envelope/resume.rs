@@ -240,8 +240,8 @@ impl Envelope {
             return Ok(Found::Useless(restart));
         }
         match self.unlock(&header, context, &mut self.tries()).await {
-            Ok(unlocked) => {
-                let segments = unlocked.decryptor.into_segments();
+            Ok(decryptor) => {
+                let segments = decryptor.into_segments();
                 Ok(Found::It(Message { segments, head_len: header.len() as u64, made_by }))
             }
             Err(error) if matches!(error.kind(), ErrorKind::NoMatchingKey | ErrorKind::AuthenticationFailed) => {

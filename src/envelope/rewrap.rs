@@ -2,7 +2,7 @@
 
 use crate::cache::handed::ReadingKey;
 use crate::context::{EncryptionContext, KmsContext};
-use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
+use crate::durable::{AtomicFile, FileSystem, LockedFile, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::file::{self, Heads, LOCK_WAIT, Stop};
 use crate::envelope::head::read_header;
@@ -11,7 +11,8 @@ use crate::envelope::offload::{Cancelled, offload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
 use crate::material::{DataKey, EncryptedDataKey};
-use crate::native::header::{Header, Limits, Outline, PASSPHRASE, SlotsRoom, encode_slots};
+use crate::native::header::{Committed, Head, Header, Limits, Outline};
+use crate::native::slots::{PASSPHRASE, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use crate::provider::raw::NAME as RAW;
 use crate::provider::{DataKeyAnswer, Recipient, Recipients};
@@ -26,7 +27,7 @@ use subtle::ConstantTimeEq;
 #[derive(Clone, Debug, Default)]
 pub struct RewrapOptions {
     mode: RewrapMode,
-    to: Option<PathBuf>,
+    pub(super) to: Option<PathBuf>,
     stop: Stop,
     removal: Removal,
 }
@@ -121,14 +122,25 @@ impl Envelope {
         context: &EncryptionContext,
         options: RewrapOptions,
     ) -> Result<Rewrapped> {
-        let path = path.as_ref().to_path_buf();
+        self.rewrap_in(Arc::new(OsFileSystem), path.as_ref(), new, context, options).await
+    }
+
+    async fn rewrap_in(
+        &self,
+        fs: Arc<dyn FileSystem>,
+        path: &Path,
+        new: &Envelope,
+        context: &EncryptionContext,
+        options: RewrapOptions,
+    ) -> Result<Rewrapped> {
+        let path = path.to_path_buf();
         let limits = self.config.limits.clone();
         let mut tries = self.tries();
         match options.to.clone() {
             None => {
                 let opened = offload({
                     let (path, limits) = (path.clone(), limits.clone());
-                    move |_| Opened::lock(&path, &limits)
+                    move |_| Opened::lock(fs, &path, &limits)
                 })
                 .await?;
                 let made = self.slots(&opened.header, new, context, &options, &mut tries).await;
@@ -151,7 +163,7 @@ impl Envelope {
                             let file = heads.into_file(header.len())?;
                             let copy = Copy { header, body: file, path, limits };
                             return offload(move |cancelled| {
-                                let new = AtomicFile::create(Arc::new(OsFileSystem), &to, Overwrite::Never)?;
+                                let new = AtomicFile::create(fs, &to, Overwrite::Never)?;
                                 journal::commit_over(copy.write(new, &slots, &options.stop, cancelled)?, None)?;
                                 Ok(Rewrapped { in_place: false, notice: None, removed })
                             })
@@ -170,21 +182,21 @@ impl Envelope {
     ///
     /// # Errors
     /// What no other head of the same message changes: the new provider's own, and a refusal.
-    async fn slots(
+    pub(super) async fn slots(
         &self,
-        header: &Header,
+        committed: &(impl Committed + Sync),
         new: &Envelope,
         context: &EncryptionContext,
         options: &RewrapOptions,
         tries: &mut Tries,
     ) -> Result<Slots> {
+        let header = committed.head();
         let (slots, key) = match options.mode {
             // By the provider itself: what a rewrap relies on is what it answers now.
-            RewrapMode::Open => match self.without_cache().unlock(header, context, tries).await {
-                Ok(unlocked) => {
-                    let key = unlocked.key.data_key()?;
-                    let slots = new.config.provider.encrypt_data_key(key, &unlocked.kms).await?;
-                    (slots, Some(unlocked.key))
+            RewrapMode::Open => match self.without_cache().unlock_head(committed, context, tries).await {
+                Ok((_, key, kms)) => {
+                    let slots = new.config.provider.encrypt_data_key(key.data_key()?, &kms).await?;
+                    (slots, Some(key))
                 }
                 Err(error) => return Ok(Slots::NotOpened(error)),
             },
@@ -215,7 +227,7 @@ impl Envelope {
     /// key of an alias, say, was moved by its owner.
     async fn keep_others(
         &self,
-        header: &Header,
+        header: &Head,
         slots: &[EncryptedDataKey],
         removed: &[Recipient],
         key: Option<&DataKey>,
@@ -267,7 +279,7 @@ impl Envelope {
 
     async fn slots_blind(
         &self,
-        header: &Header,
+        header: &Head,
         new: &Envelope,
         context: &EncryptionContext,
         tries: &mut Tries,
@@ -297,7 +309,7 @@ impl Envelope {
 }
 
 /// What came of a head.
-enum Slots {
+pub(super) enum Slots {
     /// New slots, and who has none among them any more.
     Made(Vec<EncryptedDataKey>, Vec<Recipient>),
     /// This head gave no data key: another head of the same message may.
@@ -305,13 +317,14 @@ enum Slots {
 }
 
 /// Who has a slot in the message and none among the new ones.
-fn removed(header: &Header, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
+fn removed(header: &Head, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
     let stays = |old: &Recipient| slots.iter().any(|new| Recipient::from(new) == *old);
     header.slots().iter().map(Recipient::from).filter(|old| !stays(old)).collect()
 }
 
 /// A message file under an exclusive lock, its journal recovered.
 struct Opened {
+    fs: Arc<dyn FileSystem>,
     file: LockedFile,
     outline: Outline,
     header: Header,
@@ -319,8 +332,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn lock(path: &Path, limits: &Limits) -> Result<Self> {
-        let file = LockedFile::open(Arc::new(OsFileSystem), path, LOCK_WAIT)?;
+    fn lock(fs: Arc<dyn FileSystem>, path: &Path, limits: &Limits) -> Result<Self> {
+        let file = LockedFile::open(Arc::clone(&fs), path, LOCK_WAIT)?;
         let mut notice = None;
         if let Some((outline, raw)) = file::read_outline(&mut file.file(), limits) {
             notice = file::recover(&file, outline, &raw)?.notice();
@@ -328,7 +341,7 @@ impl Opened {
         let mut handle = file.file();
         handle.rewind().map_err(|e| Error::io_at("the file cannot be read", path, e))?;
         let header = read_header(&mut handle, limits).map_err(|error| error.with_path(path))?;
-        Ok(Self { outline: header.outline(), file, header, notice })
+        Ok(Self { fs, outline: header.outline(), file, header, notice })
     }
 
     /// Whether that was in place, and what a person should read.
@@ -349,7 +362,7 @@ impl Opened {
         let path = self.file.path().to_path_buf();
         let unreadable = |e| Error::io_at("the file cannot be read", &path, e);
         let mode = self.file.file().metadata().map_err(unreadable)?.permissions().mode();
-        let mut new = AtomicFile::create(Arc::new(OsFileSystem), &path, Overwrite::Replace)?;
+        let mut new = AtomicFile::create(self.fs, &path, Overwrite::Replace)?;
         new.set_mode(mode);
         let mut body = self.file.file();
         body.seek(SeekFrom::Start(self.header.len() as u64)).map_err(unreadable)?;
@@ -395,3 +408,6 @@ impl<R: Read> Copy<R> {
 
 /// Bytes that a copy takes at once.
 const COPY_LEN: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ impl Envelope {
             let total = message.body_len();
             let options = FileOptions::default();
             let source = Watch::new(&options, cancelled, total).over(message.file);
-            let decryptor = message.unlocked.decryptor;
+            let decryptor = message.decryptor;
             let plan = source.watch().plan(decryptor.layout());
             parallel::open(decryptor.segments(), source, io::sink(), plan).map_err(|error| named(error, &path))
         })

@@ -39,6 +39,12 @@ impl Error {
             .with_advice("it was changed after it was encrypted; do not use it, restore it from a backup")
     }
 
+    /// The same kind for what is forged as a whole, and by whom can be told.
+    pub(crate) fn authentication_of(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::AuthenticationFailed, message)
+            .with_advice("one of them is forged: do not use either until you know which")
+    }
+
     /// The same kind before any segment, where a wrong passphrase is the likelier cause.
     pub(crate) fn not_opened() -> Self {
         Self::new(ErrorKind::AuthenticationFailed, "none of the keys that were tried opened this message").with_advice(

@@ -140,6 +140,13 @@ impl Error {
         Self(self.0.clone())
     }
 
+    /// The same error, naming the member of a batch (counted from 0) that it is about.
+    #[must_use]
+    pub(crate) fn with_member(mut self, index: usize) -> Self {
+        self.0.message = format!("number {index} of the batch: {}", self.0.message);
+        self
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

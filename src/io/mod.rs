@@ -20,3 +20,5 @@ pub(crate) mod write;
 
 #[cfg(test)]
 mod journal_tests;
+#[cfg(test)]
+mod whole_tests;

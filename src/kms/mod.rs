@@ -20,6 +20,7 @@ mod rows;
 mod schema;
 mod store;
 mod thread;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

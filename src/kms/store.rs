@@ -10,6 +10,7 @@ use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::{Columns, RowName, Rows, changed};
 use super::schema::{META, META_REGION, SCHEMA_VERSION, TABLES, Table};
+use super::waiting::Waiting;
 use crate::clock::Clock;
 use crate::codec::put_byte_string;
 use crate::crypto;
@@ -29,6 +30,7 @@ pub(super) struct Store {
     keys: RootKeys,
     trust: Trust,
     realm: Realm,
+    waiting: Waiting,
     clock: Arc<dyn Clock>,
 }
 
@@ -62,10 +64,10 @@ enum Change {
 
 impl Store {
     /// A keystore whose schema exists, after a check of all its rows.
-    pub(super) fn open(mut sql: Connection, keys: RootKeys, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(super) fn open(mut sql: Connection, keys: RootKeys, waiting: Waiting, clock: Arc<dyn Clock>) -> Result<Self> {
         let mut trust = Trust { sequence: 0, digest: None, rows: Rows::new() };
         let mut realm = Realm { keystore_id: keys.rows.keystore_id, region: String::new() };
-        let tx = begin(&mut sql, TransactionBehavior::Deferred)?;
+        let tx = begin_reading(&mut sql)?;
         trust.check(&tx, &keys)?;
         let first = Tx { sql: &tx, keys: &keys, realm: &realm, trust: &mut trust, change: Change::Forbidden, now: 0 };
         let meta = first.row(&META, &[Value::Integer(1)])?;
@@ -73,7 +75,7 @@ impl Store {
         let Some(Value::Text(region)) = region else { return Err(Error::tampered("it has no Region")) };
         realm.region.clone_from(region);
         drop(tx);
-        Ok(Self { sql, keys, trust, realm, clock })
+        Ok(Self { sql, keys, trust, realm, waiting, clock })
     }
 
     /// Writes the first rows and the first head, inside the transaction that makes the schema.
@@ -94,7 +96,7 @@ impl Store {
 
     /// Runs `operation` on one snapshot of the file. It cannot change anything.
     pub(super) fn read<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        let sql = begin(&mut self.sql, TransactionBehavior::Deferred)?;
+        let sql = begin_reading(&mut self.sql)?;
         self.trust.check(&sql, &self.keys)?;
         operation(&mut Tx {
             sql: &sql,
@@ -109,7 +111,8 @@ impl Store {
     /// Runs `operation` alone among all writers. What it changed is durable when this returns;
     /// if it fails, nothing was changed.
     pub(super) fn write<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        let sql = begin(&mut self.sql, TransactionBehavior::Immediate)?;
+        forget_pages(&self.sql)?;
+        let sql = self.waiting.begin(&self.sql)?;
         self.trust.check(&sql, &self.keys)?;
         let known = self.trust.digest;
         // Until the commit is known to stand, the rows in memory are not those of the file.
@@ -132,15 +135,14 @@ impl Store {
         sql.commit().map_err(Error::sqlite)?;
         self.trust.sequence = sequence;
         self.trust.digest = Some(digest);
-        fold(&self.sql);
+        self.waiting.fold(&self.sql);
         Ok(answer)
     }
 
     /// The whole keystore as one file's bytes, of one moment, while others may use it; every row of the
     /// copy was checked.
     pub(super) fn image(&mut self) -> Result<Vec<u8>> {
-        // As in `begin`.
-        self.sql.release_memory().map_err(Error::sqlite)?;
+        forget_pages(&self.sql)?;
         let mut image = self.sql.serialize(MAIN_DB).map_err(Error::sqlite)?.to_vec();
         // "File format write version" and "read version" (SQLite's file format, 1.3.3): 1, a file that has
         // no write-ahead log beside it. Whoever opens it as a keystore gives it one again.
@@ -409,21 +411,14 @@ fn select(table: &Table) -> String {
     format!("SELECT {}, row_mac FROM {}", table.columns.join(", "), table.name)
 }
 
-/// Without pages kept from before, so that bytes changed past SQLite are seen.
-fn begin(sql: &mut Connection, behavior: TransactionBehavior) -> Result<Transaction<'_>> {
-    sql.release_memory().map_err(Error::sqlite)?;
-    sql.transaction_with_behavior(behavior).map_err(Error::sqlite)
+fn begin_reading(sql: &mut Connection) -> Result<Transaction<'_>> {
+    forget_pages(sql)?;
+    sql.transaction_with_behavior(TransactionBehavior::Deferred).map_err(Error::sqlite)
 }
 
-/// Brings the write-ahead log into the keystore file, and empties it, so that the file alone is the whole
-/// keystore for whoever copies it without the log. What was committed is durable before and after. A disk
-/// that is full, or a reader or writer in another process, leaves it to the next change or to closing.
-pub(super) fn fold(sql: &Connection) {
-    let Ok(patience) = sql.query_row("PRAGMA busy_timeout", [], |row| row.get::<_, u32>(0)) else { return };
-    // Waits for nobody; the answer would say how far it came.
-    let _ = sql.busy_timeout(Duration::ZERO);
-    let _ = sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    let _ = sql.busy_timeout(Duration::from_millis(patience.into()));
+/// Keeps no pages from before, so that bytes changed past SQLite are seen.
+fn forget_pages(sql: &Connection) -> Result<()> {
+    sql.release_memory().map_err(Error::sqlite)
 }
 
 pub(super) fn millis(time: Duration) -> i64 {

@@ -9,12 +9,13 @@ use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{Claim, RootKey, RootKeys};
 use super::root_text::RootKeyFile;
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
-use super::store::{Store, fold, millis};
+use super::store::{Store, millis};
+use super::waiting::{Waiting, is_busy};
 use super::{KmsOptions, Missing, Opened};
 use crate::error::{Error, ErrorKind, Result};
 use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -98,7 +99,8 @@ fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Reg
         Missing::Make => Registered::new(path)?,
         Missing::Refuse => Registered::existing(path)?,
     };
-    let mut sql = connect(path, options.busy_timeout)?;
+    let waiting = Waiting::new(path, options.busy_timeout);
+    let sql = connect(path, waiting.patience())?;
     if !registered.still_names(path)? {
         return Err(Error::busy("the keystore file was replaced while it was opened"));
     }
@@ -107,11 +109,11 @@ fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Reg
         if options.missing == Missing::Refuse {
             return Err(Error::empty_keystore(path));
         }
-        made = create(&mut sql, root, options)?;
+        made = create(&sql, root, &waiting, options)?;
     }
-    use_wal(&sql, options.busy_timeout)?;
+    use_wal(&sql, waiting.patience())?;
     let keys = root.for_existing(&Claim::read(&sql)?)?;
-    let store = Store::open(sql, keys, options.clock.clone())?;
+    let store = Store::open(sql, keys, waiting, options.clock.clone())?;
     let realm = store.realm().clone();
     if let Some(region) = &options.region
         && *region != realm.region
@@ -125,11 +127,11 @@ fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Reg
 /// Makes the keystore in one transaction, after its root key is durable; or finds that another
 /// process has just done so. What a killed creation leaves is a file without tables, and perhaps a
 /// root key, which the next creation takes.
-fn create(sql: &mut Connection, root: &RootKey, options: &KmsOptions) -> Result<(bool, RootKeyFile)> {
+fn create(sql: &Connection, root: &RootKey, waiting: &Waiting, options: &KmsOptions) -> Result<(bool, RootKeyFile)> {
     let (material, kind, root_key_file) = root.for_new()?;
     let keys = RootKeys::derive(&material)?;
-    use_wal(sql, options.busy_timeout)?;
-    let tx = sql.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::sqlite)?;
+    use_wal(sql, waiting.patience())?;
+    let tx = waiting.begin(sql)?;
     if look(&tx)? == Found::Keystore {
         return Ok((false, root_key_file));
     }
@@ -140,7 +142,7 @@ fn create(sql: &mut Connection, root: &RootKey, options: &KmsOptions) -> Result<
     let meta = keys.meta(region, millis(options.clock.wall()), kind);
     Store::initialise(&tx, &keys, meta)?;
     tx.commit().map_err(Error::sqlite)?;
-    fold(sql);
+    waiting.fold(sql);
     Ok((true, root_key_file))
 }
 
@@ -180,7 +182,7 @@ fn use_wal(sql: &Connection, busy_timeout: Duration) -> Result<()> {
                 return Err(Error::unsupported("the keystore's file system does not support SQLite's write-ahead log")
                     .with_advice("put the keystore on a local disk"));
             }
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < busy_timeout => {
+            Err(e) if is_busy(&e) && start.elapsed() < busy_timeout => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(e) => return Err(Error::sqlite(e)),

@@ -6,18 +6,22 @@
 //!         1  flags: bit 0: unstored entries, bit 1: record set
 //!         2  context length n, at most 8,167
 //!         n  context
+//!        16  record-set id, in a record set only
 //! slots   2  slots length m
 //!         1  slot count, 1 to 32
 //!            slots: 1-byte length || provider name, key id, wrapped key (byte strings)
 //!            padding, zero bytes
 //! FLOE   10  parameters    32  IV    32  header tag
+//!        or, in a record set, 32  record-set tag
 //! ```
 
-use crate::codec::{Reader, Short, put_byte_string};
-use crate::context::{StoredContext, WriterContext};
+use crate::codec::put_byte_string;
+use crate::context::{KeyUse, StoredContext, WriterContext};
 use crate::error::{Error, Result};
 use crate::material::EncryptedDataKey;
-use crate::native::floe::{FLOE_HEADER_LEN, FloeHeader};
+use crate::native::floe::{FLOE_HEADER_LEN, Floe, FloeHeader};
+use crate::native::key_ref::KeyRef;
+use crate::native::slots::parse_slots;
 use crate::segments::Layout;
 use std::fmt;
 use std::ops::Range;
@@ -46,10 +50,6 @@ impl Default for Limits {
 pub(crate) const SEGMENT_LEN_MIN: u32 = 64;
 /// Longest segment length that a writer may choose, in bytes.
 pub(crate) const SEGMENT_LEN_MAX: u32 = 16 << 20;
-/// Most slots in a message.
-pub(crate) const SLOTS_MAX: usize = 32;
-/// The provider name of passphrase slots, of which a message has at most one.
-pub(crate) const PASSPHRASE: &str = "passphrase";
 
 const MAGIC: &[u8; 3] = b"ELK";
 const VERSION: u8 = 1;
@@ -58,17 +58,121 @@ const FLAG_RECORDS: u8 = 0b10;
 const CONTEXT_MAX: usize = 8_167;
 /// Bytes before the context.
 const FIXED_LEN: usize = 7;
+/// Bytes of a record-set id.
+pub(crate) const SET_ID_LEN: usize = 16;
+/// Bytes of a record-set tag.
+pub(crate) const SET_TAG_LEN: usize = 32;
 
-/// A parsed message head. Everything in it but the length is unverified until a
-/// [`Decryptor`](crate::Decryptor) was made from it.
+/// What a head begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A message: the FLOE header follows the slots.
+    Message,
+    /// A record set: an id ends the core, and its tag follows the slots.
+    RecordSet,
+}
+
+impl Form {
+    fn id_len(self) -> usize {
+        match self {
+            Self::Message => 0,
+            Self::RecordSet => SET_ID_LEN,
+        }
+    }
+
+    /// Bytes after the slots that still are the head's.
+    fn binding_len(self) -> usize {
+        match self {
+            Self::Message => FLOE_HEADER_LEN,
+            Self::RecordSet => SET_TAG_LEN,
+        }
+    }
+
+    /// What its data key is wrapped for.
+    pub(crate) fn key_use(self) -> KeyUse {
+        match self {
+            Self::Message => KeyUse::Message,
+            Self::RecordSet => KeyUse::Records,
+        }
+    }
+}
+
+/// What the heads of messages and record sets have in common. Unverified.
 #[derive(Clone)]
-pub struct Header {
+pub(crate) struct Head {
     raw: Vec<u8>,
     outline: Outline,
     context: StoredContext,
     has_unstored: bool,
     slots: Vec<EncryptedDataKey>,
+}
+
+impl Head {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.raw
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.outline.form
+    }
+
+    pub(crate) fn stored_context(&self) -> &StoredContext {
+        &self.context
+    }
+
+    pub(crate) fn has_unstored_context(&self) -> bool {
+        self.has_unstored
+    }
+
+    pub(crate) fn slots(&self) -> &[EncryptedDataKey] {
+        &self.slots
+    }
+
+    /// The bytes that never change, and that every key of the message or set is derived from.
+    pub(crate) fn core(&self) -> &[u8] {
+        self.raw.get(..self.outline.core_len).unwrap_or_default()
+    }
+
+    /// What follows the slots.
+    pub(crate) fn binding(&self) -> &[u8] {
+        self.raw.get(self.outline.slots().end..).unwrap_or_default()
+    }
+
+    /// The bytes of the same head with another slots area, which may have another length.
+    pub(crate) fn with_slots_area(&self, area: &[u8]) -> Result<Vec<u8>> {
+        self.outline.with_slots_area(&self.raw, area)
+    }
+}
+
+/// A parsed message head. Everything in it but the length is unverified until a
+/// [`Decryptor`](crate::Decryptor) was made from it.
+#[derive(Clone)]
+pub struct Header {
+    head: Head,
     floe: FloeHeader,
+}
+
+/// A head with a tag that commits to the data key and to the core.
+pub(crate) trait Committed {
+    /// What the data key opens.
+    type Keys;
+
+    fn head(&self) -> &Head;
+
+    /// What `key` opens, or `None` if it is not the key that the tag commits to. `aad` is core || unstored.
+    fn keys<'a>(&self, key: impl Into<KeyRef<'a>>, aad: Vec<u8>) -> Result<Option<Self::Keys>>;
+}
+
+impl Committed for Header {
+    type Keys = Floe;
+
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn keys<'a>(&self, key: impl Into<KeyRef<'a>>, aad: Vec<u8>) -> Result<Option<Floe>> {
+        Floe::open(key, &self.floe, aad)
+    }
 }
 
 /// How far a parse came.
@@ -96,7 +200,7 @@ impl Header {
     /// # Errors
     /// As [`parse`](Self::parse), but for input that ends early, which is [`HeaderParse::More`].
     pub fn parse_some(bytes: &[u8], limits: &Limits) -> Result<HeaderParse> {
-        match parse(bytes, limits) {
+        match parse_message(bytes, limits) {
             Ok(header) => Ok(HeaderParse::Complete(header)),
             Err(Stop::More(needed)) => Ok(HeaderParse::More(needed)),
             Err(Stop::Fault(error)) => Err(error),
@@ -107,37 +211,37 @@ impl Header {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a head is never empty")]
     pub fn len(&self) -> usize {
-        self.raw.len()
+        self.head.raw.len()
     }
 
     /// The head's own bytes, as they may be stored apart from the segments.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.raw
+        &self.head.raw
     }
 
     /// The entries of the encryption context that are stored. Unverified.
     #[must_use]
     pub fn stored_context(&self) -> &StoredContext {
-        &self.context
+        &self.head.context
     }
 
     /// Whether the message is bound to entries that are not stored.
     #[must_use]
     pub fn has_unstored_context(&self) -> bool {
-        self.has_unstored
+        self.head.has_unstored
     }
 
     /// The slots: one encrypted data key for each recipient, the missing ones among them. Unverified.
     #[must_use]
     pub fn slots(&self) -> &[EncryptedDataKey] {
-        &self.slots
+        &self.head.slots
     }
 
     /// Bytes of the slots area with its padding: what a rewrap in place may fill.
     #[must_use]
     pub fn slots_len(&self) -> usize {
-        self.outline.slots_len
+        self.head.outline.slots_len
     }
 
     /// The AEAD of the segments.
@@ -152,17 +256,18 @@ impl Header {
         self.floe.layout()
     }
 
+    #[cfg(test)]
     pub(crate) fn floe(&self) -> &FloeHeader {
         &self.floe
     }
 
     /// The bytes that never change and are bound to the body.
     pub(crate) fn core(&self) -> &[u8] {
-        self.raw.get(..self.outline.core_len).unwrap_or_default()
+        self.head.core()
     }
 
     pub(crate) fn outline(&self) -> Outline {
-        self.outline
+        self.head.outline
     }
 
     /// The same head with another slots area, which may have another length.
@@ -170,7 +275,7 @@ impl Header {
     /// # Errors
     /// As [`parse`](Self::parse): the area may be torn.
     pub(crate) fn with_slots_area(&self, area: &[u8], limits: &Limits) -> Result<Self> {
-        Self::parse_whole(&self.outline.with_slots_area(&self.raw, area)?, limits)
+        Self::parse_whole(&self.head.with_slots_area(area)?, limits)
     }
 
     fn parse_whole(bytes: &[u8], limits: &Limits) -> Result<Self> {
@@ -188,9 +293,9 @@ impl fmt::Debug for Header {
             .field("len", &self.len())
             .field("aead", &self.aead())
             .field("segment_len", &self.layout().segment_len())
-            .field("stored_context", &self.context)
-            .field("has_unstored_context", &self.has_unstored)
-            .field("slots", &self.slots)
+            .field("stored_context", &self.head.context)
+            .field("has_unstored_context", &self.head.has_unstored)
+            .field("slots", &self.head.slots)
             .field("slots_len", &self.slots_len())
             .finish()
     }
@@ -199,6 +304,7 @@ impl fmt::Debug for Header {
 /// Where the parts of a head lie, whatever the slots hold: they may be torn while a rewrap is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outline {
+    form: Form,
     core_len: usize,
     slots_len: usize,
 }
@@ -206,7 +312,7 @@ pub(crate) struct Outline {
 impl Outline {
     /// The outline of the head that `bytes` begin with, if they hold all of it.
     pub(crate) fn of(bytes: &[u8], limits: &Limits) -> Option<Self> {
-        let (outline, _) = Self::parse(bytes, limits).ok()?;
+        let (outline, _) = Self::parse(bytes, limits, Form::Message).ok()?;
         (bytes.len() >= outline.len()).then_some(outline)
     }
 
@@ -215,8 +321,8 @@ impl Outline {
         (limits.header_bytes as u64).saturating_add(FLOE_HEADER_LEN as u64)
     }
 
-    fn parse(bytes: &[u8], limits: &Limits) -> Result<(Self, StoredContext), Stop> {
-        check_start(bytes)?;
+    fn parse(bytes: &[u8], limits: &Limits, form: Form) -> Result<(Self, StoredContext), Stop> {
+        check_start(bytes, form)?;
         let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_LEN>() else {
             return Err(Stop::More(FIXED_LEN));
         };
@@ -224,7 +330,7 @@ impl Outline {
         if context_len > CONTEXT_MAX {
             return Err(context_too_long(context_len).into());
         }
-        let core_len = FIXED_LEN + context_len;
+        let core_len = FIXED_LEN + context_len + form.id_len();
         check_header_len(core_len + 2, limits)?;
         // "The context as one field of n bytes and the slots as one field of m bytes, when all of them
         // are there": an input that ends within one is truncated, whatever the field holds so far.
@@ -237,12 +343,12 @@ impl Outline {
         };
         let slots_len = usize::from(u16::from_be_bytes(*slots_len));
         check_header_len(core_len + 2 + slots_len, limits)?;
-        Ok((Self { core_len, slots_len }, context))
+        Ok((Self { form, core_len, slots_len }, context))
     }
 
     /// Length of the whole head.
     pub(crate) fn len(self) -> usize {
-        self.slots().end + FLOE_HEADER_LEN
+        self.slots().end + self.form.binding_len()
     }
 
     /// Where the slots area lies, without its length field.
@@ -251,97 +357,44 @@ impl Outline {
         start..start + self.slots_len
     }
 
-    /// Core and FLOE header: what tells one message from another whatever its slots are.
+    /// Core and FLOE header or record-set tag: what tells one message from another whatever its slots are.
     pub(crate) fn binding(self, head: &[u8]) -> [&[u8]; 2] {
-        let floe = head.get(self.slots().end..self.len()).unwrap_or_default();
-        [head.get(..self.core_len).unwrap_or_default(), floe]
+        let after = head.get(self.slots().end..self.len()).unwrap_or_default();
+        [head.get(..self.core_len).unwrap_or_default(), after]
     }
 
     /// `head` with another slots area.
     pub(crate) fn with_slots_area(self, head: &[u8], area: &[u8]) -> Result<Vec<u8>> {
-        let [core, floe] = self.binding(head);
+        let [core, after] = self.binding(head);
         let mut raw = core.to_vec();
         put_byte_string(&mut raw, area)?;
-        raw.extend_from_slice(floe);
+        raw.extend_from_slice(after);
         Ok(raw)
     }
 }
 
 /// The core of a new message.
 pub(crate) fn encode_core(context: &WriterContext) -> Result<Vec<u8>> {
-    let flags = if context.unstored.is_empty() { 0 } else { FLAG_UNSTORED };
+    encode_start(context, 0)
+}
+
+/// The core of a new record set.
+pub(crate) fn encode_set_core(context: &WriterContext, id: &[u8; SET_ID_LEN]) -> Result<Vec<u8>> {
+    let mut core = encode_start(context, FLAG_RECORDS)?;
+    core.extend_from_slice(id);
+    Ok(core)
+}
+
+fn encode_start(context: &WriterContext, flags: u8) -> Result<Vec<u8>> {
+    let flags = if context.unstored.is_empty() { flags } else { flags | FLAG_UNSTORED };
     if context.stored.len() > CONTEXT_MAX {
         return Err(context_too_long(context.stored.len()));
     }
-    let mut core = Vec::with_capacity(FIXED_LEN + context.stored.len());
+    let mut core = Vec::with_capacity(FIXED_LEN + context.stored.len() + SET_ID_LEN);
     core.extend_from_slice(MAGIC);
     core.extend_from_slice(&[VERSION, flags]);
     put_byte_string(&mut core, &context.stored)?;
     Ok(core)
-}
-
-/// How long a slots area becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SlotsRoom {
-    /// No padding.
-    Tight,
-    /// To a multiple of 1,024 bytes with at least 256 spare, so that a longer key name fits later.
-    Spare,
-    /// Exactly so many bytes.
-    Exactly(usize),
-}
-
-/// The slots area (`m` bytes, without the length field) of a message with a core of `core_len` bytes.
-///
-/// # Errors
-/// LimitExceeded if the slots do not fit.
-pub(crate) fn encode_slots(slots: &[EncryptedDataKey], room: SlotsRoom, core_len: usize) -> Result<Vec<u8>> {
-    check_slots(slots).map_err(|what| Error::invalid_input(format!("a message cannot be written: it {what}")))?;
-    let count = u8::try_from(slots.len())
-        .ok()
-        .filter(|&count| usize::from(count) <= SLOTS_MAX)
-        .ok_or_else(|| too_many_slots(slots.len()))?;
-    let len = |slot: &EncryptedDataKey| 5 + slot.provider().len() + slot.key_id().len() + slot.wrapped().len();
-    let mut area = Vec::with_capacity(1 + slots.iter().map(len).sum::<usize>());
-    area.push(count);
-    for slot in slots {
-        let name = slot.provider().as_bytes();
-        let len = u8::try_from(name.len()).ok().filter(|&len| len > 0 && name.is_ascii()).ok_or_else(|| {
-            Error::invalid_input(format!("a provider name has 1 to 255 ASCII characters, unlike {:?}", slot.provider()))
-        })?;
-        area.push(len);
-        area.extend_from_slice(name);
-        put_byte_string(&mut area, slot.key_id())?;
-        put_byte_string(&mut area, slot.wrapped())?;
-    }
-    // Writers stay within the readers' defaults.
-    let most = Limits::default().header_bytes - core_len - 2;
-    let len = match room {
-        SlotsRoom::Tight => area.len(),
-        SlotsRoom::Spare => (area.len() + 256).next_multiple_of(1_024).min(most.max(area.len())),
-        SlotsRoom::Exactly(len) => len,
-    };
-    if area.len() > len || len > most || len > usize::from(u16::MAX) {
-        return Err(Error::limit(format!(
-            "the encrypted data keys take {} bytes where {} are free",
-            area.len(),
-            len.min(most)
-        ))
-        .with_advice("use fewer recipients, or rewrap to a new file"));
-    }
-    area.resize(len, 0);
-    Ok(area)
-}
-
-/// What is wrong with the slots as a whole.
-fn check_slots(slots: &[EncryptedDataKey]) -> Result<(), &'static str> {
-    if slots.iter().all(EncryptedDataKey::is_missing) {
-        return Err("has no encrypted data key");
-    }
-    if slots.iter().filter(|slot| slot.provider() == PASSPHRASE).count() > 1 {
-        return Err("has more than one passphrase slot");
-    }
-    Ok(())
 }
 
 enum Stop {
@@ -355,25 +408,60 @@ impl From<Error> for Stop {
     }
 }
 
-fn parse(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
-    let (outline, context) = Outline::parse(bytes, limits)?;
-    let Outline { core_len, slots_len } = outline;
-    let floe_at = core_len + 2 + slots_len;
-    let Some(area) = bytes.get(core_len + 2..floe_at) else {
-        return Err(Stop::More(floe_at));
+fn parse_message(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
+    let parts = Parts::parse(bytes, limits, Form::Message)?;
+    let floe = FloeHeader::parse(parts.after, limits.segment_len)?;
+    let (Some(floe), Some(raw)) = (floe, bytes.get(..parts.outline.len())) else {
+        return Err(Stop::More(parts.outline.len()));
     };
-    let slots = parse_slots(area)?;
-    let floe = FloeHeader::parse(bytes.get(floe_at..).unwrap_or_default(), limits.segment_len)?;
-    let end = floe_at + FLOE_HEADER_LEN;
-    let (Some(floe), Some(raw)) = (floe, bytes.get(..end)) else {
-        return Err(Stop::More(end));
-    };
-    let has_unstored = bytes.get(4).is_some_and(|flags| flags & FLAG_UNSTORED != 0);
-    Ok(Header { raw: raw.to_vec(), outline, context, has_unstored, slots, floe })
+    Ok(Header { head: parts.whole(raw), floe })
+}
+
+/// The record set that `bytes` begin with.
+///
+/// # Errors
+/// As [`Header::parse`].
+pub(crate) fn parse_record_set(bytes: &[u8], limits: &Limits) -> Result<Head> {
+    match Parts::parse(bytes, limits, Form::RecordSet) {
+        Ok(parts) => {
+            let raw = bytes.get(..parts.outline.len()).ok_or_else(Error::truncated)?;
+            Ok(parts.whole(raw))
+        }
+        Err(Stop::More(_)) => Err(Error::truncated()),
+        Err(Stop::Fault(error)) => Err(error),
+    }
+}
+
+/// What stands before the last field of a head.
+struct Parts<'a> {
+    outline: Outline,
+    context: StoredContext,
+    has_unstored: bool,
+    slots: Vec<EncryptedDataKey>,
+    /// What is at hand after the slots.
+    after: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn parse(bytes: &'a [u8], limits: &Limits, form: Form) -> Result<Self, Stop> {
+        let (outline, context) = Outline::parse(bytes, limits, form)?;
+        let Some(area) = bytes.get(outline.slots()) else {
+            return Err(Stop::More(outline.slots().end));
+        };
+        let slots = parse_slots(area)?;
+        let has_unstored = bytes.get(4).is_some_and(|flags| flags & FLAG_UNSTORED != 0);
+        let after = bytes.get(outline.slots().end..).unwrap_or_default();
+        Ok(Self { outline, context, has_unstored, slots, after })
+    }
+
+    fn whole(self, raw: &[u8]) -> Head {
+        let Self { outline, context, has_unstored, slots, .. } = self;
+        Head { raw: raw.to_vec(), outline, context, has_unstored, slots }
+    }
 }
 
 /// Magic, version and flags, as far as they are at hand.
-fn check_start(bytes: &[u8]) -> Result<()> {
+fn check_start(bytes: &[u8], form: Form) -> Result<()> {
     match bytes.first() {
         Some(0x01 | 0x02) => {
             return Err(Error::malformed(
@@ -381,7 +469,14 @@ fn check_start(bytes: &[u8]) -> Result<()> {
             ));
         }
         Some(0xE1) => {
-            return Err(Error::malformed("this looks like a compact record, which this version cannot open"));
+            return Err(Error::malformed("this looks like a compact record").with_advice(
+                "open it with the record set that it belongs to, whose header is kept apart from its records",
+            ));
+        }
+        Some(b'e') if bytes.starts_with(b"elk1.") => {
+            return Err(Error::malformed("this looks like the text form").with_advice(
+                "turn it into bytes first: `envelock::from_text` does, and `envelock open` opens a value of this form",
+            ));
         }
         _ => {}
     }
@@ -396,38 +491,20 @@ fn check_start(bytes: &[u8]) -> Result<()> {
         if flags & !(FLAG_UNSTORED | FLAG_RECORDS) != 0 {
             return Err(Error::unknown(format_args!("one of the message flags {flags:#04x}")));
         }
-        if flags & FLAG_RECORDS != 0 {
-            return Err(Error::unsupported("this is a record set, which this version cannot open")
-                .with_advice("use a newer envelock, or the header is damaged: then restore the message"));
+        match (form, flags & FLAG_RECORDS != 0) {
+            (Form::Message, true) => {
+                return Err(Error::unsupported("this is a record set or a value of its own, not a message").with_advice(
+                    "open it with `open_record_set`, or with `open_value` or `envelock open`; or its header is damaged",
+                ));
+            }
+            (Form::RecordSet, false) => {
+                return Err(Error::unsupported("this is a message, not a record set")
+                    .with_advice("decrypt it as a message; or its header is damaged: then restore it"));
+            }
+            _ => {}
         }
     }
     Ok(())
-}
-
-fn parse_slots(area: &[u8]) -> Result<Vec<EncryptedDataKey>> {
-    let short = |_: Short| Error::malformed("the slots end within a field");
-    let mut area = Reader::new(area);
-    let count = usize::from(area.u8().map_err(short)?);
-    if count > SLOTS_MAX {
-        return Err(too_many_slots(count));
-    }
-    let mut slots = Vec::with_capacity(count);
-    for _ in 0..count {
-        let len = usize::from(area.u8().map_err(short)?);
-        let provider = std::str::from_utf8(area.take(len).map_err(short)?).ok();
-        let provider = provider
-            .filter(|name| !name.is_empty() && name.is_ascii())
-            .ok_or_else(|| Error::malformed("a slot's provider name is empty or not ASCII"))?;
-        let key_id = area.byte_string().map_err(short)?;
-        let wrapped = area.byte_string().map_err(short)?;
-        slots.push(EncryptedDataKey::new(provider, key_id, wrapped));
-    }
-    check_slots(&slots).map_err(|what| Error::malformed(format!("the message {what}")))?;
-    let padding = area.take(area.remaining()).map_err(short)?;
-    if padding.iter().any(|&byte| byte != 0) {
-        return Err(Error::malformed("the padding after the slots is not zero"));
-    }
-    Ok(slots)
 }
 
 fn check_header_len(len: usize, limits: &Limits) -> Result<()> {
@@ -439,8 +516,4 @@ fn check_header_len(len: usize, limits: &Limits) -> Result<()> {
 
 fn context_too_long(len: usize) -> Error {
     Error::limit(format!("the stored encryption context takes {len} bytes; {CONTEXT_MAX} is the most"))
-}
-
-fn too_many_slots(count: usize) -> Error {
-    Error::limit(format!("{count} slots; {SLOTS_MAX} is the most"))
 }

@@ -7,7 +7,7 @@ use crate::support::random::Random;
 use crate::support::say;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KEYSTORE: &str = "home/.local/share/envelock/keys.db";
 const ROOT_KEY: &str = "home/.config/envelock/root.key";
@@ -89,9 +89,14 @@ fn a_backup_that_is_killed_leaves_nothing_half() {
     desk.run("encrypt a -p local:alias/orders").exits(0);
     let kills = if long() { 300 } else { 40 };
     let (mut random, mut whole, mut temporary) = (Random::new(7), 0, 0);
+    let started = Instant::now();
+    desk.run("keys backup b.db").exits(0);
+    fs::remove_file(desk.path("b.db")).unwrap();
+    // About half of them while it runs.
+    let latest = 2 * u64::try_from(started.elapsed().as_micros()).unwrap();
     for _ in 0..kills {
         let mut child = desk.command(["keys", "backup", "b.db"]).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(random.next() % 40_000));
+        std::thread::sleep(Duration::from_micros(random.next() % latest));
         child.kill().unwrap();
         child.wait().unwrap();
         temporary += leftovers(desk.path(".").as_path()).len();
@@ -104,6 +109,7 @@ fn a_backup_that_is_killed_leaves_nothing_half() {
     desk.run("keys backup b.db").exits(0);
     assert_eq!(leftovers(desk.path(".").as_path()), []);
     desk.run("decrypt a.elk -o b -p local:alias/orders").exits(0);
+    assert!(whole + temporary > 0, "no kill found a backup under way or done");
     say(format!(
         "backup: {kills} kills, {whole} left a whole backup, {temporary} a temporary file, none half a backup"
     ));

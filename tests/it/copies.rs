@@ -1,11 +1,12 @@
 //! What a segment costs beside its cipher: no allocation after the first, and one call of the inner
 //! writer.
 
-use crate::support::alloc::{Allocated, watch};
+use crate::support::alloc::{Allocated, watch, watch_all};
+use crate::support::child::{Running, tell, words};
 use crate::support::providers::raw;
 use crate::support::say;
-use envelock::{EncryptionContext, Encryptor, Envelope, Header, blocking};
-use std::io::{self, Read, Write};
+use envelock::{EncryptionContext, Encryptor, Envelope, FileOptions, Header, Threads, blocking};
+use std::io::{self, Cursor, Read, Write};
 
 pub(crate) const SEGMENT: usize = 4096;
 const FULL: usize = SEGMENT - 32;
@@ -86,6 +87,37 @@ fn a_reader_allocates_nothing_per_segment() {
         assert_eq!(allocated, Allocated::default(), "pieces of {}", piece.len());
     }
     say(format!("reader: {} segments in pieces of {PIECES:?}: no allocation", COUNTED - 20));
+}
+
+/// In a process of its own, whose threads all work for it.
+#[test]
+fn several_threads_allocate_nothing_per_segment() {
+    const TEST: &str = "copies::several_threads_allocate_nothing_per_segment";
+    let (envelope, context) = (envelope(SEGMENT), EncryptionContext::new());
+    if let Some(words) = words() {
+        let [threads, len] = [0, 1].map(|i| words[i].parse::<usize>().unwrap());
+        let options = || FileOptions::default().threads(Threads::exactly(threads).unwrap());
+        let source = || io::repeat(7).take(len as u64);
+        let (_, sealing) = watch_all(|| envelope.encrypt_pipe(source(), io::sink(), &context, options()).unwrap());
+        let message = Cursor::new(envelope.encrypt(&vec![7; len], &context).unwrap());
+        let (_, opening) = watch_all(|| envelope.decrypt_pipe(message, io::sink(), &context, options()).unwrap());
+        return tell(format!("{} {} {} {}", sealing.count, sealing.total, opening.count, opening.total));
+    }
+    for threads in [1, 2, 4] {
+        let run = |segments: usize| {
+            let words = [threads, segments * FULL].map(|it| it.to_string());
+            let told = Running::start(TEST, &[&words[0], &words[1]]).succeed().remove(0);
+            let counts: Vec<usize> = told.split(' ').map(|it| it.parse().unwrap()).collect();
+            counts
+        };
+        let (few, many) = (run(4_000), run(20_000));
+        say(format!(
+            "threads: {threads}: allocations and bytes to seal and open 4000 segments {few:?}, 20000 {many:?}"
+        ));
+        for (few, many) in few.iter().zip(&many).step_by(2) {
+            assert!(*many < few + 160, "one in a hundred segments allocates");
+        }
+    }
 }
 
 #[cfg(feature = "tokio")]

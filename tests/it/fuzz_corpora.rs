@@ -39,3 +39,18 @@ fn the_passphrase_slot_corpus_replays() {
 fn the_keystore_blob_corpus_replays() {
     replay("keystore_blob", targets::keystore_blob);
 }
+
+#[test]
+fn the_journal_corpus_replays() {
+    replay("journal", targets::journal);
+}
+
+#[test]
+fn the_root_text_corpus_replays() {
+    replay("root_text", targets::root_text);
+}
+
+#[test]
+fn the_record_corpus_replays() {
+    replay("record", targets::record);
+}

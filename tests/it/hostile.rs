@@ -10,10 +10,15 @@ use crate::support::{kind_of, say};
 use bytes::Bytes;
 use envelock::AeadAlgorithm::Aes256Gcm;
 use envelock::ErrorKind::{self, *};
-use envelock::{EncryptionContext, Envelope, Header, Limits, PassphraseProvider, ReadAt, blocking};
+use envelock::{
+    DataKeyAnswer, EncryptedDataKey, EncryptionContext, Envelope, Header, KeyProvider, KmsContext, Limits,
+    PassphraseProvider, ReadAt, blocking,
+};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::pin::pin;
 use std::slice;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 /// The reader's default limit on a head, with the FLOE header.
 const LARGEST: usize = 65_536 + 74;
@@ -274,8 +279,10 @@ fn lengths_near_2_to_the_60_cost_no_memory_and_no_overflow() {
 
 #[test]
 fn a_passphrase_slot_that_asks_for_the_moon_is_a_failed_try_without_memory() {
-    let provider = PassphraseProvider::new("correct horse").unwrap();
-    let envelope = blocking::Envelope::new(Envelope::builder(provider).build().unwrap());
+    let provider = Arc::new(PassphraseProvider::new("correct horse").unwrap());
+    let shared: Arc<dyn KeyProvider> = provider.clone();
+    let envelope = blocking::Envelope::new(Envelope::builder(shared).build().unwrap());
+    let kms_context = KmsContext::new(&EncryptionContext::new()).unwrap();
     let costs: [(u32, u32, u8); 8] = [
         (u32::MAX, 1, 1),
         ((1 << 20) + 1, 1, 1),
@@ -292,6 +299,16 @@ fn a_passphrase_slot_that_asks_for_the_moon_is_a_failed_try_without_memory() {
         let message = Forged::slots(1, &[slot(b"passphrase", b"", &wrapped)], 0).bytes();
         let (kind, allocated) = watch(|| envelope.decrypt(&message, &EncryptionContext::new()).unwrap_err().kind());
         assert_eq!(kind, AuthenticationFailed, "{memory} KiB, {passes} passes, {lanes} lanes");
+        assert!(allocated.total < 16_384, "{memory} KiB, {passes} passes, {lanes} lanes: {allocated:?}");
+        // What is stretched is stretched by another thread, whose memory is not counted: none comes into play.
+        let slot = EncryptedDataKey::new("passphrase", Vec::new(), wrapped);
+        let mut polled = Context::from_waker(Waker::noop());
+        let (answer, allocated) =
+            watch(|| pin!(provider.decrypt_data_key(&slot, &kms_context)).as_mut().poll(&mut polled));
+        let Poll::Ready(DataKeyAnswer::Failed(error)) = answer else {
+            panic!("{memory} KiB, {passes} passes, {lanes} lanes: it is tried")
+        };
+        assert_eq!(error.kind(), AuthenticationFailed);
         assert!(allocated.total < 16_384, "{memory} KiB, {passes} passes, {lanes} lanes: {allocated:?}");
     }
 }

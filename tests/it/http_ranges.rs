@@ -37,7 +37,7 @@ enum Manners {
     Overloaded,
     /// Closes the connection in the middle of the body.
     HangsUp,
-    /// Answers once several requests are there, or a second has passed.
+    /// Answers once several requests are there, or a minute has passed.
     WaitsFor(usize),
 }
 
@@ -143,7 +143,7 @@ fn serve(mut connection: &TcpStream, state: &State) -> io::Result<()> {
     let together = here.all.next_multiple_of(wait_for);
     state.arrived.notify_all();
     while here.all < together {
-        let (again, timeout) = state.arrived.wait_timeout(here, Duration::from_secs(1)).unwrap();
+        let (again, timeout) = state.arrived.wait_timeout(here, Duration::from_secs(60)).unwrap();
         here = again;
         if timeout.timed_out() {
             break;

@@ -249,7 +249,8 @@ fn kill_often(job: Job, test: &str) {
 
         let left = leftovers(folder);
         assert!(left.len() <= 1, "{left:?}");
-        let between = left.iter().any(|(_, len)| *len > 0);
+        let between = is_between(folder);
+        assert!(between || !aimed, "what was there while the process was stopped is gone");
         tally.between += u32::from(between);
         tally.inside += u32::from(begun > done);
         tally.acknowledged += done - standing;
@@ -288,8 +289,13 @@ fn kill_often(job: Job, test: &str) {
     assert!(between * 2 >= kills, "only {between} of {kills} kills fell between first write and rename");
 }
 
-/// Kills a run: aimed, once the parent has seen a temporary file or journal that is not empty; else
-/// some time after an operation has begun. What the run told.
+/// Whether something is written and not yet renamed, or a journal not yet removed.
+fn is_between(folder: &Path) -> bool {
+    leftovers(folder).iter().any(|(_, len)| *len > 0)
+}
+
+/// Kills a run: aimed, while it is stopped and a temporary file or journal is not empty; else some time
+/// after an operation has begun, wherever that is. What the run told.
 fn kill_once(test: &str, folder: &Path, first: u64, aimed: bool, random: &mut Random) -> Vec<String> {
     let mut child = Running::start(&format!("kill::{test}"), &[folder.to_str().unwrap(), &first.to_string()]);
     // Not always in the first operation of a process.
@@ -303,18 +309,25 @@ fn kill_once(test: &str, folder: &Path, first: u64, aimed: bool, random: &mut Ra
             waited -= 1;
         }
     }
-    if aimed {
-        let start = Instant::now();
-        while leftovers(folder).iter().all(|(_, len)| *len == 0) {
-            assert!(!child.ended(), "the process ended by itself");
-            assert!(start.elapsed() < Duration::from_secs(60), "nothing is written any more");
+    if !aimed {
+        std::thread::sleep(Duration::from_micros(random.next() % 20_000));
+        return child.kill();
+    }
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < Duration::from_secs(120), "nothing is written any more");
+        std::thread::sleep(Duration::from_micros(50));
+        if !is_between(folder) {
+            continue;
         }
         // Half of them at once; the others wherever in the operation that is.
         if random.one_in(2) {
             std::thread::sleep(Duration::from_micros(random.next() % 1_000));
         }
-    } else {
-        std::thread::sleep(Duration::from_micros(random.next() % 20_000));
+        assert!(child.stop(), "the process ended by itself");
+        if is_between(folder) {
+            return child.kill();
+        }
+        child.go_on();
     }
-    child.kill()
 }

@@ -2,10 +2,11 @@
 //! what to do. Without being told, the test here does nothing.
 
 use crate::support::unhex;
-use envelock::{CreateKeyRequest, EncryptionContext, Error, ErrorKind, LocalKms, RootKey};
+use envelock::{CreateKeyRequest, EncryptionContext, Error, KmsOptions, LocalKms, RootKey};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// A process that runs [`the_helper_process_does_what_it_is_told`] as `task` on the keystore in `folder`.
 pub(crate) fn helper(task: &str, folder: &Path) -> Command {
@@ -15,19 +16,14 @@ pub(crate) fn helper(task: &str, folder: &Path) -> Command {
     command
 }
 
+/// Waits long for others, since machines may be slow and their disks slower.
 pub(crate) fn open(folder: &Path) -> Result<LocalKms, Error> {
-    LocalKms::open(folder.join("keys.db"), RootKey::file(folder.join("root.key"))?)
+    let options = KmsOptions::default().busy_timeout(PATIENCE);
+    LocalKms::open_with(folder.join("keys.db"), RootKey::file(folder.join("root.key"))?, options)
 }
 
-/// Runs `call` until it is not refused as busy; counts the refusals.
-pub(crate) fn patiently<T>(busy: &mut u32, mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == ErrorKind::Busy => *busy += 1,
-            done => return done,
-        }
-    }
-}
+/// How long a call waits for others.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_helper_process_does_what_it_is_told() {
@@ -85,10 +81,9 @@ pub(crate) fn find_reported(kms: &LocalKms, reports: &[String]) -> Result<(), St
 
 /// Rotates the key so many times, making a key of its own each time.
 pub(crate) fn rotate(kms: &LocalKms, key: &str, times: u32) {
-    let mut busy = 0;
     for _ in 0..times {
-        patiently(&mut busy, || pollster::block_on(kms.rotate(key))).unwrap();
-        patiently(&mut busy, || pollster::block_on(kms.create_key(CreateKeyRequest::default()))).unwrap();
+        pollster::block_on(kms.rotate(key)).unwrap();
+        pollster::block_on(kms.create_key(CreateKeyRequest::default())).unwrap();
     }
 }
 

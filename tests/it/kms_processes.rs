@@ -7,7 +7,7 @@ use envelock::{CreateKeyRequest, EncryptionContext};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn two_processes_at_once_lose_no_update() {
@@ -23,52 +23,89 @@ fn two_processes_at_once_lose_no_update() {
     assert_eq!(pollster::block_on(kms.list_keys()).unwrap().len(), 1 + 2 * TIMES as usize);
 }
 
-/// `ENVELOCK_KILLS` sets how often; without it 30 times, and 200 in `scripts/long`.
-#[test]
-fn a_keystore_killed_at_any_instant_opens_with_every_acknowledged_operation() {
-    let kills: u32 =
-        std::env::var("ENVELOCK_KILLS").map_or(if long() { 200 } else { 30 }, |text| text.parse().unwrap());
-    let shared = tempfile::tempdir().unwrap();
-    let (mut inside, mut opening, mut acknowledged) = (0, 0, 0);
-    let mut reported = Vec::new();
-    for kill in 0..kills {
-        // Every other keystore is new, so that its creation is hit as well.
-        let fresh = tempfile::tempdir().unwrap();
-        let creates = kill % 2 == 0;
-        let folder = if creates { fresh.path() } else { shared.path() };
-        let latest = if creates { 8_000 } else { 40_000 };
-        let lines = kill_at(folder, Duration::from_micros(u64::from(random(latest))), creates);
-        let began = lines.iter().rposition(|line| line == "BEGIN");
-        let done = lines.iter().rposition(|line| line.split(' ').count() > 1 && !line.starts_with("test"));
-        inside += u32::from(began > done);
-        opening += u32::from(!lines.iter().any(|line| line.starts_with("OPENED")));
-        acknowledged += lines.iter().filter(|line| is_report(line)).count();
-        let fresh_reports: Vec<String> = lines.into_iter().filter(|line| is_report(line)).collect();
-        match kill % 2 {
-            0 => check(folder, &fresh_reports),
-            _ => {
-                reported.extend(fresh_reports);
-                check(folder, &reported);
-            }
-        }
-    }
-    say(format!(
-        "keystore: {kills} kills: {inside} inside an operation, {opening} of them while opening; {acknowledged} operations acknowledged, none lost"
-    ));
-    assert!(inside * 2 >= kills, "only {inside} of {kills} kills fell inside an operation");
+/// `ENVELOCK_KILLS` sets how often; without it 15 times, and 200 in `scripts/long`.
+fn kills() -> u32 {
+    std::env::var("ENVELOCK_KILLS").map_or(if long() { 200 } else { 15 }, |text| text.parse().unwrap())
 }
 
-/// Runs the helper, kills it, and gives what it said. The delay counts from the first operation's
-/// beginning, or with `from_start` so that many fall into the creation of the keystore.
-fn kill_at(folder: &Path, delay: Duration, from_start: bool) -> Vec<String> {
+#[test]
+fn a_keystore_killed_at_any_instant_opens_with_every_acknowledged_operation() {
+    let (kills, folder) = (kills(), tempfile::tempdir().unwrap());
+    let (mut inside, mut reported) = (0, Vec::new());
+    for kill in 0..4 * kills {
+        let lines = kill_at(folder.path(), At::FirstOpened, Duration::from_micros(u64::from(random(40_000))));
+        let began = lines.iter().rposition(|line| line == "BEGIN");
+        inside += u32::from(began > lines.iter().rposition(|line| is_report(line)));
+        reported.extend(lines.into_iter().filter(|line| is_report(line)));
+        assert!(!check(folder.path(), &reported), "it was there before");
+        if kill + 1 >= kills && inside * 2 > kill {
+            let acknowledged = reported.len();
+            return say(format!(
+                "keystore: {} kills, {inside} inside an operation; {acknowledged} operations acknowledged, none lost",
+                kill + 1
+            ));
+        }
+    }
+    panic!("only {inside} of {} kills fell inside an operation", 4 * kills);
+}
+
+#[test]
+fn the_creation_of_a_keystore_killed_at_any_instant_is_completed_by_the_next() {
+    let kills = kills();
+    let (mut between, mut before, mut after) = (0, 0, 0);
+    for kill in 0..4 * kills {
+        let folder = tempfile::tempdir().unwrap();
+        // Some time after the file is there, every other time at once; and now and then wherever that is.
+        let (at, latest) = match kill % 4 {
+            3 => (At::Begun, 8_000),
+            1 => (At::FileThere, 2_000),
+            _ => (At::FileThere, 1),
+        };
+        let lines = kill_at(folder.path(), at, Duration::from_micros(u64::from(random(latest))));
+        let there = folder.path().join("keys.db").exists();
+        let reports: Vec<String> = lines.into_iter().filter(|line| is_report(line)).collect();
+        // Who makes the keystore is who commits it: if that is the next, then the killed one had not.
+        let made = check(folder.path(), &reports);
+        assert!(reports.is_empty() || !made, "it was acknowledged, and is made anew");
+        *match (there, made) {
+            (true, true) => &mut between,
+            (false, _) => &mut before,
+            (true, false) => &mut after,
+        } += 1;
+        if kill + 1 >= kills && between * 2 > kill {
+            return say(format!(
+                "keystore: its creation killed {} times: {between} times between first write and commit, {before} before, \
+                 {after} after",
+                kill + 1
+            ));
+        }
+    }
+    panic!("only {between} of {} kills fell between the first write of a keystore and its commit", 4 * kills);
+}
+
+/// From when on the time to a kill is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Begun,
+    FileThere,
+    FirstOpened,
+}
+
+/// Runs the helper, kills it, and gives what it said.
+fn kill_at(folder: &Path, at: At, delay: Duration) -> Vec<String> {
     let mut child = helper("work", folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut out = child.stdout.take().unwrap();
-    let awaited: &[u8] = if from_start { b"BEGIN\n" } else { b"OPENED" };
+    let awaited: &[u8] = if at == At::FirstOpened { b"OPENED" } else { b"BEGIN\n" };
     let mut said = Vec::new();
     let mut byte = [0];
     while !said.ends_with(awaited) {
         assert_eq!(out.read(&mut byte).unwrap(), 1, "the helper ended: {}", String::from_utf8_lossy(&said));
         said.push(byte[0]);
+    }
+    let started = Instant::now();
+    while at == At::FileThere && !folder.join("keys.db").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it makes no keystore");
+        std::thread::sleep(Duration::from_micros(20));
     }
     std::thread::sleep(delay);
     child.kill().unwrap();
@@ -84,13 +121,19 @@ fn is_report(line: &str) -> bool {
     ["OPENED ", "KEY ", "BLOB ", "ALIAS "].iter().any(|word| line.starts_with(word))
 }
 
-/// Opens what was left, and looks for everything that was reported.
-fn check(folder: &Path, reports: &[String]) {
+/// Opens what was left, and looks for everything that was reported, and that nothing else is left. Whether
+/// the keystore was made by that.
+fn check(folder: &Path, reports: &[String]) -> bool {
     let kms = open(folder).unwrap();
+    let made = kms.made_keystore();
     find_reported(&kms, reports).unwrap();
     let context = EncryptionContext::from([("tenant", "acme")]);
     pollster::block_on(kms.encrypt("alias/envelock/default", b"x", &context)).unwrap();
     pollster::block_on(kms.close()).unwrap();
+    let mut left: Vec<_> = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["keys.db", "root.key"], "the next run leaves nothing of the killed one");
+    made
 }
 
 /// Not for keys: where the kills fall.

@@ -6,6 +6,8 @@ mod async_executors;
 #[cfg(feature = "tokio")]
 mod async_shells;
 mod at_once;
+#[cfg(feature = "tokio")]
+mod backpressure;
 mod big;
 mod cache;
 mod cases;
@@ -19,6 +21,8 @@ mod cli_damage;
 mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_range;
+#[cfg(feature = "cli")]
+mod cli_value;
 #[cfg(feature = "test-util")]
 mod conformance;
 mod contexts;
@@ -53,11 +57,14 @@ mod parallel;
 mod providers;
 mod python;
 mod ranges;
+mod records;
 mod recover;
 mod resume;
 mod resume_kill;
 mod resume_point;
 mod rewrap;
+#[cfg(feature = "serde")]
+mod sealed;
 mod source;
 mod streams;
 mod support;

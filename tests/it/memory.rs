@@ -4,6 +4,8 @@
 //! Each scene runs in a process of its own. What it looks for it knows by two hashes only, which its
 //! parent made, so that looking puts no key into memory. Keys that go in or out are masked.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod cached;
 mod keys;
 mod scan;
@@ -68,6 +70,22 @@ fn files_and_rewraps_leave_no_key_behind() {
 #[test]
 fn cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not() {
     scene("memory::cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not", cached::ends);
+}
+
+#[test]
+fn several_threads_leave_no_key_behind() {
+    scene("memory::several_threads_leave_no_key_behind", scenes::threads);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn asynchronous_shells_leave_no_key_behind() {
+    scene("memory::asynchronous_shells_leave_no_key_behind", asynchronous::shells);
+}
+
+#[test]
+fn records_leave_no_key_behind() {
+    scene("memory::records_leave_no_key_behind", scenes::records);
 }
 
 #[test]

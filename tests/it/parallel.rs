@@ -1,4 +1,4 @@
-//! Several threads on one message: the same bytes as one makes, the same errors after the same bytes, an
+//! Several threads on one message: valid messages of the same length as one makes, the same errors after the same bytes, an
 //! end within a bound whatever fails, and nothing left behind.
 
 use crate::support::child::{Running, leftovers, peak_kib, tell, words};
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 fn builder(aead: AeadAlgorithm, segment_len: u32) -> EnvelopeBuilder {
@@ -435,8 +435,10 @@ fn a_dropped_call_undoes_what_it_began() {
             });
             let mut call = Box::pin(envelope.inner().encrypt_to_file(source, &to, &context, options));
             let mut polled = Context::from_waker(Waker::noop());
+            let started = Instant::now();
             while !reports.try_iter().any(|done| done >> 20 >= mib) {
                 assert!(call.as_mut().poll(&mut polled).is_pending(), "the source has no end");
+                assert!(started.elapsed() < Duration::from_secs(60), "it does not get on");
                 std::thread::sleep(Duration::from_millis(1));
             }
             drop(call);
@@ -449,6 +451,144 @@ fn a_dropped_call_undoes_what_it_began() {
         }
     }
     say(format!("parallel: {cases} dropped calls"));
+}
+
+/// Gives a message, and what is behind `held_from` only once the flag is set: until then no call is done.
+struct Held {
+    message: Arc<Vec<u8>>,
+    at: usize,
+    held_from: usize,
+    flag: Arc<AtomicBool>,
+}
+
+impl Read for Held {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let started = Instant::now();
+        while self.at >= self.held_from && !self.flag.load(Ordering::SeqCst) {
+            assert!(started.elapsed() < Duration::from_secs(60), "nobody ends the call");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let count = (&self.message[self.at..]).read(out)?;
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// The end of a call on several threads, by dropping it or by its flag, once it has done so many MiB.
+struct Cut {
+    threads: usize,
+    mib: u64,
+    stopped: bool,
+}
+
+impl Cut {
+    /// Makes the call, from its options on, ends it with the flag set, and looks that it has ended.
+    fn end<F: Future<Output = Result<u64, Error>>>(&self, flag: &Arc<AtomicBool>, call: impl FnOnce(FileOptions) -> F) {
+        let (begun, reports) = channel();
+        let stop = if self.stopped { Arc::clone(flag) } else { Arc::default() };
+        let options = on(self.threads).stop_when(stop).on_progress(move |progress| {
+            // Nobody listens once the call is dropped.
+            let _ = begun.send(progress.done);
+        });
+        let mut call = Box::pin(call(options));
+        let mut polled = Context::from_waker(Waker::noop());
+        let started = Instant::now();
+        while !reports.try_iter().any(|done| done >> 20 >= self.mib) {
+            assert!(call.as_mut().poll(&mut polled).is_pending(), "what it waits for has not come");
+            assert!(started.elapsed() < Duration::from_secs(60), "it does not get on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !self.stopped {
+            drop(call);
+            return flag.store(true, Ordering::SeqCst);
+        }
+        flag.store(true, Ordering::SeqCst);
+        let error = loop {
+            if let Poll::Ready(result) = call.as_mut().poll(&mut polled) {
+                break result.unwrap_err();
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "it is not stopped");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    }
+}
+
+/// Waits until `done`, which others bring about.
+#[track_caller]
+fn comes_about(done: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it goes on, or left something");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_decryption_or_a_pipe_that_is_dropped_or_stopped_midway_leaves_no_file_and_no_thread() {
+    let envelope = envelope(Aes256Gcm, 65_536);
+    let (context, plaintext) = (context(), pattern(40 << 20));
+    let message = Arc::new(envelope.encrypt(&plaintext, &context).unwrap());
+    let mut cases = 0;
+    for threads in [1, 2, 8] {
+        for mib in [0, 3, 20] {
+            for stopped in [false, true] {
+                let cut = Cut { threads, mib, stopped };
+                let source = |flag: &Arc<AtomicBool>| {
+                    let (message, flag) = (Arc::clone(&message), Arc::clone(flag));
+                    Held { message, at: 0, held_from: 32 << 20, flag }
+                };
+                let folder = tempfile::tempdir().unwrap();
+                let to = folder.path().join("to");
+                let flag = Arc::default();
+                cut.end(&flag, |options| envelope.inner().decrypt_to_file(source(&flag), &to, &context, options));
+                comes_about(|| fs::read_dir(folder.path()).unwrap().count() == 0);
+
+                let (flag, sink) = (Arc::default(), Shared::default());
+                cut.end(&flag, |options| envelope.inner().decrypt_pipe(source(&flag), sink.clone(), &context, options));
+                // The thread gives the sink back when it ends.
+                comes_about(|| Arc::strong_count(&sink.0) == 1);
+                let out = sink.take();
+                assert!(out.len() < plaintext.len() && plaintext.starts_with(&out), "{} bytes", out.len());
+
+                let (flag, sink) = (Arc::default(), Shared::default());
+                cut.end(&flag, |options| envelope.inner().encrypt_pipe(source(&flag), sink.clone(), &context, options));
+                comes_about(|| Arc::strong_count(&sink.0) == 1);
+                assert!(matches!(verdict(&envelope, &sink.take()), ErrorKind::Truncated));
+                cases += 3;
+            }
+        }
+    }
+    say(format!("parallel: {cases} decryptions and pipes dropped or stopped midway"));
+}
+
+#[test]
+fn pipes_that_give_and_take_little_at_a_time_carry_everything() {
+    let envelope = envelope(ChaCha20Poly1305, 1_024);
+    let mut random = Random::new(23);
+    let mut cases = 0;
+    for threads in [1, 2, 3, 8] {
+        for most in [1, 7, 1_000, 70_000] {
+            for _ in 0..4 {
+                let plaintext = pattern(random.below(if most < 100 { 30_000 } else { 1_500_000 }));
+                let sealed = Shared::default();
+                let source = Flaky::new(Cursor::new(plaintext.clone()), Plan::Never, most);
+                let sink = Flaky::new(sealed.clone(), Plan::Never, most + 1);
+                let written = envelope.encrypt_pipe(source, sink, &context(), on(threads)).unwrap();
+                let message = sealed.take();
+                assert_eq!(written, message.len() as u64);
+                assert!(envelope.decrypt(&message, &context()).unwrap() == plaintext);
+                let opened = Shared::default();
+                let source = Flaky::new(Cursor::new(message), Plan::Never, most + 2);
+                let sink = Flaky::new(opened.clone(), Plan::Never, most);
+                let read = envelope.decrypt_pipe(source, sink, &context(), on(threads)).unwrap();
+                assert_eq!(read, plaintext.len() as u64);
+                assert!(opened.take() == plaintext, "in pieces of up to {most} on {threads} threads");
+                cases += 2;
+            }
+        }
+    }
+    say(format!("parallel: {cases} pipes with short reads and writes"));
 }
 
 #[test]

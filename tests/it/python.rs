@@ -5,8 +5,8 @@ use crate::cases::{
     Outcome, context, detached, envelope, hex, plain_context, plaintext, ranged, say, seeking, streamed, text, unhex,
     whole, writing_envelope,
 };
-use envelock::Header;
 use envelock::blocking::wait;
+use envelock::{AssociatedData, Column, ErrorKind, Header, from_text, to_text};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -314,6 +314,117 @@ fn crate_and_reference_agree_on_every_cut_of_a_damaged_head() {
     reference.end();
     say(format_args!("crate and reference agree on {tried} damaged heads that are cut"));
     assert!(faults.is_empty(), "{} differ:\n{}", faults.len(), faults[..faults.len().min(40)].join("\n"));
+}
+
+/// Values of every length around AES's blocks and beyond, each at a place of its own.
+fn values(count: usize) -> Vec<(Vec<u8>, AssociatedData)> {
+    let value = |at: usize| (plaintext(at * 7 % 1_031), Column::new("t\u{e4}ble", "column").row(at.to_string()));
+    (0..count).map(value).collect()
+}
+
+/// The fields of a job over `records`, each with its place.
+fn records_job(case: &Value, op: &str, header: &[u8], records: &[(Vec<u8>, AssociatedData)]) -> Value {
+    let mut job = case.clone();
+    job["op"] = op.into();
+    job["header"] = hex(header).into();
+    job["records"] = records.iter().map(|(record, place)| json!([hex(record), hex(place.as_bytes())])).collect();
+    job
+}
+
+fn bytes_of(answer: &Value, name: &str) -> Vec<Vec<u8>> {
+    assert_eq!(answer["ok"], true, "{answer}");
+    answer[name].as_array().unwrap().iter().map(|bytes| unhex(bytes.as_str().unwrap())).collect()
+}
+
+/// Record sets of every recipient set and context, with their share of 10,000 records.
+fn record_cases() -> Vec<Value> {
+    let sets = recipients().into_iter().zip(contexts().into_iter().cycle()).cycle().take(20);
+    sets.map(
+        |((writers, _), (stored, unstored))| json!({"providers": writers, "context": stored, "unstored": unstored}),
+    )
+    .collect()
+}
+
+#[test]
+fn the_reference_opens_ten_thousand_records_of_the_crate() {
+    let Some(mut reference) = Reference::start() else { return };
+    let (cases, mut opened) = (record_cases(), 0);
+    for case in &cases {
+        let set = wait(crate::cases::envelope(case).record_set(&context(case))).unwrap();
+        let values = values(10_000 / cases.len());
+        let (first, second) = values.split_at(values.len() / 2);
+        let mut records: Vec<_> = first.iter().map(|(value, place)| set.seal(value, place).unwrap()).collect();
+        records.extend(set.seal_batch(second).unwrap());
+        let records: Vec<_> = records.into_iter().zip(values.iter().map(|(_, place)| place.clone())).collect();
+        let answer = reference.ask(&records_job(case, "open_records", set.header(), &records));
+        let theirs = bytes_of(&answer, "values");
+        assert!(theirs.iter().eq(values.iter().map(|(value, _)| value)), "{case}");
+        opened += theirs.len();
+
+        let mut swapped = records[..1].to_vec();
+        swapped[0].1 = records[1].1.clone();
+        let answer = reference.ask(&records_job(case, "open_records", set.header(), &swapped));
+        assert_eq!(answer["kind"], "AuthenticationFailed");
+    }
+    reference.end();
+    assert_eq!(opened, 10_000);
+    say(format_args!("the reference in Python opens {opened} records of {} sets of the crate", cases.len()));
+}
+
+#[test]
+fn the_crate_opens_ten_thousand_records_of_the_reference() {
+    let Some(mut reference) = Reference::start() else { return };
+    let (cases, mut opened) = (record_cases(), 0);
+    for case in &cases {
+        let mut job = case.clone();
+        job["op"] = "make_record_set".into();
+        let header = unhex(text(&reference.ask(&job), "header"));
+        let values = values(10_000 / cases.len());
+        let records = bytes_of(&reference.ask(&records_job(case, "seal_records", &header, &values)), "records");
+        let set = wait(crate::cases::envelope(case).open_record_set(&header, &plain_context(case))).unwrap();
+        for (record, (value, place)) in records.iter().zip(&values) {
+            assert_eq!(&set.open(record, place).unwrap(), value, "{case}");
+            opened += 1;
+        }
+        assert_eq!(set.open(&records[0], &values[1].1).unwrap_err().kind(), ErrorKind::AuthenticationFailed);
+    }
+    reference.end();
+    assert_eq!(opened, 10_000);
+    say(format_args!("the crate opens {opened} records of {} sets of the reference in Python", cases.len()));
+}
+
+#[test]
+fn crate_and_reference_agree_on_every_flip_and_cut_of_a_value_that_stands_alone() {
+    let Some(mut reference) = Reference::start() else { return };
+    let case = json!({"providers": [raw("primary", 7)], "context": {"a": "1", "b": ""}, "unstored": {"u": "2"}});
+    let (envelope, context) = (envelope(&case), context(&case));
+    let mut job = case.clone();
+    (job["op"], job["value"]) = ("seal_value".into(), hex(b"hunter2").into());
+    let theirs = reference.ask(&job);
+    assert_eq!(wait(envelope.open_value(&from_text(text(&theirs, "text")).unwrap(), &context)).unwrap(), b"hunter2");
+    let ours = wait(envelope.seal_value(b"hunter2", &context)).unwrap();
+    let mut ask = |field: &str, sealed: String| {
+        let mut job = case.clone();
+        (job["op"], job[field]) = ("open_value".into(), sealed.into());
+        let answer = reference.ask(&job);
+        answer["kind"].as_str().or(answer["value"].as_str()).unwrap().to_owned()
+    };
+    assert_eq!(ask("text", to_text(&ours)), hex(b"hunter2"));
+    let flipped = (0..ours.len() * 8).map(|bit| {
+        let mut changed = ours.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        changed
+    });
+    let cut = (0..ours.len()).map(|len| ours[..len].to_vec());
+    let more = [&[0][..], &[0xE1; 3]].map(|more| [&ours, more].concat());
+    let mut tried = 0;
+    for changed in flipped.chain(cut).chain(more) {
+        let kind = wait(envelope.open_value(&changed, &context)).unwrap_err().kind();
+        assert_eq!(format!("{kind:?}"), ask("sealed", hex(&changed)), "{}", hex(&changed));
+        tried += 1;
+    }
+    reference.end();
+    say(format_args!("crate and reference agree on {tried} flips, cuts and additions of a value"));
 }
 
 #[test]

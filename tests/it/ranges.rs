@@ -4,6 +4,7 @@
 #![expect(clippy::single_range_in_vec_init, reason = "a list of one read")]
 
 use crate::support::alloc::watch;
+use crate::support::child::long;
 use crate::support::providers::{all, raw};
 use crate::support::random::Random;
 use crate::support::sample::{Sample, pattern};
@@ -21,6 +22,7 @@ use std::future::Future;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Waker};
 
 fn none() -> EncryptionContext {
@@ -180,8 +182,15 @@ fn check_reads(reads: &[Range<u64>], head: u64, len: u64, ranges: &[Range<u64>],
     }
 }
 
+/// How many lists of ranges are tried.
+fn lists() -> u32 {
+    if long() { 3_000 } else { 200 }
+}
+
+static TRIED: AtomicU32 = AtomicU32::new(0);
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("ENVELOCK_LONG").is_some() { 3_000 } else { 200 }))]
+    #![proptest_config(ProptestConfig::with_cases(lists()))]
 
     #[test]
     fn any_list_of_ranges_gives_slices_of_the_plaintext_by_few_reads(
@@ -214,6 +223,9 @@ proptest! {
                 chunked.extend(chunk);
             }
             prop_assert_eq!(&chunked, &expected[0]);
+        }
+        if TRIED.fetch_add(1, Ordering::Relaxed) + 1 == lists() {
+            say(format!("ranges: {} lists of any ranges, by both readers", lists()));
         }
     }
 }

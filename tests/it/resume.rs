@@ -118,6 +118,8 @@ impl Scene {
     }
 }
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Longer than the clock of the file system takes to move on.
 fn settle() {
     std::thread::sleep(Duration::from_millis(30));
@@ -443,15 +445,16 @@ fn a_second_call_is_told_that_the_first_is_at_work() {
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
     std::thread::scope(|scope| {
-        let scene = &scene;
+        // Dropped when something fails, upon which the first call goes on: the scope waits for it.
+        let (release, scene) = (release, &scene);
         let first = scope.spawn(move || {
             let options = ResumeOptions::from(FileOptions::default()).on_start(move |_| {
                 began.send(()).unwrap();
-                released.lock().unwrap().recv().unwrap();
+                released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
             });
             scene.envelope.encrypt_file_resumable(scene.source(), scene.target(), &scene.context, options)
         });
-        begun.recv().unwrap();
+        begun.recv_timeout(PATIENCE).unwrap();
         let error = scene.resume().unwrap_err();
         assert_eq!(kind(&error), ErrorKind::Busy, "{error}");
         assert_eq!(error.path(), Some(&*scene.partial()));

@@ -7,7 +7,7 @@ use crate::support::providers::raw;
 use crate::support::random::Random;
 use crate::support::say;
 use envelock::{EncryptionContext, Envelope, FileOptions, ResumeOptions, ResumeStart, blocking};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ fn encrypt(folder: &Path) {
 struct Tally {
     kills: u32,
     messages: u32,
-    /// Kills that left the torn beginning of a segment, and that left all segments.
+    /// Resumed runs that found the torn beginning of a segment, and that found all segments.
     torn: u32,
     whole: u32,
     /// Kills of a run that went on with what another killed run had left.
@@ -63,6 +63,7 @@ fn kill_often() {
     }
     say(format!("resume: SIGKILL in a file of {} MiB: {tally:?}", len >> 20));
     assert!(tally.kept > u64::from(kills) * len / SEGMENT / 8 && tally.again > 0, "{tally:?}");
+    assert!(tally.torn > 0, "{tally:?}");
 }
 
 /// A message, killed up to three times on its way.
@@ -78,6 +79,7 @@ fn one_message(folder: &Path, len: u64, random: &mut Random, tally: &mut Tally) 
         let start = Instant::now();
         while fs::metadata(&partial).map_or(0, |it| it.len()) < point && !child.ended() {
             assert!(start.elapsed() < Duration::from_secs(300), "nothing is written any more");
+            std::thread::sleep(Duration::from_micros(100));
         }
         std::thread::sleep(Duration::from_micros(random.next() % 500));
         child.kill();
@@ -88,6 +90,9 @@ fn one_message(folder: &Path, len: u64, random: &mut Random, tally: &mut Tally) 
         tally.again += u32::from(killed > 0);
         killed += 1;
         keeps_all_that_lay_whole(&before, &partial);
+        if tally.messages.is_multiple_of(2) {
+            tear(&partial, random);
+        }
         left = fs::metadata(&partial).unwrap().len();
         fs::copy(&partial, &before).unwrap();
     }
@@ -105,6 +110,16 @@ fn one_message(folder: &Path, len: u64, random: &mut Random, tally: &mut Tally) 
     decrypts_to(&target, &folder.join("a"));
     assert!(!partial.exists());
     tally.messages += 1;
+}
+
+/// Takes less than a segment from the end. Segments go out whole, so that a kill alone seldom leaves the torn
+/// beginning of one: a disk that has no room left, or a machine that loses its power, does.
+fn tear(partial: &Path, random: &mut Random) {
+    let (len, head) = (fs::metadata(partial).unwrap().len(), head_len(partial));
+    if len >= head + SEGMENT {
+        let file = OpenOptions::new().write(true).open(partial).unwrap();
+        file.set_len(len - 1 - random.next() % (SEGMENT - 1)).unwrap();
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// The most that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A signal ends a prompt sooner than the grace that work has to undo itself.
-const PROMPT: Duration = Duration::from_secs(3);
+/// A signal ends a prompt sooner than the grace that work has to undo itself, which is 5 s.
+const PROMPT: Duration = Duration::from_millis(4_800);
 
 /// A program on a terminal of its own, and what it has shown there.
 struct Session {

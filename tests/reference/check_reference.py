@@ -102,6 +102,36 @@ class Reference(unittest.TestCase):
             self.fails("InvalidInput", encrypt, b"", [PROVIDERS["raw"]], segment_length=length)
         self.fails("InvalidInput", Raw, "k", bytes(31))
 
+    def test_xaes_gives_the_published_answers(self):
+        for byte, aad, sealed in ((1, b"", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"),
+                                  (3, b"c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d")):
+            aead, iv = reference.xaes(bytes([byte]) * 32, b"ABCDEFGHIJKLMNOPQRSTUVWX")
+            self.assertEqual(aead.encrypt(iv, b"XAES-256-GCM", aad).hex(), sealed)
+
+    def test_records_and_values_come_back_and_every_flip_and_cut_is_refused(self):
+        provider = PROVIDERS["raw"]
+        header, keys = reference.make_record_set([provider], {"a": "b"}, {"c": "d"})
+        entries = {b"a": b"b", b"c": b"d"}
+        opened, rest = reference.open_record_set(header, [provider], entries)
+        self.assertEqual(rest, b"")
+        for length in range(100):
+            record = keys.seal(bytes(length), b"place", bytes([length]) * 24)
+            self.assertEqual(opened.open(record, b"place"), bytes(length))
+            self.fails("AuthenticationFailed", opened.open, record, b"elsewhere")
+        value = reference.seal_value(b"secret", [provider], {"a": "b"})
+        self.assertEqual(reference.open_value(value, [provider], {b"a": b"b"}), b"secret")
+        self.assertEqual(reference.from_text(reference.to_text(value)), value)
+        for bit in range(8 * len(value)):
+            bad = bytearray(value)
+            bad[bit // 8] ^= 1 << bit % 8
+            with self.assertRaises(Fault):
+                reference.open_value(bytes(bad), [provider], {b"a": b"b"})
+        for length in range(len(value)):
+            with self.assertRaises(Fault):
+                reference.open_value(value[:length], [provider], {b"a": b"b"})
+        for text in ("", "elk1", "elk1.A", "elk1.AB", "elk1.AA=", "elk1.AA\n", " elk1.AA", "elk1.A+", "elk1.\u00c4A"):
+            self.fails("Malformed", reference.from_text, text)
+
     def test_the_command_line_encrypts_and_decrypts(self):
         options = ["--context", "a=b=c", "--unstored", "c=d"]
         for provider in (["--provider", f"raw:a:b:{KEY.hex()}"], ["--provider", "passphrase:x:y", "--argon2", "64,1,1"]):

@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
-"""An independent reader and writer of envelock's native messages, from docs/format.md alone.
+"""An independent reader and writer of envelock's native messages and compact records, from docs/format.md alone.
 
 It exists to be compared with the crate, so it is written for reading: no streaming, no care for
 secrets in memory. Do not use it to protect anything. Usage: see README.md beside this file.
 """
 
 import argparse
+import base64
 import hashlib
 import hmac
 import json
 import os
+import re
 import struct
 import sys
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
 MAGIC = b"ELK"
 VERSION = 1
@@ -29,7 +33,9 @@ ROTATION = 20  # low bits of the segment index that a segment key ignores
 MAX_STORED, MAX_KMS_CONTEXT = 8167, 8192
 WRITTEN_ARGON2 = (65536, 3, 4)  # memory in KiB, passes, lanes
 ARGON2_CAPS = (1 << 20, 10, 16)
-USE = (b"envelock-use", b"message/1")
+USE, FOR_MESSAGES, FOR_RECORDS = b"envelock-use", b"message/1", b"records/1"
+RECORD, RECORD_OVERHEAD = 0xE1, 57
+MAX_VALUE, MAX_AAD = 16 << 20, 64 << 10
 RESERVED = b"envelock-"
 
 
@@ -91,8 +97,8 @@ def encode_context(entries):
     return byte_string(encode_entries(entries)) if entries else u16(0)
 
 
-def kms_context(stored, unstored):
-    return encode_entries({**stored, **unstored, USE[0]: USE[1]})
+def kms_context(stored, unstored, use=FOR_MESSAGES):
+    return encode_entries({**stored, **unstored, USE: use})
 
 
 def given_context(stored, unstored):
@@ -153,9 +159,9 @@ class Fields:
 # --- core and slots -----------------------------------------------------------------------------
 
 
-def make_core(stored, unstored):
-    flags = UNSTORED if unstored else 0
-    return MAGIC + bytes([VERSION, flags]) + encode_context(stored)
+def make_core(stored, unstored, set_id=b""):
+    flags = (UNSTORED if unstored else 0) | (RECORD_SET if set_id else 0)
+    return MAGIC + bytes([VERSION, flags]) + encode_context(stored) + set_id
 
 
 def make_slots(slots, length=None):
@@ -172,9 +178,9 @@ def make_slots(slots, length=None):
 
 
 class Header:
-    """Core, slots and the 74 FLOE header bytes, judged field by field as each one is whole."""
+    """Core, slots, and the 74 FLOE header bytes or the record-set tag, judged field by field as each is whole."""
 
-    def __init__(self, data, limits):
+    def __init__(self, data, limits, record_set=False):
         fields = Fields(data, "Truncated")
         if data[:3] != MAGIC[: len(data)]:
             raise Fault("Malformed", "magic")
@@ -182,18 +188,24 @@ class Header:
         if fields.take(1)[0] != VERSION:
             raise Fault("Unsupported", "version")
         self.flags = fields.take(1)[0]
-        if self.flags & ~UNSTORED:
+        if self.flags & ~(UNSTORED | RECORD_SET) or bool(self.flags & RECORD_SET) != record_set:
             raise Fault("Unsupported", "flags")
         n = struct.unpack(">H", fields.take(2))[0]
         if n > MAX_STORED:
             raise Fault("LimitExceeded", "context length")
         context = fields.take(n)
         self.stored = parse_entries(context) if n else {}
+        if record_set:
+            fields.take(16)
         self.core = data[: fields.position]
         m = struct.unpack(">H", fields.take(2))[0]
         if len(self.core) + 2 + m > limits.header:
             raise Fault("LimitExceeded", "core and slots")
         self.slots = parse_slots(fields.take(m), limits)
+        if record_set:
+            self.tag = fields.take(32)
+            self.end = fields.position
+            return
         self.floe = fields.position
         floe = FloeHeader(fields, limits)
         self.parameters, self.iv, self.tag = floe.parameters, floe.iv, floe.tag
@@ -422,6 +434,12 @@ def encrypt(plaintext, providers, stored=None, unstored=None, segment_length=655
 def open_message(message, providers, context, at_least=False, limits=Limits):
     """Header and keys (rule 1): the Floe that opens the segments, and where these begin."""
     header = Header(message, limits)
+    make = lambda key, aad: Floe(key, header.parameters, header.iv, aad)
+    return unlock(header, providers, context, at_least, limits, FOR_MESSAGES, make), header.segments
+
+
+def unlock(header, providers, context, at_least, limits, use, make):
+    """What `make` makes of the data key and core || unstored, once its tag is the header's."""
     expected = {k: v for k, v in context.items() if k in header.stored}
     unstored = {k: v for k, v in context.items() if k not in header.stored}
     if any(header.stored[k] != v for k, v in expected.items()):
@@ -430,7 +448,7 @@ def open_message(message, providers, context, at_least=False, limits=Limits):
         raise Fault("ContextMismatch", "the message has further stored entries")
     if bool(unstored) != bool(header.flags & UNSTORED):
         raise Fault("ContextMismatch", "unstored entries")
-    kms = kms_context(header.stored, unstored)
+    kms = kms_context(header.stored, unstored, use)
     if len(kms) > MAX_KMS_CONTEXT:
         raise Fault("LimitExceeded", "KMS context")
     aad = header.core + (encode_context(unstored) if unstored else b"")
@@ -448,9 +466,9 @@ def open_message(message, providers, context, at_least=False, limits=Limits):
             key = provider.unwrap(slot[2], kms)
             if key is None:
                 continue
-            floe = Floe(key, header.parameters, header.iv, aad)
-            if hmac.compare_digest(floe.header_tag, header.tag):
-                return floe, header.segments
+            made = make(key, aad)
+            if hmac.compare_digest(made.header_tag, header.tag):
+                return made
     raise Fault("AuthenticationFailed" if tries else "NoMatchingKey", "no slot gave the key")
 
 
@@ -474,6 +492,96 @@ def floe_decrypt(key, aad, ciphertext, rotation=ROTATION, min_segment_length=64)
     if not hmac.compare_digest(floe.header_tag, header.tag):
         raise Fault("AuthenticationFailed", "header tag")
     return b"".join(floe.open(fields.rest()))
+
+
+# --- compact records ----------------------------------------------------------------------------
+
+
+def xaes_key(key, nonce):
+    """The key of a nonce: SP 800-108r1's KDF in counter mode over CMAC."""
+    kdf = KBKDFCMAC(algorithm=AES, mode=Mode.CounterMode, length=32, rlen=2, llen=None,
+                    location=CounterLocation.BeforeFixed, label=None, context=None, fixed=b"X\x00" + nonce[:12])
+    return kdf.derive(key)
+
+
+def xaes(key, nonce):
+    """XAES-256-GCM's AES-256-GCM, and the half of the nonce that is left for it."""
+    return AESGCM(xaes_key(key, nonce)), nonce[12:]
+
+
+class RecordSet:
+    """The keys of a record set."""
+
+    def __init__(self, key, aad):
+        self.tag_info = b"envelock/v1 record set\x00" + aad
+        self.key_info = b"envelock/v1 records\x00" + aad
+        self.header_tag = expand(key, self.tag_info, 32)
+        self.record_key = expand(key, self.key_info, 32)
+
+    def seal(self, value, aad, nonce):
+        if len(value) > MAX_VALUE or len(aad) > MAX_AAD:
+            raise Fault("LimitExceeded", "value or associated data")
+        aead, iv = xaes(self.record_key, nonce)
+        return bytes([RECORD]) + self.header_tag[:16] + nonce + aead.encrypt(iv, value, aad)
+
+    def open(self, record, aad):
+        if len(record) < RECORD_OVERHEAD or record[0] != RECORD:
+            raise Fault("Malformed", "no record")
+        if len(record) > RECORD_OVERHEAD + MAX_VALUE or len(aad) > MAX_AAD:
+            raise Fault("LimitExceeded", "value or associated data")
+        if not hmac.compare_digest(record[1:17], self.header_tag[:16]):
+            raise Fault("NoMatchingKey", "fingerprint")
+        aead, iv = xaes(self.record_key, record[17:41])
+        try:
+            return aead.decrypt(iv, record[41:], aad)
+        except InvalidTag:
+            raise Fault("AuthenticationFailed", "record") from None
+
+
+def make_record_set(providers, stored=None, unstored=None, random=os_random):
+    """A header, and its keys."""
+    stored, unstored = given_context(stored or {}, unstored or {})
+    context = kms_context(stored, unstored, FOR_RECORDS)
+    data_key = random("data-key", 32)
+    core = make_core(stored, unstored, random("set-id", 16))
+    slots = [provider.wrap(data_key, context, random) for provider in providers]
+    keys = RecordSet(data_key, core + (encode_context(unstored) if unstored else b""))
+    return core + make_slots(slots) + keys.header_tag, keys
+
+
+def open_record_set(data, providers, context, at_least=False, limits=Limits):
+    """The keys of the record set that `data` begins with, and what follows it."""
+    header = Header(data, limits, record_set=True)
+    keys = unlock(header, providers, context, at_least, limits, FOR_RECORDS, RecordSet)
+    return keys, data[header.end :]
+
+
+def seal_value(value, providers, stored=None, unstored=None, random=os_random):
+    header, keys = make_record_set(providers, stored, unstored, random)
+    return header + keys.seal(value, b"", random("nonce", 24))
+
+
+def open_value(data, providers, context, at_least=False):
+    if len(data) == Header(data, Limits, record_set=True).end:
+        raise Fault("Truncated", "a record set without a record")
+    keys, record = open_record_set(data, providers, context, at_least)
+    if record[0] != RECORD:
+        raise Fault("TrailingData", "after the record set")
+    return keys.open(record, b"")
+
+
+def to_text(data):
+    return "elk1." + base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def from_text(text):
+    match = re.fullmatch(r"elk1\.([A-Za-z0-9_-]*)", text, re.ASCII)
+    if not match or len(match[1]) % 4 == 1:
+        raise Fault("Malformed", "text form")
+    data = base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4))
+    if to_text(data) != text:
+        raise Fault("Malformed", "spare bits")
+    return data
 
 
 # --- command line -------------------------------------------------------------------------------
@@ -504,16 +612,35 @@ def job(j):
     """One line of `batch`: a dictionary in, a dictionary out."""
     providers = [provider_from_json(p) for p in j["providers"]]
     context, unstored = j.get("context", {}), j.get("unstored", {})
+    at_least = j.get("match", "exact") == "at_least"
+    if j["op"] == "make_record_set":
+        return {"ok": True, "header": make_record_set(providers, context, unstored)[0].hex()}
+    if j["op"] == "seal_value":
+        sealed = seal_value(bytes.fromhex(j["value"]), providers, context, unstored)
+        return {"ok": True, "sealed": sealed.hex(), "text": to_text(sealed)}
+    if j["op"] in ("open_value", "seal_records", "open_records"):
+        stored, unstored = given_context(context, unstored)
+        entries = {**stored, **unstored}
+        if j["op"] == "open_value":
+            sealed = from_text(j["text"]) if "text" in j else bytes.fromhex(j["sealed"])
+            return {"ok": True, "value": open_value(sealed, providers, entries, at_least).hex()}
+        keys, rest = open_record_set(bytes.fromhex(j["header"]), providers, entries, at_least)
+        if rest:
+            raise Fault("TrailingData", "after the record set")
+        pairs = [(bytes.fromhex(data), bytes.fromhex(aad)) for data, aad in j["records"]]
+        if j["op"] == "seal_records":
+            return {"ok": True, "records": [keys.seal(value, aad, os.urandom(24)).hex() for value, aad in pairs]}
+        return {"ok": True, "values": [keys.open(record, aad).hex() for record, aad in pairs]}
     if j["op"] == "encrypt":
         options = {k: j[k] for k in ("segment_length", "aead", "slots_length") if k in j}
         message = encrypt(bytes.fromhex(j["plaintext"]), providers, context, unstored, **options)
         return {"ok": True, "message": message.hex()}
     if j["op"] != "decrypt":
-        raise Fault("InvalidInput", "op is encrypt or decrypt")
+        raise Fault("InvalidInput", "op is none of those in README.md")
     stored, unstored = given_context(context, unstored)
     released = b""
     try:
-        message, at_least = bytes.fromhex(j["message"]), j.get("match", "exact") == "at_least"
+        message = bytes.fromhex(j["message"])
         for piece in decrypt_pieces(message, providers, {**stored, **unstored}, at_least):
             released += piece
     except Fault as fault:

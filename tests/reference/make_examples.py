@@ -10,8 +10,8 @@ import re
 import sys
 
 from envelock_reference import (
-    Floe, Passphrase, Planted, Raw, byte_string, encode_context, encrypt, expand, kms_context,
-    local_wrap, u16, u64,
+    FOR_RECORDS, Floe, Passphrase, Planted, Raw, byte_string, encode_context, encrypt, expand, kms_context,
+    local_wrap, make_record_set, to_text, u16, u64, xaes_key,
 )
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "format.md"
@@ -134,8 +134,8 @@ def body_values(e, made, unstored):
         e.value(f"segment-aad-{i}", u64(i) + bytes([i == segments - 1]))
 
 
-def annotate(e, made):
-    """The `bytes` lines of a whole message, field by field."""
+def start(e, made, last_of_core=None):
+    """The `bytes` lines of core and slots; the function that makes the next ones."""
     position = 0
 
     def field(length, comment):
@@ -146,6 +146,7 @@ def annotate(e, made):
         position += length
         return int.from_bytes(data, "big")
 
+    field.left = lambda: len(made) - position
     field(3, "magic")
     field(1, "version")
     field(1, "flags")
@@ -154,6 +155,8 @@ def annotate(e, made):
         for _ in range(field(2, "context: count")):
             field(field(2, "key length"), "key")
             field(field(2, "value length"), "value")
+    if last_of_core:
+        field(16, last_of_core)
     end = field(2, "slots length")
     end += position
     for i in range(field(1, "slot count")):
@@ -161,6 +164,12 @@ def annotate(e, made):
         field(field(2, "key id length"), "key id")
         field(field(2, "wrapped data key length"), "wrapped data key")
     field(end - position, "padding")
+    return field
+
+
+def annotate(e, made):
+    """The `bytes` lines of a whole message, field by field."""
+    field = start(e, made)
     field(1, "aead id")
     field(1, "kdf id")
     length = field(4, "segment length")
@@ -175,7 +184,40 @@ def annotate(e, made):
         field(rest, "ciphertext")
         field(16, "tag")
         index += 1
-    assert position == len(made)
+    assert field.left() == 0
+
+
+def record_set(e):
+    stored, unstored = e.entries("stored"), e.entries("unstored")
+    context = kms_context(encoded(stored), encoded(unstored), FOR_RECORDS)
+    e.value("kms-context", context)
+    providers = [provider(e, i, context) for i in range(e.count("slot-{}-provider"))]
+    slot = iter([i for i in range(len(providers)) if f"slot-{i}-salt" in e.inputs])
+
+    def random(label, length):
+        if label.endswith("-salt"):
+            random.slot = next(slot)
+            return e.take(f"slot-{random.slot}-salt", length)
+        return e.take(f"slot-{random.slot}-iv" if label == "raw-iv" else label, length)
+
+    header, keys = make_record_set(providers, stored, unstored, random)
+    e.value("record-set-tag-info", keys.tag_info)
+    e.value("record-set-tag", keys.header_tag)
+    e.value("record-key-info", keys.key_info)
+    e.value("record-key", keys.record_key)
+    nonce = e.take("nonce", 24)
+    e.value("derived-key", xaes_key(keys.record_key, nonce))
+    made = header + keys.seal(e.take("value"), e.take("associated-data"), nonce)
+    e.value("text-form", to_text(made).encode())
+
+    field = start(e, made, "record-set id")
+    field(32, "record-set tag")
+    field(1, "record: version")
+    field(16, "fingerprint")
+    field(24, "nonce")
+    field(field.left() - 16, "ciphertext")
+    field(16, "tag")
+    assert field.left() == 0
 
 
 def segment_keys(e):
@@ -206,7 +248,7 @@ def journal(e):
     e.bytes(hashlib.sha256(data + e.take("core") + e.take("floe-header", 74)).digest(), "SHA-256")
 
 
-SHOWS = {"message": message, "segment-keys": segment_keys, "local-blob": local_blob, "journal": journal}
+SHOWS = {"message": message, "segment-keys": segment_keys, "local-blob": local_blob, "journal": journal, "record-set": record_set}
 
 
 def regenerate(match):

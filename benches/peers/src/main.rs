@@ -3,7 +3,7 @@
 //! ```text
 //! envelock-peers targets [WORDS]   measures all that has a target, and prints the table of targets
 //! envelock-peers sweeps [WORDS]    measures what the defaults are chosen by
-//! envelock-peers table             the table again, from the last run
+//! envelock-peers table             the table again, from the last runs (of `cargo bench --bench small` too)
 //! envelock-peers render DOCS       puts tables and charts of the last runs into the folder DOCS
 //! ```
 //! WORDS choose groups by their ids and titles.
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             measure_sweeps(words.collect());
             Ok(())
         }
-        "table" => Results::read(&folder(), &["targets"]).map(|results| print!("{}", targets::table(&results))),
+        "table" => table(),
         "render" => render::all(Path::new(&words.next().unwrap_or_else(|| "docs".to_owned()))),
         _ => Err("commands: targets [WORDS], sweeps [WORDS], table, render DOCS".to_owned()),
     };
@@ -73,8 +73,16 @@ fn measure_targets(words: Vec<String>) {
     ranges::measure(&mut report, &scratch);
     memory::measure(&mut report, &scratch, std::env::var_os("ENVELOCK_BIN").map(PathBuf::from).as_deref());
     small::measure(&mut report);
-    let results = Results::of(vec![report.write()]);
-    println!("\n## Targets\n\n{}", targets::table(&results));
+    report.write();
+    println!("\n## Targets\n");
+    if let Err(why) = table() {
+        eprintln!("envelock-peers: no table: {why}");
+    }
+}
+
+/// The table of targets, from the last runs.
+fn table() -> Result<(), String> {
+    Results::read(&folder(), &["targets", "small"]).map(|results| print!("{}", targets::table(&results)))
 }
 
 fn measure_sweeps(words: Vec<String>) {

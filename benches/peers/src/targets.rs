@@ -45,7 +45,7 @@ pub struct Outcome {
     pub of_bound: Spread,
 }
 
-/// All lines, in the order of issue 4.
+/// All lines, by shape of work.
 pub fn all() -> Vec<Target> {
     let bulk = |kib: u32, case, base| both(|direction| format!("bulk-aes-{kib}-{direction}"), case, base);
     let against = |case, base| both(|direction| format!("rivals-{direction}"), case, base);
@@ -129,6 +129,12 @@ pub fn all() -> Vec<Target> {
             against(rivals::ENVELOCK_SLICE[1], rivals::FLOE_WHOLE[1]),
         ),
         line(
+            "slice to slice, 64 KiB, against `age`",
+            "age, slice",
+            Speed(3.0),
+            against(rivals::ENVELOCK_SLICE[0], rivals::AGE),
+        ),
+        line(
             "against `age`, stream against stream, 64 KiB",
             "age",
             Speed(3.5),
@@ -188,6 +194,15 @@ pub fn all() -> Vec<Target> {
             small(small::AT_HAND, small::FLOE),
         ),
         line("the same with a raw key's wrap on top", "raw key's wrap", Speed(1.0), small(small::WRAPPED, small::FLOE)),
+        line(
+            "100 B under a raw key, nothing cached, against its bare primitives",
+            "100 B, bare primitives",
+            Time(1.3),
+            vec![
+                ratio("encrypt", "bare-100-encrypt", "`Envelope::encrypt`", "bare primitives"),
+                ratio("decrypt", "bare-100-decrypt", "`Envelope::decrypt`", "bare primitives"),
+            ],
+        ),
     ]
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Encrypt(Encrypt),
     Decrypt(Decrypt),
+    Seal(SealValue),
+    Open(OpenValue),
     Rewrap(Rewrap),
     Verify(Verify),
     Recover(Recover),
@@ -197,6 +199,41 @@ pub(crate) struct Decrypt {
     pub(crate) matching: Matching,
 }
 
+/// Encrypt standard input to one line of text, for environment variables and configuration files
+///
+/// The value is all of standard input, up to 16 MiB, a line end at its end too: use printf rather than echo.
+/// What keeps a line from being put in another's place is the context: name in it what the value is.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  printf %s \"$PASSWORD\" | envelock seal --context variable=DB_PASSWORD >> .env.sealed
+  envelock seal --provider passphrase: < token.txt")]
+pub(crate) struct SealValue {
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) making: Making,
+    /// Go on when at least K of the providers can encrypt; the others are recorded as missing. Default: all
+    /// must
+    #[arg(long, value_name = "K")]
+    pub(crate) at_least: Option<usize>,
+}
+
+/// Decrypt a line that `envelock seal` made, from standard input to standard output
+///
+/// The line begins with elk1. and nothing follows it but a line end. The value comes out as it went in.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  DB_PASSWORD=$(printf %s \"$SEALED\" | envelock open --context variable=DB_PASSWORD) exec my-service
+  envelock open --provider passphrase: < token.sealed")]
+pub(crate) struct OpenValue {
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) matching: Matching,
+}
+
 /// Encrypt the data keys of files anew, under current or other keys; their content is not touched
 ///
 /// Who can open the files afterwards is said here, by --to or else by --provider; nothing that stands in a
@@ -290,7 +327,7 @@ pub(crate) struct Recover {
     pub(crate) matching: Matching,
 }
 
-/// Show what a message says of itself; needs no key, and checks nothing
+/// Show what a message or value says of itself; needs no key, and checks nothing
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {
     /// The file to look at; - is standard input

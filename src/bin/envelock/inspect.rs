@@ -1,14 +1,16 @@
-//! `inspect`: what a message says of itself, before any key.
+//! `inspect`: what a message, a record or a record set says of itself, before any key.
 
 use crate::args::Inspect;
 use crate::failure::Failure;
 use crate::streams::{self, Source};
 use crate::text::{answer, plain};
+use crate::value::text_of;
 use envelock::kms::version_of_blob;
-use envelock::{AeadAlgorithm, EncryptedDataKey, Header, Limits, read_header};
+use envelock::{AeadAlgorithm, EncryptedDataKey, Fingerprint, Header, Limits, RecordSetHeader, read_header};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Read as _;
 
 pub(crate) fn inspect(arguments: &Inspect) -> Result<(), Failure> {
     let name = streams::name(&arguments.file);
@@ -20,9 +22,109 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<(), Failure> {
         }
         Source::Stream(stream) => (stream.open()?, None),
     };
-    let header = read_header(&mut file, &Limits::default()).map_err(|e| Failure::from(e).of(&name))?;
-    let message = Message { header: &header, length };
-    answer(&if arguments.json { message.json() } else { message.text() })
+    let mut start = Vec::new();
+    file.by_ref().take(5).read_to_end(&mut start).map_err(|e| Failure::io(&name, &e))?;
+    let text = match start.as_slice() {
+        TEXT | RECORD_SET | RECORD_SET_UNSTORED => {
+            let read = file.by_ref().take(WHOLE_MAX).read_to_end(&mut start);
+            read.map_err(|e| Failure::io(&name, &e))?;
+            let bytes = if start.starts_with(TEXT) { text_of(&start)? } else { start };
+            described(&bytes, arguments).map_err(|e| Failure::from(e).of(&name))?
+        }
+        _ => {
+            let header = read_header(&mut start.chain(&mut file), &Limits::default());
+            message(&header.map_err(|e| Failure::from(e).of(&name))?, length, arguments)
+        }
+    };
+    answer(&text)
+}
+
+/// The first five bytes of a text form, and of a record set without and with an unstored context.
+const TEXT: &[u8] = b"elk1.";
+const RECORD_SET: &[u8] = b"ELK\x01\x02";
+const RECORD_SET_UNSTORED: &[u8] = b"ELK\x01\x03";
+/// More than the text of any value has.
+const WHOLE_MAX: u64 = 32 << 20;
+
+fn message(header: &Header, length: Option<u64>, arguments: &Inspect) -> String {
+    let message = Message { header, length };
+    if arguments.json { message.json() } else { message.text() }
+}
+
+/// What bytes that are all at hand are: a message, a record, a record set or a value with its own.
+fn described(bytes: &[u8], arguments: &Inspect) -> Result<String, envelock::Error> {
+    match bytes.get(..5) {
+        Some(RECORD_SET | RECORD_SET_UNSTORED) => {
+            let header = RecordSetHeader::parse(bytes)?;
+            let rest = bytes.get(header.len()..).unwrap_or_default();
+            let value_len = match rest {
+                [] => None,
+                record => Some((Fingerprint::of_record(record)?, record.len() - RECORD_OVERHEAD).1),
+            };
+            let set = Set { header: &header, value_len };
+            Ok(if arguments.json { set.json() } else { set.text() })
+        }
+        Some([0xE1, ..]) => {
+            let fingerprint = Fingerprint::of_record(bytes)?.to_string();
+            let len = bytes.len() - RECORD_OVERHEAD;
+            Ok(match arguments.json {
+                true => json_text(&json!({ "format_version": 1, "fingerprint": fingerprint, "value_len": len })),
+                false => {
+                    format!("compact record     of the record set {fingerprint}\nvalue              {len} bytes\n")
+                }
+            })
+        }
+        _ => Ok(message(&Header::parse(bytes)?, Some(bytes.len() as u64), arguments)),
+    }
+}
+
+/// What a compact record adds to its value.
+const RECORD_OVERHEAD: usize = 57;
+
+struct Set<'a> {
+    header: &'a RecordSetHeader,
+    /// Of the record behind it, if there is one.
+    value_len: Option<usize>,
+}
+
+impl Set<'_> {
+    fn text(&self) -> String {
+        let header = self.header;
+        let mut out = format!("format version     1\nrecord set         {}\n", header.fingerprint());
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(out, "{name:<18} {value}");
+        };
+        match self.value_len {
+            Some(len) => line("value", &format!("{len} bytes, unverified")),
+            None => line("value", "none: its records are kept elsewhere"),
+        }
+        if header.stored_context().is_empty() {
+            line("stored context", "none");
+        }
+        for (key, value) in header.stored_context().iter() {
+            line("stored context", &format!("{key:?} = {value:?}"));
+        }
+        line("unstored context", if header.has_unstored_context() { "needed to open" } else { "none" });
+        for (at, slot) in (1..).zip(header.slots()) {
+            line(&format!("slot {at}"), &slot_text(slot));
+        }
+        out
+    }
+
+    fn json(&self) -> String {
+        let header = self.header;
+        let context: serde_json::Map<_, _> =
+            header.stored_context().iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        json_text(&json!({
+            "format_version": 1,
+            "fingerprint": header.fingerprint().to_string(),
+            "stored_context": context,
+            "needs_unstored_context": header.has_unstored_context(),
+            "slots": header.slots().iter().map(slot_json).collect::<Vec<_>>(),
+            "header_len": header.len(),
+            "value_len_unverified": self.value_len,
+        }))
+    }
 }
 
 struct Message<'a> {

@@ -23,6 +23,7 @@ mod signals;
 mod streams;
 mod terminal;
 mod text;
+mod value;
 mod verify;
 
 use args::{Arguments, Command};
@@ -50,6 +51,8 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
     match command {
         Command::Encrypt(it) => crypt::encrypt(&it, signals, notes),
         Command::Decrypt(it) => crypt::decrypt(&it, signals, notes),
+        Command::Seal(it) => value::seal(&it, signals, notes),
+        Command::Open(it) => value::open(&it, signals, notes),
         Command::Rewrap(it) => rewrap::rewrap(&it, signals, notes),
         Command::Verify(it) => verify::verify(&it, signals, notes),
         Command::Recover(it) => recover::recover(&it, signals, notes),

@@ -7,6 +7,7 @@ mod hash;
 mod password;
 #[cfg(target_os = "linux")]
 mod stack;
+mod xaes;
 
 /// Every hash, shortest first.
 const SHA2: [Sha2; 3] = [Sha2::Sha256, Sha2::Sha384, Sha2::Sha512];

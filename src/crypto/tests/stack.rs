@@ -3,12 +3,20 @@
 use super::{SHA2, on_every_backend};
 use crate::crypto::backend::Backend;
 use crate::crypto::hkdf::{Hkdf, aead_once, expand_each_once, expand_once, hmac_once};
+use crate::crypto::xaes::Xaes;
 use crate::crypto::{Aead, AeadAlgorithm, KdfKey, password, stack};
 use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
+use xaes_256_gcm::aead::KeyInit;
+use xaes_256_gcm::aes::cipher::BlockCipherEncrypt;
+use xaes_256_gcm::aes::{Aes256Enc, Block};
 
-on_every_backend!(no_aead_leaves_a_key_on_the_stack, no_derivation_leaves_a_key_on_the_stack);
+on_every_backend!(
+    no_aead_leaves_a_key_on_the_stack,
+    no_derivation_leaves_a_key_on_the_stack,
+    no_extended_nonce_leaves_a_key_on_the_stack,
+);
 
 /// How far below its own frame a search looks.
 const WINDOW: usize = 96 * 1024;
@@ -117,6 +125,43 @@ fn no_derivation_leaves_a_key_on_the_stack<B: Backend>() {
         });
         assert_eq!((prepared, once, hmac, each, aead), (0, 0, 0, 0, 0), "{} {hash:?}", B::NAME);
     }
+}
+
+/// Neither the key, nor what CMAC makes of it, nor the key of one nonce.
+fn no_extended_nonce_leaves_a_key_on_the_stack<B: Backend>() {
+    for len in [0, 100, 5_000] {
+        let left = copies_left(move |key| {
+            let xaes = Xaes::<B, B>::new(key);
+            let (mut sealed, mut out) = (vec![0; len + 16], vec![0; len]);
+            xaes.seal_to(&[1; 24], b"aad", &out, &mut sealed).unwrap();
+            xaes.open_to(&[1; 24], b"aad", &sealed, &mut out).unwrap();
+            vec![]
+        });
+        let derived = copies_left(move |key| {
+            let derived = derived_key(key);
+            Xaes::<B, B>::new(key).seal_to(&[1; 24], b"aad", &vec![0; len], &mut vec![0; len + 16]).unwrap();
+            derived
+        });
+        assert_eq!((left, derived), (0, 0), "{} {len}", B::NAME);
+    }
+}
+
+/// XAES-256-GCM's key under `key` for a nonce of ones, computed where its traces are overwritten.
+fn derived_key(key: &[u8; 32]) -> Vec<u8> {
+    stack::wiped(16, || {
+        let aes = Aes256Enc::new(key.into());
+        let mut block = Block::default();
+        aes.encrypt_block(&mut block);
+        let subkey = u128::from_be_bytes(block.into());
+        let subkey = (subkey << 1) ^ if subkey >> 127 == 1 { 0x87 } else { 0 };
+        let half = |counter: u128| {
+            let message = (counter << 112) | (u128::from(b'X') << 104) | 0x0101_0101_0101_0101_0101_0101;
+            let mut block = Block::from((message ^ subkey).to_be_bytes());
+            aes.encrypt_block(&mut block);
+            block
+        };
+        [half(1), half(2)].concat()
+    })
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Bodies sealed and opened on several threads, from a reader to a writer or a file: bytes for bytes
-//! what one thread makes of them, in memory that is bounded.
+//! Bodies sealed and opened on several threads, from a reader to a writer or a file, in memory that is
+//! bounded. What is sealed is a valid body of the length that one thread's has (IVs are random); what is
+//! opened is the same bytes, and ends with the same error.
 //!
 //! ```text
 //! batch    as many segments as fit into 256 KiB, at least one
@@ -16,7 +17,7 @@ mod sink;
 mod sync;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -4,7 +4,31 @@ use crate::error::{Error, Result};
 use crate::segments::{Layout, Peek, Position, Segments};
 use std::collections::HashSet;
 use std::io::{self, Read};
-use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, Once};
+use std::time::Duration;
+
+/// Runs `work`, which ends within a bound: a deadlock is a failure and no wait for ever.
+pub(in crate::io) fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(work()));
+    receiver.recv_timeout(Duration::from_secs(60)).expect("it ends, and does not panic")
+}
+
+/// Panics on purpose say nothing; others what they always say.
+pub(in crate::io) fn quiet_on_purpose() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let text = panic.payload().downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
+            if !text.is_some_and(|text| text.starts_with("on purpose")) {
+                loud(panic);
+            }
+        }));
+    });
+}
 
 /// Gives as many zero bytes at each call as told; then nothing.
 pub(super) struct Drip {
@@ -28,26 +52,26 @@ impl Read for Drip {
 /// Segments without cryptography: prefix, IV, the plaintext with each byte's bits turned over, and the index
 /// twice for a tag. It notes what it sealed, and fails where it is told to.
 #[derive(Debug)]
-pub(super) struct Plain {
-    pub(super) segment_len: u32,
-    pub(super) trouble: Option<(u64, Trouble)>,
-    pub(super) sealed: Mutex<HashSet<u64>>,
-    pub(super) ivs: Mutex<HashSet<[u8; 12]>>,
+pub(in crate::io) struct Plain {
+    pub(in crate::io) segment_len: u32,
+    pub(in crate::io) trouble: Option<(u64, Trouble)>,
+    pub(in crate::io) sealed: Mutex<HashSet<u64>>,
+    pub(in crate::io) ivs: Mutex<HashSet<[u8; 12]>>,
 }
 
 /// What happens at a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(in crate::io) enum Trouble {
     Panic,
     Fail,
 }
 
 impl Plain {
-    pub(super) fn new(segment_len: u32) -> Self {
+    pub(in crate::io) fn new(segment_len: u32) -> Self {
         Self { segment_len, trouble: None, sealed: Mutex::default(), ivs: Mutex::default() }
     }
 
-    pub(super) fn with_trouble(segment_len: u32, at: u64, trouble: Trouble) -> Self {
+    pub(in crate::io) fn with_trouble(segment_len: u32, at: u64, trouble: Trouble) -> Self {
         Self { trouble: Some((at, trouble)), ..Self::new(segment_len) }
     }
 

@@ -3,38 +3,16 @@
 use crate::crypto::random::{Process, SegmentIvs};
 use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::parallel::testing::{Plain, Trouble};
+use crate::io::parallel::testing::{Plain, Trouble, bounded, quiet_on_purpose};
 use crate::io::parallel::{Threads, open, open_to_file, seal, seal_to_file};
 use crate::segments::Segments;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Once};
 use std::time::Duration;
 
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| u8::try_from((i * 7 + i / 251 + 1) % 256).unwrap()).collect()
-}
-
-/// Runs `work`, which ends within a bound: a deadlock is a failure and no wait for ever.
-fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(Duration::from_secs(60)).expect("it ends, and does not panic")
-}
-
-/// Panics on purpose say nothing; others what they always say.
-fn quiet_on_purpose() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let loud = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            let text = panic.payload().downcast_ref::<&str>().copied();
-            let text = text.or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
-            if !text.is_some_and(|text| text.starts_with("on purpose")) {
-                loud(panic);
-            }
-        }));
-    });
 }
 
 fn sealed(segments: &Plain, plaintext: &[u8], threads: usize) -> Result<Vec<u8>> {

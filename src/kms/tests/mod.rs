@@ -41,7 +41,12 @@ impl Place {
     }
 
     pub(super) fn try_open(&self) -> crate::error::Result<LocalKms> {
-        let options = KmsOptions::default().busy_timeout(Duration::from_millis(300));
+        self.open_waiting(Duration::from_millis(300))
+    }
+
+    /// With a handle whose calls wait so long for others.
+    pub(super) fn open_waiting(&self, most: Duration) -> crate::error::Result<LocalKms> {
+        let options = KmsOptions::default().busy_timeout(most);
         LocalKms::open_with(self.keystore(), RootKey::file(self.root_key()).unwrap(), options)
     }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind};
 use crate::kms::{KmsOptions, LocalKms, RootKey};
 use crate::provider::passphrase::PassphraseCost;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 use std::{fs, iter};
 
 /// OWASP's minimum, so that the tests are quick.
@@ -196,7 +197,8 @@ fn several_openings_at_once_make_one_keystore() {
         let threads: Vec<_> = iter::repeat_with(|| {
             scope.spawn(|| {
                 let root = RootKey::file(place.root_key()).unwrap();
-                let kms = LocalKms::open_with(place.keystore(), root, KmsOptions::default()).unwrap();
+                let options = KmsOptions::default().busy_timeout(Duration::from_secs(60));
+                let kms = LocalKms::open_with(place.keystore(), root, options).unwrap();
                 new_key(&kms);
                 kms.keystore_id()
             })

@@ -9,6 +9,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha384};
 use std::collections::HashMap;
 use std::io::Read;
+use xaes_256_gcm::aes::cipher::BlockCipherEncrypt;
+use xaes_256_gcm::aes::{Aes256Enc, Block};
 
 /// What the parent knows, by name.
 #[derive(Default)]
@@ -89,6 +91,14 @@ impl Secrets {
                 let segment_key = expand(&message_key, &[info, b"DEK:", &[0; 8], core], 32);
                 [self.keep("message-key", message_key), self.keep("segment-key", segment_key)].join(";")
             }
+            // The keys of a record set under data key `of`, and of its record `record`.
+            ("records", [of, header, record]) => {
+                let (header, record) = (unhex(header), unhex(record));
+                let core = &header[..7 + usize::from(u16::from_be_bytes([header[5], header[6]])) + 16];
+                let record_key = expand(&self.0[*of], &[b"envelock/v1 records\0", core], 32);
+                let derived = xaes(&record_key, record[17..29].try_into().unwrap());
+                [self.keep("record-key", record_key), self.keep("derived-key", derived)].join(";")
+            }
             // The key that the slots of a message were wrapped under, from the provider's own secret.
             ("raw-wrap", [of, head]) => {
                 let wrapped = wrapped(head, b"raw");
@@ -142,6 +152,24 @@ const SHA_384_START: [u64; 8] = [
 fn wrapped(head: &str, provider: &[u8]) -> Vec<u8> {
     let slots = Head::judge(&unhex(head)).unwrap().slots;
     slots.into_iter().find(|slot| slot.provider == provider).unwrap().wrapped
+}
+
+/// The key of one nonce (c2sp.org/XAES-256-GCM), from the nonce's first half.
+fn xaes(key: &[u8], nonce: [u8; 12]) -> Vec<u8> {
+    let aes = Aes256Enc::new_from_slice(key).unwrap();
+    let encrypt = |block: u128| {
+        let mut block = Block::from(block.to_be_bytes());
+        aes.encrypt_block(&mut block);
+        u128::from_be_bytes(block.into())
+    };
+    let l = encrypt(0);
+    let subkey = (l << 1) ^ if l >> 127 == 1 { 0x87 } else { 0 };
+    let half = |counter| {
+        let mut block = [0, counter, b'X', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        block[4..].copy_from_slice(&nonce);
+        encrypt(u128::from_be_bytes(block) ^ subkey).to_be_bytes()
+    };
+    [half(1), half(2)].concat()
 }
 
 /// HKDF-Expand-SHA-384 (RFC 5869).

@@ -6,9 +6,10 @@ use crate::support::child::{hear, tell};
 use crate::support::hex;
 use envelock::blocking::{self, Envelope};
 use envelock::{
-    AeadAlgorithm, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, EnvelopeBuilder,
-    ErrorKind, FileOptions, GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost, PassphraseProvider,
-    RawKeyProvider, Recipient, Result, RewrapMode, RewrapOptions, RootKey, Secret, async_trait, read_header,
+    AeadAlgorithm, AssociatedData, DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext,
+    EnvelopeBuilder, ErrorKind, FileOptions, GeneratedDataKey, KeyProvider, KmsContext, LocalKms, PassphraseCost,
+    PassphraseProvider, RawKeyProvider, Recipient, Result, RewrapMode, RewrapOptions, RootKey, Secret, Threads,
+    async_trait, read_header,
 };
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -67,7 +68,7 @@ impl Watch {
         self.envelope_of(provider, AeadAlgorithm::Aes256Gcm)
     }
 
-    fn envelope_of(&self, provider: impl KeyProvider + 'static, aead: AeadAlgorithm) -> Envelope {
+    pub(super) fn envelope_of(&self, provider: impl KeyProvider + 'static, aead: AeadAlgorithm) -> Envelope {
         Envelope::new(self.builder(provider).aead(aead).build().unwrap())
     }
 
@@ -113,11 +114,11 @@ impl KeyProvider for Watched {
     }
 }
 
-const AEADS: [AeadAlgorithm; 2] = [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::ChaCha20Poly1305];
+pub(super) const AEADS: [AeadAlgorithm; 2] = [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::ChaCha20Poly1305];
 /// More than two segments.
-const PLAINTEXT: &[u8] = &[0x5A; 150_000];
+pub(super) const PLAINTEXT: &[u8] = &[0x5A; 150_000];
 
-fn none() -> EncryptionContext {
+pub(super) fn none() -> EncryptionContext {
     EncryptionContext::new()
 }
 
@@ -172,6 +173,37 @@ pub(super) fn decrypt() {
         drop((range, envelope));
         watch.expect_nothing();
     }
+}
+
+pub(super) fn records() {
+    let watch = Watch::new();
+    let envelope = watch.envelope(watch.raw("wrapping-key"));
+    let place = AssociatedData::from_bytes("place");
+    let set = envelope.record_set(&none()).unwrap();
+    let data_key = format!("data-key-{}", watch.data_keys.load(Ordering::SeqCst));
+    let record = set.seal(&[0x5A; 100], &place).unwrap();
+    watch.learn(&format!("records {data_key} {} {}", hex(set.header()), hex(&record)));
+    // The first round keys of AES are the key itself, in one piece on common processors and not on all.
+    watch.expect(&["wrapping-key"]);
+    let again = envelope.open_record_set(set.header(), &none()).unwrap();
+    assert_eq!(again.open(&record, &place).unwrap(), [0x5A; 100]);
+    let batch = vec![(record.clone(), place.clone()); 10];
+    again.open_batch(&batch).unwrap();
+    again.seal_batch(&batch).unwrap();
+    let mut bad = record.clone();
+    bad[60] ^= 1;
+    assert_eq!(again.open(&bad, &place).unwrap_err().kind(), ErrorKind::AuthenticationFailed);
+    // A set whose tag is another's: its key was derived, and is not the one.
+    let mut forged = set.header().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(envelope.open_record_set(&forged, &none()).unwrap_err().kind(), ErrorKind::AuthenticationFailed);
+    let value = envelope.seal_value(&[0x5A; 100], &none()).unwrap();
+    envelope.open_value(&value, &none()).unwrap();
+    let moved = envelope.rewrap_record_set(set.header(), &envelope, &none(), RewrapOptions::default()).unwrap();
+    assert_eq!(moved.header.len(), set.header().len());
+    watch.expect(&["wrapping-key"]);
+    drop((set, again, envelope));
+    watch.expect_nothing();
 }
 
 /// A writer that breaks.
@@ -295,6 +327,47 @@ pub(super) fn files() {
     RawKeyProvider::from_file("bad", path("bad")).unwrap_err();
     drop((old, new));
     watch.expect_nothing();
+}
+
+pub(super) fn threads() {
+    let watch = Watch::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // Many pieces of what a thread takes at once.
+    let long = vec![0x5A; 5 << 20];
+    std::fs::write(path("plain"), &long).unwrap();
+    for (n, aead) in AEADS.into_iter().enumerate() {
+        let name = format!("wrapping-key-{n}");
+        let two = Threads::exactly(2).unwrap();
+        let options = || FileOptions::default().replace_existing().threads(two);
+        let watched = Watched { inner: Box::new(watch.raw(&name)), watch: watch.clone() };
+        let envelope = Envelope::new(envelock::Envelope::builder(watched).aead(aead).threads(two).build().unwrap());
+        envelope.encrypt_file(path("plain"), path("sealed"), &none(), options()).unwrap();
+        let sealed = std::fs::read(path("sealed")).unwrap();
+        watch.message(&head_of(&sealed));
+        // While the threads are at work.
+        let looked = Arc::new(AtomicBool::new(false));
+        let look = {
+            let (watch, name, looked) = (watch.clone(), name.clone(), Arc::clone(&looked));
+            options().on_progress(move |_| {
+                if !looked.swap(true, Ordering::SeqCst) {
+                    watch.expect(&[&name, "message-key"]);
+                }
+            })
+        };
+        envelope.decrypt_file(path("sealed"), path("copy"), &none(), look).unwrap();
+        assert!(looked.load(Ordering::SeqCst));
+        assert!(envelope.decrypt(&sealed, &none()).unwrap() == long);
+        let whole = envelope.encrypt(&long, &none()).unwrap();
+        watch.message(&head_of(&whole));
+        // One that fails in the middle.
+        let mut bad = sealed;
+        bad[3 << 20] ^= 1;
+        envelope.decrypt(&bad, &none()).unwrap_err();
+        envelope.decrypt_pipe(std::io::Cursor::new(bad), std::io::sink(), &none(), options()).unwrap_err();
+        drop(envelope);
+        watch.expect_nothing();
+    }
 }
 
 fn write_for_its_owner(path: &std::path::Path, bytes: &[u8]) {

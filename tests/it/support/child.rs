@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 const WORDS: &str = "ENVELOCK_TEST_CHILD";
@@ -80,10 +80,18 @@ impl Running {
         Self { process, ear, lines, told: Vec::new(), noise: Vec::new() }
     }
 
-    /// The next line that the child tells; `None` once it has ended.
+    /// The next line that the child tells; `None` once it has ended. Fails if it is silent for too long.
+    #[track_caller]
     pub(crate) fn line(&mut self) -> Option<String> {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).ok()?;
+            let line = match self.lines.recv_timeout(patience()) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = self.process.kill();
+                    panic!("the child is silent\n{}\n{}", self.told.join("\n"), self.noise.join("\n"));
+                }
+            };
             match line.strip_prefix('@') {
                 Some(told) => {
                     self.told.push(told.to_owned());
@@ -104,6 +112,30 @@ impl Running {
         self.process.try_wait().unwrap().is_some()
     }
 
+    /// Stops it by SIGSTOP, and returns once all its threads have: until [`go_on`](Self::go_on) nothing that
+    /// it does changes. False if it has ended.
+    pub(crate) fn stop(&self) -> bool {
+        self.signal(libc::SIGSTOP);
+        // SAFETY: all bits zero is a valid value, and the call writes nothing else; the child is ours, and is
+        // left waitable.
+        let (waited, code) = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let what = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+            (libc::waitid(libc::P_PID, self.process.id(), &raw mut info, what), info.si_code)
+        };
+        assert_eq!(waited, 0, "{}", std::io::Error::last_os_error());
+        code == libc::CLD_STOPPED
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, number: i32) {
+        // SAFETY: two numbers; the process is a child that nobody has waited for.
+        assert_eq!(unsafe { libc::kill(self.process.id().cast_signed(), number) }, 0);
+    }
+
     /// Kills it by SIGKILL; all that it ever told.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.process.kill().unwrap();
@@ -119,6 +151,7 @@ impl Running {
         told
     }
 
+    #[track_caller]
     fn rest(&mut self) -> Vec<String> {
         self.ear = None;
         while self.line().is_some() {}
@@ -152,4 +185,6 @@ pub(crate) fn leftovers(folder: &Path) -> Vec<(String, u64)> {
 }
 
 /// How long a child may be silent: more than the longest piece of work of any test.
-const PATIENCE: Duration = Duration::from_secs(600);
+fn patience() -> Duration {
+    Duration::from_secs(if long() { 1_800 } else { 120 })
+}

@@ -15,6 +15,17 @@ pub(crate) mod virtual_time;
 
 use std::io::Write;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Lets loops in other threads end, also when the test fails: a scope waits for its threads. So it comes
+/// first in the scope's closure.
+pub(crate) struct Rest<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
 
 /// A line on standard error, also from a test that passes: libtest captures `eprintln!`.
 pub(crate) fn say(line: impl std::fmt::Display) {

@@ -7,7 +7,11 @@ use crate::crypto::{self, Aead, AeadAlgorithm};
 use crate::material::{DataKey, EncryptedDataKey};
 use crate::native::floe::tests::{open, say};
 use crate::native::floe::{FLOE_HEADER_LEN, Floe, FloeHeader, ROTATION_BITS, segment_key};
-use crate::native::header::{Header, SEGMENT_LEN_MAX, SlotsRoom, encode_core, encode_slots};
+use crate::native::header::{Committed as _, Header, SEGMENT_LEN_MAX, encode_core, encode_set_core};
+use crate::native::place::AssociatedData;
+use crate::native::record::{Record, RecordKey, RecordSetHeader};
+use crate::native::slots::{SlotsRoom, encode_slots};
+use crate::native::text::to_text;
 use crate::secret::Secret;
 use crate::segments::{Position, Segments};
 use std::collections::BTreeMap;
@@ -77,7 +81,7 @@ impl Example {
         (0..).take_while(|at| self.inputs.contains_key(&format!("{before}{at}{after}"))).count()
     }
 
-    fn context(&self) -> WriterContext {
+    fn context(&self, key_use: KeyUse) -> WriterContext {
         let mut context = EncryptionContext::new();
         for at in 0..self.count("stored-", "-key") {
             context = context.with(self.text(&format!("stored-{at}-key")), self.text(&format!("stored-{at}-value")));
@@ -86,7 +90,7 @@ impl Example {
             let value = self.text(&format!("unstored-{at}-value"));
             context = context.with_unstored(self.text(&format!("unstored-{at}-key")), value);
         }
-        WriterContext::new(&context, KeyUse::Message).unwrap()
+        WriterContext::new(&context, key_use).unwrap()
     }
 }
 
@@ -146,7 +150,7 @@ fn slot(example: &Example, at: usize, kms: &[u8], values: &mut Fields) -> Encryp
 /// A whole message by the crate's own writers, and every derivation on the way.
 fn message(example: &Example) -> (Vec<u8>, Fields) {
     let mut values = Fields::new();
-    let context = example.context();
+    let context = example.context(KeyUse::Message);
     let kms = context.kms.encoded().to_vec();
     let slots: Vec<_> =
         (0..example.count("slot-", "-provider")).map(|at| slot(example, at, &kms, &mut values)).collect();
@@ -198,6 +202,49 @@ fn message(example: &Example) -> (Vec<u8>, Fields) {
     (out, values)
 }
 
+/// A record set and its record by the crate's own writers, and every derivation on the way.
+fn record_set(example: &Example) -> (Vec<u8>, Fields) {
+    let mut values = Fields::new();
+    let context = example.context(KeyUse::Records);
+    let kms = context.kms.encoded().to_vec();
+    let slots: Vec<_> =
+        (0..example.count("slot-", "-provider")).map(|at| slot(example, at, &kms, &mut values)).collect();
+    values.insert("kms-context".into(), kms);
+
+    let mut out = encode_set_core(&context, &example.array("set-id")).unwrap();
+    let aad = [out.as_slice(), &context.unstored].concat();
+    let area = encode_slots(&slots, SlotsRoom::Tight, out.len()).unwrap();
+    put_byte_string(&mut out, &area).unwrap();
+    let key = DataKey::from_slice(example.input("data-key")).unwrap();
+    let keys = RecordKey::create(&key, &aad).unwrap();
+    out.extend_from_slice(keys.tag());
+    for (name, label) in
+        [("record-set-tag", &b"envelock/v1 record set\0"[..]), ("record-key", b"envelock/v1 records\0")]
+    {
+        let info = [label, &aad].concat();
+        values.insert(name.into(), expand(key.expose(), &info, 32));
+        values.insert(format!("{name}-info"), info);
+    }
+    assert_eq!(values["record-set-tag"], keys.tag());
+
+    let (nonce, value) = (example.array::<24>("nonce"), example.input("value"));
+    let associated = AssociatedData::from_bytes(example.input("associated-data"));
+    let record = keys.seal(&nonce, value, &associated).unwrap();
+    // The key of the nonce is nobody's to see: that the page's is the one, the sealed bytes show.
+    let derived = &example.values["derived-key"];
+    let sealed = aes(derived, nonce[12..].try_into().unwrap(), associated.as_bytes(), value);
+    assert_eq!(record[41..], sealed, "{}", example.name);
+    values.insert("derived-key".into(), derived.clone());
+    out.extend_from_slice(&record);
+    values.insert("text-form".into(), to_text(&out).into_bytes());
+
+    let header = RecordSetHeader::parse(&out).unwrap();
+    let opened = header.keys(&key, aad).unwrap().unwrap();
+    let record = Record::parse(&out[header.len()..]).unwrap();
+    assert_eq!(opened.unseal(record, &associated).unwrap(), value);
+    (out, values)
+}
+
 /// The keys that a body uses at the given indices, by what they seal.
 fn segment_keys(example: &Example) -> Fields {
     let (parameters, iv) = (example.input("parameters"), example.input("floe-iv"));
@@ -225,7 +272,7 @@ fn segment_keys(example: &Example) -> Fields {
 }
 
 fn local_blob(example: &Example) -> (Vec<u8>, Fields) {
-    let kms = example.context().kms.encoded().to_vec();
+    let kms = example.context(KeyUse::Message).kms.encoded().to_vec();
     let key_id = example.input("key-id");
     let id_len = u8::try_from(key_id.len()).unwrap();
     let head = [&[1, id_len], key_id, example.input("key-version"), example.input("salt")].concat();
@@ -250,6 +297,7 @@ fn every_worked_example_is_what_the_crate_makes_of_its_inputs() {
     for example in &examples {
         let (made, derived) = match example.shows.as_str() {
             "message" => message(example),
+            "record-set" => record_set(example),
             "segment-keys" => (Vec::new(), segment_keys(example)),
             "local-blob" => local_blob(example),
             "journal" => (journal(example), Fields::new()),
@@ -260,7 +308,7 @@ fn every_worked_example_is_what_the_crate_makes_of_its_inputs() {
         values += derived.len();
         bytes += made.len();
     }
-    assert_eq!(examples.len(), 7, "worked examples");
+    assert_eq!(examples.len(), 9, "worked examples");
     say(format_args!("docs/format.md: {} examples made again: {values} values, {bytes} bytes", examples.len()));
 }
 
@@ -269,7 +317,7 @@ fn every_message_of_the_worked_examples_parses_and_its_data_key_opens_it() {
     let mut opened = 0;
     for example in examples().iter().filter(|example| example.shows == "message") {
         let header = Header::parse(&example.bytes).unwrap();
-        let aad = [header.core(), &example.context().unstored].concat();
+        let aad = [header.core(), &example.context(KeyUse::Message).unstored].concat();
         let key = DataKey::from_slice(example.input("data-key")).unwrap();
         let floe = Floe::open(&key, header.floe(), aad).unwrap().unwrap();
         let segments = &example.bytes[header.len()..];
