@@ -125,6 +125,14 @@ impl Envelope {
         wait(self.inner.rewrap_record_set(set, &new.inner, context, options))
     }
 
+    /// See [`Envelope::verify_record_set`](crate::Envelope::verify_record_set).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_record_set(&self, set: &[u8], context: &EncryptionContext) -> Result<()> {
+        wait(self.inner.verify_record_set(set, context))
+    }
+
     /// See [`Envelope::seal_value`](crate::Envelope::seal_value).
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::cache::held::{Grant, Held};
 use crate::error::{Error, Result};
 use crate::material::{DataKey, EncryptedDataKey};
-use crate::native::key_ref::KeyRef;
+use crate::native::floe::KeyRef;
 use crate::provider::{DataKeyAnswer, GeneratedDataKey};
 use crate::segments::Meter;
 use std::sync::Arc;

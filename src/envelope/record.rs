@@ -111,6 +111,14 @@ impl RecordSet {
         self.open_parsed(Record::parse(record)?, associated_data)
     }
 
+    /// The value of the one record that stands behind its set.
+    fn unseal_alone(&self, rest: &[u8]) -> Result<Vec<u8>> {
+        if rest.first() != Some(&RECORD) {
+            return Err(Error::trailing_data());
+        }
+        self.inner.keys.unseal(Record::parse(rest)?, &no_place())
+    }
+
     fn open_parsed(&self, record: Record<'_>, associated_data: &AssociatedData) -> Result<Vec<u8>> {
         self.inner.keys.unseal(record, associated_data).map_err(|error| match error.kind() {
             ErrorKind::AuthenticationFailed => error.with_advice(
@@ -282,20 +290,13 @@ pub struct RewrappedRecordSet {
 impl Envelope {
     /// A new record set, for values of this context: one data key for as many records as there will be.
     ///
-    /// To a [cache](crate::EnvelopeBuilder::cache) of data keys a set is one message, whatever it will hold: its
-    /// records are under a key of its own.
-    ///
     /// # Errors
     /// The provider's own, [`InvalidInput`](crate::ErrorKind::InvalidInput) for a context that breaks the rules,
     /// [`RandomFailed`](crate::ErrorKind::RandomFailed).
     pub async fn record_set(&self, context: &EncryptionContext) -> Result<RecordSet> {
-        self.record_set_of(context, 0).await
-    }
-
-    /// A record set for values of `bytes` in all, as far as they are known.
-    async fn record_set_of(&self, context: &EncryptionContext, bytes: u64) -> Result<RecordSet> {
         let context = WriterContext::new(context, KeyUse::Records)?;
-        let key = self.writing_key(&context.kms, Need::Whole(bytes)).await?;
+        // A set counts as one message. Its records are under a key of its own, which outlives the cached one.
+        let key = self.writing_key(&context.kms, Need::Whole(0)).await?;
         let mut id = [0; SET_ID_LEN];
         crypto::random::fill(&mut id)?;
         let mut header = encode_set_core(&context, &id)?;
@@ -309,9 +310,6 @@ impl Envelope {
     }
 
     /// The record set of a header, and nothing after it.
-    ///
-    /// This is also what verifies a set, after a blind rewrap say ([without a cache](Self::without_cache)): a slot that was swapped gives another key
-    /// than the one that the set's tag commits to.
     ///
     /// # Errors
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments;
@@ -331,7 +329,7 @@ impl Envelope {
     /// # Errors
     /// As [`record_set`](Self::record_set), and [`LimitExceeded`](crate::ErrorKind::LimitExceeded) above 16 MiB.
     pub async fn seal_value(&self, value: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
-        let set = self.record_set_of(context, value.len() as u64).await?;
+        let set = self.record_set(context).await?;
         Ok([set.header(), &set.seal(value, &no_place())?].concat())
     }
 
@@ -345,11 +343,25 @@ impl Envelope {
         if rest.is_empty() {
             return Err(Error::truncated());
         }
-        let set = self.unlock_records(&parsed, context).await?;
-        if rest.first() != Some(&RECORD) {
-            return Err(Error::trailing_data());
+        self.unlock_records(&parsed, context).await?.unseal_alone(rest)
+    }
+
+    /// Checks that a record set, or a value that stands alone, opens to a key of this envelope's. Nothing is
+    /// handed out.
+    ///
+    /// After a blind rewrap, this is the check before the old key is retired: the key provider itself opens it,
+    /// whatever is cached, and a slot that was swapped gives
+    /// another data key than the one that the set's tag commits to.
+    ///
+    /// # Errors
+    /// As [`open_record_set`](Self::open_record_set) and [`open_value`](Self::open_value).
+    pub async fn verify_record_set(&self, set: &[u8], context: &EncryptionContext) -> Result<()> {
+        let (parsed, rest) = self.split_value(set)?;
+        let keys = self.without_cache().unlock_records(&parsed, context).await?;
+        if !rest.is_empty() {
+            keys.unseal_alone(rest)?.zeroize();
         }
-        set.inner.keys.unseal(Record::parse(rest)?, &no_place())
+        Ok(())
     }
 
     /// Encrypts the data key of a record set for the recipients of `new` instead of those it has. Its records

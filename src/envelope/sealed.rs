@@ -182,17 +182,17 @@ impl<T> Serialize for Sealed<T> {
 impl<'de, T> Deserialize<'de> for Sealed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            deserializer.deserialize_str(Records(PhantomData))
+            deserializer.deserialize_str(RecordVisitor(PhantomData))
         } else {
-            deserializer.deserialize_byte_buf(Records(PhantomData))
+            deserializer.deserialize_byte_buf(RecordVisitor(PhantomData))
         }
     }
 }
 
 /// Takes a record in either form. What is none is not repeated in the error: it may be a value in the clear.
-struct Records<T>(PhantomData<fn() -> T>);
+struct RecordVisitor<T>(PhantomData<fn() -> T>);
 
-impl<T> Visitor<'_> for Records<T> {
+impl<T> Visitor<'_> for RecordVisitor<T> {
     type Value = Sealed<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

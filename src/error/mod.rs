@@ -135,16 +135,16 @@ impl Error {
         self
     }
 
-    /// The same failure, for another caller that it concerns.
-    pub(crate) fn again(&self) -> Self {
-        Self(self.0.clone())
-    }
-
     /// The same error, naming the member of a batch (counted from 0) that it is about.
     #[must_use]
     pub(crate) fn with_member(mut self, index: usize) -> Self {
         self.0.message = format!("number {index} of the batch: {}", self.0.message);
         self
+    }
+
+    /// The same failure, for another caller that it concerns.
+    pub(crate) fn again(&self) -> Self {
+        Self(self.0.clone())
     }
 
     /// What kind of failure this is.

@@ -10,10 +10,10 @@
 //! ```
 
 use crate::codec::{Reader, Short};
-use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey};
+use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey, HkdfKey, KdfKey};
 use crate::error::{Error, Result};
+use crate::material::DataKey;
 use crate::native::header::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
-use crate::native::key_ref::KeyRef;
 use crate::secret::Secret;
 use crate::segments::{Layout, Meter, Peek, Position, SEGMENTS_MAX, Segments};
 use std::fmt;
@@ -130,6 +130,39 @@ impl FloeHeader {
     }
 }
 
+/// A data key, as bodies and record sets take it: it only ever keys HKDF-Expand-SHA-384.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KeyRef<'a> {
+    /// For this once.
+    Fresh(&'a DataKey),
+    /// Its HMAC is keyed already. It was made of 32 bytes.
+    Prepared(&'a HkdfKey),
+}
+
+impl KeyRef<'_> {
+    /// # Errors
+    /// Kind InvalidInput for a key that has not 32 bytes.
+    pub(crate) fn expand_each(self, each: &mut [crypto::Expansion<'_>]) -> Result<()> {
+        match self {
+            Self::Fresh(key) if key.expose().len() == 32 => crypto::hkdf_expand_sha384_each(key.expose(), each),
+            Self::Fresh(_) => Err(Error::invalid_input("a native message takes a data key of 32 bytes")),
+            Self::Prepared(key) => key.expand_each(each),
+        }
+    }
+}
+
+impl<'a> From<&'a DataKey> for KeyRef<'a> {
+    fn from(key: &'a DataKey) -> Self {
+        Self::Fresh(key)
+    }
+}
+
+impl<'a> From<&'a HkdfKey> for KeyRef<'a> {
+    fn from(key: &'a HkdfKey) -> Self {
+        Self::Prepared(key)
+    }
+}
+
 /// A keyed body: seals and opens its segments.
 pub(crate) struct Floe {
     header: FloeHeader,
@@ -204,10 +237,10 @@ impl Floe {
         let info = header.parameters_and_iv();
         let mut tag = [0; HEADER_TAG_LEN];
         let message_key = Secret::try_init(|message_key: &mut [u8; 48]| {
-            key.expand_each(
-                "a native message",
-                &mut [(&[&info, b"HEADER_TAG:", &aad], &mut tag), (&[&info, b"MESSAGE_KEY:", &aad], message_key)],
-            )
+            key.expand_each(&mut [
+                (&[&info, b"HEADER_TAG:", &aad], &mut tag),
+                (&[&info, b"MESSAGE_KEY:", &aad], message_key),
+            ])
         })?;
         let first = segment_key(&header, &message_key, &aad, 0)?;
         Ok((tag, Self { header, aad, message_key, rotation_bits, first, later: Mutex::new(None), meter: None }))

@@ -1,4 +1,4 @@
-//! The head of a native message: core, slots and FLOE header.
+//! The heads of native messages and record sets: core, slots, and FLOE header or record-set tag.
 //!
 //! ```text
 //! core    3  magic 45 4C 4B ("ELK")
@@ -19,8 +19,7 @@ use crate::codec::put_byte_string;
 use crate::context::{KeyUse, StoredContext, WriterContext};
 use crate::error::{Error, Result};
 use crate::material::EncryptedDataKey;
-use crate::native::floe::{FLOE_HEADER_LEN, Floe, FloeHeader};
-use crate::native::key_ref::KeyRef;
+use crate::native::floe::{FLOE_HEADER_LEN, Floe, FloeHeader, KeyRef};
 use crate::native::slots::parse_slots;
 use crate::segments::Layout;
 use std::fmt;
@@ -160,7 +159,7 @@ pub(crate) trait Committed {
     fn head(&self) -> &Head;
 
     /// What `key` opens, or `None` if it is not the key that the tag commits to. `aad` is core || unstored.
-    fn keys<'a>(&self, key: impl Into<KeyRef<'a>>, aad: Vec<u8>) -> Result<Option<Self::Keys>>;
+    fn keys(&self, key: KeyRef<'_>, aad: Vec<u8>) -> Result<Option<Self::Keys>>;
 }
 
 impl Committed for Header {
@@ -170,7 +169,7 @@ impl Committed for Header {
         &self.head
     }
 
-    fn keys<'a>(&self, key: impl Into<KeyRef<'a>>, aad: Vec<u8>) -> Result<Option<Floe>> {
+    fn keys(&self, key: KeyRef<'_>, aad: Vec<u8>) -> Result<Option<Floe>> {
         Floe::open(key, &self.floe, aad)
     }
 }

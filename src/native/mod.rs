@@ -2,7 +2,6 @@
 
 pub(crate) mod floe;
 pub(crate) mod header;
-pub(crate) mod key_ref;
 pub(crate) mod place;
 pub(crate) mod record;
 pub(crate) mod slots;

@@ -14,8 +14,8 @@ use crate::context::StoredContext;
 use crate::crypto::{self, TAG_LEN, XAES_NONCE_LEN, XaesKey};
 use crate::error::{Error, Result};
 use crate::material::EncryptedDataKey;
+use crate::native::floe::KeyRef;
 use crate::native::header::{Committed, Head, Limits, SET_TAG_LEN, parse_record_set};
-use crate::native::key_ref::KeyRef;
 use crate::native::place::AssociatedData;
 use crate::secret::Secret;
 use std::fmt;
@@ -142,7 +142,7 @@ impl Committed for RecordSetHeader {
         &self.head
     }
 
-    fn keys<'a>(&self, key: impl Into<KeyRef<'a>>, aad: Vec<u8>) -> Result<Option<RecordKey>> {
+    fn keys(&self, key: KeyRef<'_>, aad: Vec<u8>) -> Result<Option<RecordKey>> {
         let keys = RecordKey::create(key, &aad)?;
         Ok(bool::from(keys.tag.ct_eq(&self.tag)).then_some(keys))
     }
@@ -216,10 +216,9 @@ pub(crate) struct RecordKey {
 impl RecordKey {
     /// The keys of a record set. `aad` is core || unstored.
     pub(crate) fn create<'a>(key: impl Into<KeyRef<'a>>, aad: &[u8]) -> Result<Self> {
-        let key = key.into();
         let mut tag = [0; SET_TAG_LEN];
         let record_key = Secret::try_init(|record_key: &mut [u8; 32]| {
-            key.expand_each("a record set", &mut [(&[TAG_LABEL, aad], &mut tag), (&[KEY_LABEL, aad], record_key)])
+            key.into().expand_each(&mut [(&[TAG_LABEL, aad], &mut tag), (&[KEY_LABEL, aad], record_key)])
         })?;
         Ok(Self { tag, fingerprint: fingerprint(&tag), xaes: crypto::xaes(record_key.expose()) })
     }

@@ -193,6 +193,30 @@ fn a_data_key_at_hand_at_a_fork_serves_both_sides_under_different_ivs() {
 }
 
 #[test]
+fn a_record_set_at_hand_at_a_fork_seals_on_both_sides_under_nonces_of_their_own() {
+    if words().is_none() {
+        let test = "fork::a_record_set_at_hand_at_a_fork_seals_on_both_sides_under_nonces_of_their_own";
+        return assert_eq!(Running::start(test, &["both"]).succeed(), ["done"]);
+    }
+    let set = envelope().record_set(&EncryptionContext::default()).unwrap();
+    let place = AssociatedData::from_bytes("place");
+    let make = || -> Vec<Vec<u8>> {
+        let mut records: Vec<_> = (0..MESSAGES).map(|_| set.seal(b"value", &place).unwrap()).collect();
+        records.extend(set.seal_batch(&vec![(b"value", place.clone()); MESSAGES]).unwrap());
+        records
+    };
+    let len = make()[0].len();
+    let fork = Fork::start(|| make().concat());
+    let mut all = make();
+    all.extend(fork.answer().chunks(len).map(<[u8]>::to_vec));
+    assert_eq!(all.len(), 4 * MESSAGES);
+    assert!(all.iter().all(|record| set.open(record, &place).unwrap() == b"value"));
+    let nonces: HashSet<_> = all.iter().map(|record| &record[17..41]).collect();
+    assert_eq!(nonces.len(), all.len());
+    tell("done");
+}
+
+#[test]
 fn a_cached_data_key_serves_both_sides_of_a_fork_under_different_ivs() {
     if words().is_none() {
         let test = "fork::a_cached_data_key_serves_both_sides_of_a_fork_under_different_ivs";
@@ -223,28 +247,4 @@ fn a_cached_data_key_serves_both_sides_of_a_fork_under_different_ivs() {
         all.len(),
         distinct.len()
     ));
-}
-
-#[test]
-fn a_record_set_at_hand_at_a_fork_seals_on_both_sides_under_nonces_of_their_own() {
-    if words().is_none() {
-        let test = "fork::a_record_set_at_hand_at_a_fork_seals_on_both_sides_under_nonces_of_their_own";
-        return assert_eq!(Running::start(test, &["both"]).succeed(), ["done"]);
-    }
-    let set = envelope().record_set(&EncryptionContext::default()).unwrap();
-    let place = AssociatedData::from_bytes("place");
-    let make = || -> Vec<Vec<u8>> {
-        let mut records: Vec<_> = (0..MESSAGES).map(|_| set.seal(b"value", &place).unwrap()).collect();
-        records.extend(set.seal_batch(&vec![(b"value", place.clone()); MESSAGES]).unwrap());
-        records
-    };
-    let len = make()[0].len();
-    let fork = Fork::start(|| make().concat());
-    let mut all = make();
-    all.extend(fork.answer().chunks(len).map(<[u8]>::to_vec));
-    assert_eq!(all.len(), 4 * MESSAGES);
-    assert!(all.iter().all(|record| set.open(record, &place).unwrap() == b"value"));
-    let nonces: HashSet<_> = all.iter().map(|record| &record[17..41]).collect();
-    assert_eq!(nonces.len(), all.len());
-    tell("done");
 }

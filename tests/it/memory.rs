@@ -68,11 +68,6 @@ fn files_and_rewraps_leave_no_key_behind() {
 }
 
 #[test]
-fn cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not() {
-    scene("memory::cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not", cached::ends);
-}
-
-#[test]
 fn several_threads_leave_no_key_behind() {
     scene("memory::several_threads_leave_no_key_behind", scenes::threads);
 }
@@ -86,6 +81,11 @@ fn asynchronous_shells_leave_no_key_behind() {
 #[test]
 fn records_leave_no_key_behind() {
     scene("memory::records_leave_no_key_behind", scenes::records);
+}
+
+#[test]
+fn cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not() {
+    scene("memory::cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not", cached::ends);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::support::providers::{Counted, raw};
 use crate::support::say;
 use envelock::blocking::Envelope;
 use envelock::{
-    AssociatedData, Column, EncryptionContext, ErrorKind, Fingerprint, KeyProvider, Limits, LocalKms, RecordSet,
-    RecordSetHeader, Records, RewrapMode, RewrapOptions, RootKey, blocking, from_text, to_text,
+    AssociatedData, CacheLimits, Column, EncryptionContext, ErrorKind, Fingerprint, KeyProvider, Limits, LocalKms,
+    RecordSet, RecordSetHeader, Records, RewrapMode, RewrapOptions, RootKey, blocking, from_text, to_text,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -362,6 +362,12 @@ fn a_rewrap_changes_the_slots_and_neither_tag_nor_records() {
     let value = old.seal_value(b"hunter2", &context).unwrap();
     let moved = old.rewrap_record_set(&value, &new, &context, RewrapOptions::default()).unwrap();
     assert_eq!(new.open_value(&moved.header, &context).unwrap(), b"hunter2");
+    new.verify_record_set(&moved.header, &context).unwrap();
+    let mut changed = moved.header.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert_eq!(kind(new.verify_record_set(&changed, &context)), Some(ErrorKind::AuthenticationFailed));
+    let trailing = [new.record_set(&context).unwrap().header(), &[0]].concat();
+    assert_eq!(kind(new.verify_record_set(&trailing, &context)), Some(ErrorKind::TrailingData));
     let refused = |set: &[u8], options: RewrapOptions| old.rewrap_record_set(set, &new, &context, options);
     let followed = [&value[..RecordSetHeader::parse(&value).unwrap().len()], &[0]].concat();
     assert_eq!(kind(refused(&followed, RewrapOptions::default())), Some(ErrorKind::TrailingData));
@@ -389,9 +395,10 @@ fn a_swapped_slot_is_found_by_the_sets_tag_also_after_a_blind_rewrap() {
     blocking::wait(kms.rotate("alias/orders")).unwrap();
     let blind = RewrapOptions::default().mode(RewrapMode::Blind);
     let rewrapped = envelope.rewrap_record_set(&swapped, &envelope, &context, blind.clone()).unwrap();
-    assert_eq!(kind(envelope.open_record_set(&rewrapped.header, &context)), Some(ErrorKind::AuthenticationFailed));
+    assert_eq!(kind(envelope.verify_record_set(&rewrapped.header, &context)), Some(ErrorKind::AuthenticationFailed));
     let rewrapped = envelope.rewrap_record_set(one.header(), &envelope, &context, blind).unwrap();
     assert_ne!(rewrapped.header, one.header());
+    envelope.verify_record_set(&rewrapped.header, &context).unwrap();
     let verified = envelope.open_record_set(&rewrapped.header, &context).unwrap();
     assert_eq!(verified.open(&record, &IBAN.row("1")).unwrap(), VALUE);
 }
@@ -455,4 +462,41 @@ fn random_surgery_on_values_opens_nothing_and_asks_no_provider_for_nonsense() {
     }
     say(format!("values after random surgery: {counts:?}"));
     assert!(counts.len() >= 6, "{counts:?}");
+}
+
+#[test]
+fn sets_through_a_cache_cost_one_call_each_way_share_no_key_with_messages_and_are_verified_past_it() {
+    let (provider, calls) = Counted::wrap(raw("primary", 7));
+    let cached = envelock::Envelope::builder(provider).cache(CacheLimits::default()).build().unwrap();
+    let (envelope, context) = (Envelope::new(cached), acme());
+    let sets: Vec<_> = (0..100).map(|_| envelope.record_set(&context).unwrap()).collect();
+    assert_eq!(calls.all(), 1);
+    let fingerprints: HashSet<_> = sets.iter().map(RecordSet::fingerprint).collect();
+    assert_eq!(fingerprints.len(), 100, "one data key, and a key of its own for each set");
+    let slots = |header: &[u8]| RecordSetHeader::parse(header).unwrap().slots().to_vec();
+    assert!(sets.iter().all(|set| slots(set.header()) == slots(sets[0].header())));
+
+    let place = IBAN.row("1");
+    for set in &sets {
+        let record = set.seal(VALUE, &place).unwrap();
+        let again = envelope.open_record_set(set.header(), &context).unwrap();
+        assert_eq!(again.open(&record, &place).unwrap(), VALUE);
+        assert_eq!(kind(sets[0].open(&record, &place)).is_none(), set.fingerprint() == sets[0].fingerprint());
+    }
+    assert_eq!((calls.all(), calls.decrypts()), (2, 1));
+    let values: Vec<_> = (0..100).map(|_| envelope.seal_value(b"hunter2", &context).unwrap()).collect();
+    assert!(values.iter().all(|value| envelope.open_value(value, &context).unwrap() == b"hunter2"));
+    assert_eq!(calls.all(), 2, "values are sets with a record");
+
+    // The same provider, tenant and context, and another use.
+    let message = envelope.encrypt(b"x", &context).unwrap();
+    assert_ne!(envelock::Header::parse(&message).unwrap().slots(), slots(sets[0].header()));
+    assert_eq!(calls.all(), 3);
+    let other = with_slots_of(sets[0].header(), envelope_of(raw("primary", 7)).record_set(&context).unwrap().header());
+    assert_eq!(kind(envelope.open_record_set(&other, &context)), Some(ErrorKind::AuthenticationFailed));
+
+    let before = calls.decrypts();
+    envelope.verify_record_set(sets[0].header(), &context).unwrap();
+    envelope.verify_record_set(&values[0], &context).unwrap();
+    assert_eq!(calls.decrypts(), before + 2, "the provider itself opens what is verified");
 }

@@ -21,7 +21,7 @@ mod targets;
 use common::bulk::{Buffers, SWEEP, measure as bulk, sweep};
 use common::report::{Report, folder};
 use envelock::AeadAlgorithm;
-use measure::{Scratch, asynchronous, files, memory, ranges, rivals as large, small, threads};
+use measure::{Scratch, asynchronous, files, memory, ranges, records, rivals as large, small, threads};
 use results::Results;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -73,6 +73,7 @@ fn measure_targets(words: Vec<String>) {
     ranges::measure(&mut report, &scratch);
     memory::measure(&mut report, &scratch, std::env::var_os("ENVELOCK_BIN").map(PathBuf::from).as_deref());
     small::measure(&mut report);
+    records::measure(&mut report);
     report.write();
     println!("\n## Targets\n");
     if let Err(why) = table() {

@@ -7,7 +7,7 @@ mod known_answers;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::material::{DataKey, DataKeyLength};
+use crate::material::DataKeyLength;
 use std::io::Write as _;
 
 const IV: [u8; 32] = [0x1F; 32];

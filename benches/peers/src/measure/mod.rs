@@ -4,6 +4,7 @@ pub mod asynchronous;
 pub mod files;
 pub mod memory;
 pub mod ranges;
+pub mod records;
 pub mod rivals;
 pub mod small;
 pub mod threads;

@@ -80,7 +80,7 @@ pub fn measure(report: &mut Report) {
     }
 }
 
-fn average(mut work: impl FnMut() -> Duration) -> Duration {
+pub fn average(mut work: impl FnMut() -> Duration) -> Duration {
     (0..AWS_REPEAT).map(|_| work()).sum::<Duration>() / AWS_REPEAT as u32
 }
 

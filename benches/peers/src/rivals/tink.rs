@@ -4,8 +4,8 @@ use super::AAD;
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
-use tink_core::StreamingAead;
 use tink_core::keyset::Handle;
+use tink_core::{Aead as _, StreamingAead};
 
 pub struct Tink {
     primitive: Box<dyn StreamingAead>,
@@ -104,6 +104,24 @@ impl TinkAead {
         tink_aead::init();
         let keyset = Handle::new(&tink_aead::aes256_gcm_key_template()).expect("random bytes");
         Self(tink_aead::new(&keyset).expect("an AEAD key"))
+    }
+
+    pub fn encrypt(&self, plain: &[u8]) -> Vec<u8> {
+        self.0.encrypt(plain, AAD).expect("encrypts")
+    }
+
+    pub fn decrypt(&self, sealed: &[u8]) -> Vec<u8> {
+        self.0.decrypt(sealed, AAD).expect("authentic")
+    }
+}
+
+/// Tink's envelope: a fresh AES-256-GCM key for each plaintext, encrypted under a key at hand.
+pub struct TinkEnvelope(tink_aead::KmsEnvelopeAead);
+
+impl TinkEnvelope {
+    pub fn new() -> Self {
+        let remote = TinkAead::new().0;
+        Self(tink_aead::KmsEnvelopeAead::new(tink_aead::aes256_gcm_key_template(), remote))
     }
 
     pub fn encrypt(&self, plain: &[u8]) -> Vec<u8> {

@@ -239,7 +239,7 @@ fn record_set(example: &Example) -> (Vec<u8>, Fields) {
     values.insert("text-form".into(), to_text(&out).into_bytes());
 
     let header = RecordSetHeader::parse(&out).unwrap();
-    let opened = header.keys(&key, aad).unwrap().unwrap();
+    let opened = header.keys((&key).into(), aad).unwrap().unwrap();
     let record = Record::parse(&out[header.len()..]).unwrap();
     assert_eq!(opened.unseal(record, &associated).unwrap(), value);
     (out, values)
