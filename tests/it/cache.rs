@@ -4,6 +4,7 @@ mod crowd;
 #[cfg(feature = "test-util")]
 mod hit;
 mod limits;
+mod records;
 mod separation;
 mod time;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
