@@ -64,6 +64,7 @@ fn records_of_any_length_come_back_from_a_set_that_was_opened_again() {
             let record = writer.seal(&value, &IBAN.row("4711")).unwrap();
             assert_eq!(record.len(), len + OVERHEAD);
             assert_eq!(Fingerprint::of_record(&record).unwrap(), writer.fingerprint());
+            assert_eq!(Fingerprint::from_bytes(record[1..17].try_into().unwrap()), writer.fingerprint());
             assert_eq!(reader.open(&record, &IBAN.row("4711")).unwrap(), value);
             assert_eq!(reader.open(&from_text(&to_text(&record)).unwrap(), &IBAN.row("4711")).unwrap(), value);
             opened += 2;
