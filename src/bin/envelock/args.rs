@@ -206,7 +206,7 @@ pub(crate) struct Decrypt {
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  printf %s \"$PASSWORD\" | envelock seal --context variable=DB_PASSWORD >> .env.sealed
+  echo \"DB_PASSWORD=$(printf %s \"$PASSWORD\" | envelock seal --context variable=DB_PASSWORD)\" >> .env.sealed
   envelock seal --provider passphrase: < token.txt")]
 pub(crate) struct SealValue {
     #[command(flatten)]
@@ -225,7 +225,8 @@ pub(crate) struct SealValue {
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  DB_PASSWORD=$(printf %s \"$SEALED\" | envelock open --context variable=DB_PASSWORD) exec my-service
+  DB_PASSWORD=$(printf %s \"$SEALED\" | envelock open --context variable=DB_PASSWORD) || exit
+  export DB_PASSWORD; exec my-service
   envelock open --provider passphrase: < token.sealed")]
 pub(crate) struct OpenValue {
     #[command(flatten)]
@@ -416,7 +417,7 @@ pub(crate) enum AliasCommand {
         /// Its name, which begins with alias/
         #[arg(value_name = "alias/NAME")]
         alias: String,
-        /// A key id, a full key name, or another alias
+        /// The key, by its id or its full name
         key: String,
     },
     /// Point an alias to another key; it still opens what was encrypted under the keys before
@@ -424,7 +425,7 @@ pub(crate) enum AliasCommand {
         /// Its name, which begins with alias/
         #[arg(value_name = "alias/NAME")]
         alias: String,
-        /// A key id, a full key name, or another alias
+        /// The key, by its id or its full name
         key: String,
     },
     /// Delete an alias; its key stays
