@@ -70,6 +70,9 @@ pub trait KeyProvider: Send + Sync + fmt::Debug {
 
     /// Which providers may share cached data keys: those whose identities are equal.
     /// `None`: this one shares with no other.
+    ///
+    /// It is shown: statistics and metrics of the cache name the provider by it. It holds no secret, no
+    /// password in an endpoint's address for one.
     fn identity(&self) -> Option<ProviderIdentity> {
         None
     }
@@ -195,6 +198,9 @@ pub struct ProviderIdentity(String);
 
 impl ProviderIdentity {
     /// An identity: it must name kind, endpoint, key list and the principal that the provider calls as.
+    ///
+    /// Whoever reads [statistics](crate::DataKeyCache::statistics) or metrics of a cache reads it as it is, so it
+    /// must hold no secret: of a credential, name the user or role that it is for.
     #[must_use]
     pub fn new(identity: impl Into<String>) -> Self {
         Self(identity.into())

@@ -25,10 +25,10 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<(), Failure> {
     let mut start = Vec::new();
     file.by_ref().take(5).read_to_end(&mut start).map_err(|e| Failure::io(&name, &e))?;
     let text = match start.as_slice() {
-        TEXT | RECORD_SET | RECORD_SET_UNSTORED => {
+        TEXT | RECORD_SET | RECORD_SET_UNSTORED | [RECORD, ..] => {
             let read = file.by_ref().take(WHOLE_MAX).read_to_end(&mut start);
             read.map_err(|e| Failure::io(&name, &e))?;
-            let bytes = if start.starts_with(TEXT) { text_of(&start)? } else { start };
+            let bytes = if start.starts_with(TEXT) { text_of(&start, &name)? } else { start };
             described(&bytes, arguments).map_err(|e| Failure::from(e).of(&name))?
         }
         _ => {
@@ -43,6 +43,8 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<(), Failure> {
 const TEXT: &[u8] = b"elk1.";
 const RECORD_SET: &[u8] = b"ELK\x01\x02";
 const RECORD_SET_UNSTORED: &[u8] = b"ELK\x01\x03";
+/// The first byte of a compact record.
+const RECORD: u8 = 0xE1;
 /// More than the text of any value has.
 const WHOLE_MAX: u64 = 32 << 20;
 
@@ -53,8 +55,8 @@ fn message(header: &Header, length: Option<u64>, arguments: &Inspect) -> String 
 
 /// What bytes that are all at hand are: a message, a record, a record set or a value with its own.
 fn described(bytes: &[u8], arguments: &Inspect) -> Result<String, envelock::Error> {
-    match bytes.get(..5) {
-        Some(RECORD_SET | RECORD_SET_UNSTORED) => {
+    match bytes.get(..5).unwrap_or(bytes) {
+        RECORD_SET | RECORD_SET_UNSTORED => {
             let header = RecordSetHeader::parse(bytes)?;
             let rest = bytes.get(header.len()..).unwrap_or_default();
             let value_len = match rest {
@@ -64,7 +66,7 @@ fn described(bytes: &[u8], arguments: &Inspect) -> Result<String, envelock::Erro
             let set = Set { header: &header, value_len };
             Ok(if arguments.json { set.json() } else { set.text() })
         }
-        Some([0xE1, ..]) => {
+        [RECORD, ..] => {
             let fingerprint = Fingerprint::of_record(bytes)?.to_string();
             let len = bytes.len() - RECORD_OVERHEAD;
             Ok(match arguments.json {

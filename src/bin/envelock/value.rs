@@ -28,17 +28,17 @@ pub(crate) fn seal(arguments: &SealValue, signals: &Signals, notes: Notes) -> Re
 
 pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let envelope = reader(&arguments.opening, &arguments.matching, signals, notes)?;
-    let sealed = text_of(&input(TEXT_MAX)?)?;
+    let sealed = text_of(&input(TEXT_MAX)?, INPUT)?;
     let opened = blocking::wait(envelope.open_value(&sealed, &context(&arguments.opening)));
     let value = Zeroizing::new(opened.map_err(|error| Failure::from(error).of(INPUT))?);
     StandardOutput::open()?.write_all(&value).map_err(|e| Failure::from(envelock::Error::from(e)))
 }
 
-/// The bytes of one line of text, its end cut off.
-pub(crate) fn text_of(text: &[u8]) -> Result<Vec<u8>, Failure> {
+/// The bytes of one line of text out of `name`, its end cut off.
+pub(crate) fn text_of(text: &[u8], name: &str) -> Result<Vec<u8>, Failure> {
     let line = text.strip_suffix(b"\n").map_or(text, |line| line.strip_suffix(b"\r").unwrap_or(line));
     // What is no UTF-8 is no base64 either.
-    from_text(&String::from_utf8_lossy(line)).map_err(|error| Failure::from(error).of(INPUT))
+    from_text(&String::from_utf8_lossy(line)).map_err(|error| Failure::from(error).of(name))
 }
 
 /// All of standard input.
