@@ -99,7 +99,7 @@ pub enum DataKeyAnswer {
 }
 
 /// Who can open a message: a provider's name and its key id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Recipient {
     /// The provider's name, as in [`EncryptedDataKey::provider`].
     pub provider: String,
@@ -124,6 +124,13 @@ impl fmt::Display for Recipient {
             None => f.write_str(&shown),
             Some((end, _)) => write!(f, "{}...", shown.get(..end).unwrap_or_default()),
         }
+    }
+}
+
+/// As text: it comes before people's eyes, since `main` prints its errors so.
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recipient({self})")
     }
 }
 
