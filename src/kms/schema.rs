@@ -136,10 +136,11 @@ pub(super) enum Found {
 /// # Errors
 /// Kind Unsupported for a newer schema, Storage for another program's database.
 pub(super) fn look(sql: &Connection) -> Result<Found> {
-    let objects: i64 =
-        sql.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(Error::sqlite)?;
-    let version: i64 = sql.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(Error::sqlite)?;
-    let application: i32 = sql.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(Error::sqlite)?;
+    // One statement, and so one moment: another process may be making the keystore.
+    let query = "SELECT (SELECT count(*) FROM sqlite_master), user_version, application_id
+                 FROM pragma_user_version, pragma_application_id";
+    let (objects, version, application): (i64, i64, i32) =
+        sql.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(Error::sqlite)?;
     match (objects, application) {
         (0, 0) => Ok(Found::Nothing),
         (_, APPLICATION_ID) if version == i64::from(SCHEMA_VERSION) => Ok(Found::Keystore),
