@@ -1,17 +1,18 @@
 //! One envelope's way into a cache: its tenant, its provider, and the calls that are made for it.
 
 use crate::cache::accounts::{Account, Counters};
-use crate::cache::flight::{Caller, Lead, Look, Old, Turn, Way};
+use crate::cache::flight::{Caller, Lead, Look, Old, Ride, Turn, Way};
 use crate::cache::handed::{ReadingAnswer, ReadingKey, WritingKey};
 use crate::cache::held::{Age, Epoch, Grant, Held, Life, Need, Usage};
 use crate::cache::key::{Partition, Probe, ProviderKey};
-use crate::cache::{Cause, DataKeyCache, Failure, Happened, Renewal, Slot, background};
+use crate::cache::{Cause, DataKeyCache, Failure, Happened, Slot, background};
 use crate::clock::Clock;
 use crate::context::KmsContext;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::provider::{DataKeyAnswer, KeyProvider, Revocations};
+use futures_channel::oneshot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -69,18 +70,18 @@ impl Binding {
                 counters.served(way);
                 Ok(used)
             }
-            Turn::Renew(used, lead) => {
-                bump(&counters.hits);
-                self.renew(&slot, lead).await;
-                Ok(used)
-            }
-            Turn::Lead(lead) => {
-                let mut first = None;
-                self.call(&slot, lead, Why::Miss, |held| first = Some(writer.take(held)))
-                    .await
-                    .map_err(|failure| failure.error())?;
-                first.flatten().ok_or_else(|| Error::internal("a fresh data key takes what its limits allow"))
-            }
+            Turn::Renew(used, lead) => match self.renew(&slot, lead).await {
+                Ok(()) => {
+                    bump(&counters.hits);
+                    Ok(used)
+                }
+                Err(refusal) => Err(refusal.error()),
+            },
+            Turn::Lead(lead) => match self.call(&slot, lead, Why::Miss, move |held| take(held, need)).await {
+                Ok(Some(used)) => Ok(used),
+                Ok(None) => Err(Error::internal("a fresh data key takes what its limits allow")),
+                Err(failure) => Err(failure.error()),
+            },
             Turn::Failed(failure) => Err(failure.error()),
         }
     }
@@ -95,18 +96,17 @@ impl Binding {
                 counters.served(way);
                 return ReadingAnswer::Key(ReadingKey::Cached(held));
             }
-            Turn::Renew(held, lead) => {
-                bump(&counters.hits);
-                self.renew(&slot, lead).await;
-                return ReadingAnswer::Key(ReadingKey::Cached(held));
-            }
-            Turn::Lead(lead) => {
-                let mut first = None;
-                match self.call(&slot, lead, Why::Miss, |held| first = Some(Arc::clone(held))).await {
-                    Ok(()) => return first.map_or(ReadingAnswer::NotMine, |it| ReadingAnswer::Key(it.into())),
-                    Err(failure) => failure,
+            Turn::Renew(held, lead) => match self.renew(&slot, lead).await {
+                Ok(()) => {
+                    bump(&counters.hits);
+                    return ReadingAnswer::Key(ReadingKey::Cached(held));
                 }
-            }
+                Err(refusal) => refusal,
+            },
+            Turn::Lead(lead) => match self.call(&slot, lead, Why::Miss, Arc::clone).await {
+                Ok(held) => return ReadingAnswer::Key(held.into()),
+                Err(failure) => failure,
+            },
             Turn::Failed(failure) => failure,
         };
         match failure.cause {
@@ -136,25 +136,60 @@ impl Binding {
     }
 
     /// Renews an entry in the background, or here and now if there is none.
-    async fn renew(&self, slot: &Arc<Slot>, lead: Lead<Arc<Held>, Failure>) {
-        let (this, slot) = (self.clone(), Arc::clone(slot));
-        let renewal: Renewal = Box::pin(async move {
-            // What it fails with concerns whoever finds the entry over.
-            let _ = this.call(&slot, lead, Why::Renewal, |_| ()).await;
-        });
-        if let Some(renewal) = background::start(renewal) {
-            renewal.await;
+    ///
+    /// # Errors
+    /// A refusal that is known by then: the old data key is not to be used any more. Whatever else a renewal
+    /// fails with concerns whoever finds the entry over.
+    async fn renew(&self, slot: &Arc<Slot>, lead: Lead<Arc<Held>, Failure>) -> Result<(), Failure> {
+        let (mut answer, ride) = self.share(slot, lead, Why::Renewal, |_| ());
+        if let Some(ride) = background::start(Box::pin(ride)) {
+            ride.await;
+        }
+        match answer.try_recv() {
+            Ok(Some(Err(failure))) if failure.refuses() => Err(failure),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Makes the call for an entry. `first` sees what it brings before anybody else does.
-    async fn call(
+    /// Makes the call for an entry, unless others who wait for it do. `first` takes from what it brings before
+    /// anybody else does.
+    async fn call<T: Send + 'static>(
         &self,
         slot: &Arc<Slot>,
         lead: Lead<Arc<Held>, Failure>,
         why: Why,
-        first: impl FnOnce(&Arc<Held>),
-    ) -> Result<(), Failure> {
+        first: impl FnOnce(&Arc<Held>) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (mut answer, ride) = self.share(slot, lead, why, first);
+        ride.await;
+        match answer.try_recv() {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(self.failure(Error::internal("the call for a data key was given up").into())),
+        }
+    }
+
+    /// Begins the call for an entry: it is driven by all who wait for it.
+    fn share<T: Send + 'static>(
+        &self,
+        slot: &Arc<Slot>,
+        lead: Lead<Arc<Held>, Failure>,
+        why: Why,
+        first: impl FnOnce(&Arc<Held>) -> T + Send + 'static,
+    ) -> (oneshot::Receiver<Result<T, Failure>>, Ride) {
+        let (sender, answer) = oneshot::channel();
+        let (this, slot) = (self.clone(), Arc::clone(slot));
+        let ride = lead.share(|lead| Box::pin(async move { this.make(&slot, lead, why, first, sender).await }));
+        (answer, ride)
+    }
+
+    async fn make<T>(
+        &self,
+        slot: &Arc<Slot>,
+        lead: Lead<Arc<Held>, Failure>,
+        why: Why,
+        first: impl FnOnce(&Arc<Held>) -> T,
+        sender: oneshot::Sender<Result<T, Failure>>,
+    ) {
         let (counter, happened) = match why {
             Why::Miss => (&slot.counters().misses, Happened::Fetched),
             Why::Renewal => (&slot.counters().renewals, Happened::Renewed),
@@ -164,22 +199,19 @@ impl Binding {
             None => self.generate(&slot.key.kms).await,
             Some(encrypted) => self.decrypt(encrypted, &slot.key.kms).await,
         };
-        let result = match answer {
+        match answer {
             Ok(held) => {
                 let held = Arc::new(held);
-                first(&held);
+                // Whoever began it may have left: then nothing is taken from the key.
+                if !sender.is_canceled() {
+                    let _ = sender.send(Ok(first(&held)));
+                }
                 lead.complete(held);
                 slot.tell(happened);
-                Ok(())
             }
             Err(cause) => {
-                let wait = BACK_OFF.mul_f64(0.5 + random_part());
-                let failure = Failure { cause, until: self.cache.inner.clock.now().saturating_add(wait) };
-                let old = match &failure.cause {
-                    Cause::Error(error) if !refuses(error) => Old::Keep,
-                    Cause::Error(_) | Cause::NotMine => Old::Drop,
-                };
-                lead.fail(failure.clone(), old);
+                let failure = self.failure(cause);
+                lead.fail(failure.clone(), if failure.refuses() { Old::Drop } else { Old::Keep });
                 match &failure.cause {
                     Cause::Error(error) => {
                         bump(&slot.counters().failures);
@@ -195,11 +227,16 @@ impl Binding {
                         self.cache.forget(slot);
                     }
                 }
-                Err(failure)
+                let _ = sender.send(Err(failure));
             }
-        };
+        }
         self.cache.sweep();
-        result
+    }
+
+    /// A failure that answers for a while.
+    fn failure(&self, cause: Cause) -> Failure {
+        let wait = BACK_OFF.mul_f64(0.5 + random_part());
+        Failure { cause, until: self.cache.inner.clock.now().saturating_add(wait) }
     }
 
     async fn generate(&self, kms: &KmsContext) -> Result<Held, Cause> {
@@ -256,11 +293,9 @@ struct Writer<'a> {
     need: Need,
 }
 
-impl Writer<'_> {
-    fn take(&self, held: &Arc<Held>) -> Option<WritingKey> {
-        let grant: Option<Grant> = held.take(self.need)?;
-        Some(WritingKey::Cached { held: Arc::clone(held), grant })
-    }
+fn take(held: &Arc<Held>, need: Need) -> Option<WritingKey> {
+    let grant: Option<Grant> = held.take(need)?;
+    Some(WritingKey::Cached { held: Arc::clone(held), grant })
 }
 
 impl Caller<Arc<Held>, Failure> for Writer<'_> {
@@ -272,7 +307,7 @@ impl Caller<Arc<Held>, Failure> for Writer<'_> {
             Age::Fresh | Age::Ageing => {}
             Age::Grace | Age::Over => return Look::Useless,
         }
-        match self.take(held) {
+        match take(held, self.need) {
             Some(taken) if age == Age::Ageing => Look::UseAndRenew(taken),
             Some(taken) => Look::Use(taken),
             None => Look::Useless,
@@ -309,6 +344,17 @@ impl Failure {
         clock.now() < self.until
     }
 
+    /// Whether the provider means that the key is not to be used, rather than that it could not tell.
+    fn refuses(&self) -> bool {
+        match &self.cause {
+            Cause::Error(error) => {
+                !error.is_retryable()
+                    && !matches!(error.kind(), ErrorKind::Io | ErrorKind::Storage | ErrorKind::Internal)
+            }
+            Cause::NotMine => true,
+        }
+    }
+
     fn error(&self) -> Error {
         match &self.cause {
             Cause::Error(error) => error.again(),
@@ -336,11 +382,6 @@ impl Counters {
             Way::Wait => &self.waits,
         });
     }
-}
-
-/// Whether a provider means that the key is not to be used, rather than that it could not tell.
-fn refuses(error: &Error) -> bool {
-    !error.is_retryable() && !matches!(error.kind(), ErrorKind::Io | ErrorKind::Storage | ErrorKind::Internal)
 }
 
 fn bump(counter: &AtomicU64) {

@@ -1,4 +1,4 @@
-//! One value that is fetched by one call at a time, whoever asks: the first to find it useless makes
+//! One value that is fetched by one call at a time, whoever asks: the first to find it useless begins
 //! the call, and all others wait for what comes of it.
 //!
 //! ```text
@@ -6,21 +6,23 @@
 //! Use <------------------- value ----------------------------------------> Renew (value and call)
 //!                            | look: useless
 //!             no call        v        a call is under way
-//! Lead <---------------- no value ----------------------> wait: Use, Failed, or Lead in its place
+//! Lead <---------------- no value ----------------------> ride on it: Use, Failed, or Lead in its place
 //! ```
-//! A call belongs to a [`Lead`]. Dropped before it is done, by a caller that was cancelled, say, it hands
-//! over to one of those who wait. No lock is held while anybody waits, and none is taken for longer than
-//! a few comparisons.
+//! A call belongs to nobody: [`Lead::share`] leaves it with all who wait for it, and whoever of them is
+//! polled first after it was woken drives it on. So none of them waits for another one that is held
+//! without being polled. It is dropped when the last of them leaves; a [`Lead`] that is dropped before
+//! its call is done makes those who wait choose another. No lock is held while anybody waits or a call is
+//! polled, and none is taken for longer than a few comparisons.
 //!
 //! Nothing of ours is named here, and the locks come from [`sync`](super::sync): `tests/it/one_call.rs`
 //! compiles this very file against locks that try schedules.
 
-use super::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use super::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::BTreeMap;
-use std::future::poll_fn;
-use std::mem;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 /// What a caller makes of what it finds.
 pub(crate) trait Caller<V, F> {
@@ -82,29 +84,15 @@ struct State<V, F> {
     value: Option<V>,
     /// How the last call failed, by its number.
     failure: Option<(u64, F)>,
-    /// The number of the call under way.
-    under_way: Option<u64>,
+    /// The call under way, and its number.
+    under_way: Option<(u64, Arc<Call>)>,
     /// How many calls were begun.
     calls: u64,
-    /// Those who wait, by number. With a call under way, or with one of them called, or empty.
-    waiting: BTreeMap<u64, Waker>,
-    /// How many have ever waited.
-    waiters: u64,
-    /// Who was woken to take over a call that was given up, and has not come yet.
-    called: Option<u64>,
 }
 
 impl<V, F: Clone> Flight<V, F> {
     pub(crate) fn new() -> Self {
-        let state = State {
-            value: None,
-            failure: None,
-            under_way: None,
-            calls: 0,
-            waiting: BTreeMap::new(),
-            waiters: 0,
-            called: None,
-        };
+        let state = State { value: None, failure: None, under_way: None, calls: 0 };
         Self { state: RwLock::new(state) }
     }
 
@@ -115,7 +103,7 @@ impl<V, F: Clone> Flight<V, F> {
         if let Some(turn) = self.hit(caller) {
             return turn;
         }
-        let mut waiter = Waiter { flight: self, id: None, since: None };
+        let mut waiter = Waiter { flight: self, since: None, ride: None };
         poll_fn(|cx| waiter.poll(caller, cx)).await
     }
 
@@ -148,12 +136,12 @@ impl<V, F: Clone> Flight<V, F> {
     pub(crate) fn invalidate(&self) {
         let mut state = self.write();
         let gone = (state.value.take(), state.failure.take());
-        state.under_way = None;
-        state.called = None;
-        let woken = mem::take(&mut state.waiting);
+        let under_way = state.under_way.take();
         drop(state);
         drop(gone);
-        woken.into_values().for_each(Waker::wake);
+        if let Some((_, call)) = under_way {
+            call.pass();
+        }
     }
 
     /// Whether nothing is lost with it: no call is under way, and value and failure, where there are
@@ -161,16 +149,15 @@ impl<V, F: Clone> Flight<V, F> {
     pub(crate) fn is_spent(&self, useless: impl FnOnce(&V) -> bool, over: impl FnOnce(&F) -> bool) -> bool {
         let state = self.read();
         state.under_way.is_none()
-            && state.waiting.is_empty()
             && state.value.as_ref().is_none_or(useless)
             && state.failure.as_ref().is_none_or(|(_, failure)| over(failure))
     }
 
     fn lead(self: &Arc<Self>, state: &mut State<V, F>) -> Lead<V, F> {
         state.calls += 1;
-        state.under_way = Some(state.calls);
-        state.called = None;
-        Lead { flight: Some(Arc::clone(self)), number: state.calls }
+        let call = Arc::new(Call::default());
+        state.under_way = Some((state.calls, Arc::clone(&call)));
+        Lead { flight: Some(Arc::clone(self)), number: state.calls, call }
     }
 }
 
@@ -190,35 +177,36 @@ impl<V, F> State<V, F> {
         self.under_way.is_none() && !self.failure.as_ref().is_some_and(|(_, failure)| caller.stands(failure))
     }
 
-    /// Calls the one who has waited longest, if nobody makes the call.
-    fn call_next(&mut self) -> Option<Waker> {
-        if self.under_way.is_some() {
-            return None;
-        }
-        let (id, waker) = self.waiting.pop_first()?;
-        self.called = Some(id);
-        Some(waker)
-    }
-
-    /// One who waits goes; if it was called, another is.
-    fn leave(&mut self, id: u64) -> Option<Waker> {
-        self.waiting.remove(&id);
-        if self.called != Some(id) {
-            return None;
-        }
-        self.called = None;
-        self.call_next()
+    /// Ends the call of this number, unless it was invalidated: then nobody waits for it any more.
+    fn land(&mut self, number: u64) -> Option<Arc<Call>> {
+        self.under_way.take_if(|(of, _)| *of == number).map(|(_, call)| call)
     }
 }
 
-/// The right and the duty to make the call. Dropped, it hands over to one who waits.
+/// The right and the duty to make the call. Dropped, it leaves both to one of those who wait.
 pub(crate) struct Lead<V, F> {
     /// Gone once it is done.
     flight: Option<Arc<Flight<V, F>>>,
     number: u64,
+    call: Arc<Call>,
 }
 
 impl<V, F> Lead<V, F> {
+    /// Begins the call, which is given the lead to end with: all who wait for it drive it, and this ride.
+    pub(crate) fn share(self, call: impl FnOnce(Self) -> Work) -> Ride {
+        let shared = Arc::clone(&self.call);
+        let work = call(self);
+        let mut state = shared.lock();
+        state.work = Some(work);
+        state.woken = true;
+        state.riders.insert(OWN, None);
+        // Some may have come since it was begun.
+        let woken = state.wakers();
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        Ride { call: shared, id: Some(OWN) }
+    }
+
     /// The call brought `value`.
     pub(crate) fn complete(self, value: V) {
         self.end(|state, _| {
@@ -242,96 +230,239 @@ impl<V, F> Lead<V, F> {
     fn end(mut self, change: impl FnOnce(&mut State<V, F>, u64) -> Option<V>) {
         let Some(flight) = self.flight.take() else { return };
         let mut state = flight.write();
-        // It was invalidated meanwhile: nobody waits for this call any more.
-        if state.under_way != Some(self.number) {
-            return;
-        }
-        state.under_way = None;
+        let Some(call) = state.land(self.number) else { return };
         let gone = change(&mut state, self.number);
-        let woken = mem::take(&mut state.waiting);
         drop(state);
         drop(gone);
-        woken.into_values().for_each(Waker::wake);
+        call.pass();
     }
 }
 
 impl<V, F> Drop for Lead<V, F> {
     fn drop(&mut self) {
         let Some(flight) = self.flight.take() else { return };
-        let mut state = flight.write();
-        if state.under_way != Some(self.number) {
-            return;
+        let call = flight.write().land(self.number);
+        if let Some(call) = call {
+            call.pass();
         }
-        state.under_way = None;
-        let next = state.call_next();
-        drop(state);
-        next.into_iter().for_each(Waker::wake);
     }
 }
 
 /// A caller that found nothing usable.
 struct Waiter<'a, V, F> {
     flight: &'a Arc<Flight<V, F>>,
-    /// Its number, once it has waited.
-    id: Option<u64>,
     /// The first call that it waited for: the failure of that one or of a later one is its own.
     since: Option<u64>,
+    /// On the call that it waits for.
+    ride: Option<Ride>,
 }
 
 impl<V, F: Clone> Waiter<'_, V, F> {
     fn poll<C: Caller<V, F>>(&mut self, caller: &C, cx: &mut Context<'_>) -> Poll<Turn<C::Use, V, F>> {
-        let mut state = self.flight.write();
-        let (turn, next) = match self.judge(&mut state, caller) {
-            Some(turn) => {
-                // If it was called to make the call and does not, another is.
-                let next = self.id.take().and_then(|id| state.leave(id));
-                (Poll::Ready(turn), next)
+        loop {
+            let judged = self.judge(&mut self.flight.write(), caller);
+            let (number, call) = match judged {
+                Ok(turn) => return Poll::Ready(turn),
+                Err(under_way) => under_way,
+            };
+            self.since.get_or_insert(number);
+            // It leaves the call that it waited for before, if that was another.
+            let mut ride = match self.ride.take() {
+                Some(ride) if Arc::ptr_eq(&ride.call, &call) => ride,
+                _ => Ride { call, id: None },
+            };
+            let over = ride.drive(cx);
+            self.ride = Some(ride);
+            if over.is_pending() {
+                return Poll::Pending;
             }
-            None => {
-                let id = *self.id.get_or_insert_with(|| {
-                    state.waiters += 1;
-                    state.waiters
-                });
-                state.waiting.insert(id, cx.waker().clone());
-                (Poll::Pending, None)
-            }
-        };
-        drop(state);
-        next.into_iter().for_each(Waker::wake);
-        turn
+        }
     }
 
-    /// `None`: to wait.
-    fn judge<C: Caller<V, F>>(&mut self, state: &mut State<V, F>, caller: &C) -> Option<Turn<C::Use, V, F>> {
+    /// What to do, or which call to wait for.
+    fn judge<C: Caller<V, F>>(
+        &self,
+        state: &mut State<V, F>,
+        caller: &C,
+    ) -> Result<Turn<C::Use, V, F>, (u64, Arc<Call>)> {
         let way = if self.since.is_some() { Way::Wait } else { Way::Hit };
         match state.value.as_ref().map(|value| caller.look(value)) {
-            Some(Look::Use(used)) => return Some(Turn::Use(used, way)),
+            Some(Look::Use(used)) => return Ok(Turn::Use(used, way)),
             Some(Look::UseAndRenew(used)) if state.may_call(caller) => {
-                return Some(Turn::Renew(used, self.flight.lead(state)));
+                return Ok(Turn::Renew(used, self.flight.lead(state)));
             }
-            Some(Look::UseAndRenew(used)) => return Some(Turn::Use(used, way)),
+            Some(Look::UseAndRenew(used)) => return Ok(Turn::Use(used, way)),
             Some(Look::Useless) | None => {}
         }
         if let Some((number, failure)) = &state.failure {
             let own = self.since.is_some_and(|since| *number >= since);
             if own || (state.under_way.is_none() && caller.stands(failure)) {
-                return Some(Turn::Failed(failure.clone()));
+                return Ok(Turn::Failed(failure.clone()));
             }
         }
-        match state.under_way {
-            None => Some(Turn::Lead(self.flight.lead(state))),
-            Some(number) => {
-                self.since.get_or_insert(number);
-                None
-            }
+        match &state.under_way {
+            None => Ok(Turn::Lead(self.flight.lead(state))),
+            Some((number, call)) => Err((*number, Arc::clone(call))),
         }
     }
 }
 
-impl<V, F> Drop for Waiter<'_, V, F> {
-    fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        let next = self.flight.write().leave(id);
-        next.into_iter().for_each(Waker::wake);
+/// What makes a call. It holds the call's [`Lead`] until that is done or dropped.
+pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A call that is under way, for all who wait for it.
+#[derive(Default)]
+struct Call {
+    state: Mutex<Calling>,
+}
+
+#[derive(Default)]
+struct Calling {
+    /// Not there before it is shared, while somebody polls it, and once it is done.
+    work: Option<Work>,
+    /// Whether it may go on. It is polled with a waker of its own, so that it need not be polled otherwise.
+    woken: bool,
+    /// Whether nothing comes of it any more for those who did not begin it: it ended, or was invalidated.
+    past: bool,
+    /// Whether it was polled to its end, or dropped.
+    done: bool,
+    /// Who waits for it, by number. While there is work, there is one at least.
+    riders: BTreeMap<u64, Option<Waker>>,
+    /// How many came, besides the one who began it.
+    came: u64,
+}
+
+impl Calling {
+    fn wakers(&mut self) -> Vec<Waker> {
+        self.riders.values_mut().filter_map(Option::take).collect()
     }
 }
+
+impl Call {
+    fn lock(&self) -> MutexGuard<'_, Calling> {
+        // What the lock holds is whole at every unlock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those who wait for it are to judge anew.
+    fn pass(&self) {
+        self.change(|state| state.past = true);
+    }
+
+    /// Drops what was polled to its end, or is given up.
+    fn finish(&self, work: Work) {
+        // Its lead may be in there still.
+        drop(work);
+        self.change(|state| state.done = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Calling)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let woken = state.wakers();
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// All who wait are woken: nobody knows which of them is held without being polled.
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.woken = true;
+        // Whoever is polling it looks again afterwards.
+        let woken = if state.work.is_some() { state.wakers() } else { Vec::new() };
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A place among those who wait for a call. As a future, that of the one who began it: ready when there
+/// is nothing left to do.
+pub(crate) struct Ride {
+    call: Arc<Call>,
+    /// Its number, once it has waited.
+    id: Option<u64>,
+}
+
+impl Ride {
+    /// Ready when the call is over for this one. Drives it, if it may go on.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.call.lock();
+        if state.done || (state.past && self.id != Some(OWN)) {
+            return Poll::Ready(());
+        }
+        let id = *self.id.get_or_insert_with(|| {
+            state.came += 1;
+            OWN + state.came
+        });
+        state.riders.insert(id, Some(cx.waker().clone()));
+        if !state.woken {
+            return Poll::Pending;
+        }
+        let Some(work) = state.work.take() else { return Poll::Pending };
+        state.woken = false;
+        drop(state);
+        let mut polling = Polling { call: &self.call, work: Some(work) };
+        polling.poll()
+    }
+}
+
+impl Future for Ride {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.drive(cx)
+    }
+}
+
+impl Drop for Ride {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let mut state = self.call.lock();
+        state.riders.remove(&id);
+        let alone = if state.riders.is_empty() { state.work.take() } else { None };
+        drop(state);
+        if let Some(work) = alone {
+            self.call.finish(work);
+        }
+    }
+}
+
+/// The work of a call while one of its riders polls it. Should that panic, it is given up.
+struct Polling<'a> {
+    call: &'a Arc<Call>,
+    work: Option<Work>,
+}
+
+impl Polling<'_> {
+    fn poll(&mut self) -> Poll<()> {
+        let waker = Waker::from(Arc::clone(self.call));
+        let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        if work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            // Finished when it is dropped.
+            return Poll::Ready(());
+        }
+        let mut state = self.call.lock();
+        state.work = self.work.take();
+        let woken = if state.woken { state.wakers() } else { Vec::new() };
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        Poll::Pending
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.call.finish(work);
+        }
+    }
+}
+
+/// The number of the rider that began the call.
+const OWN: u64 = 0;

@@ -44,7 +44,6 @@ use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter};
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,7 +172,7 @@ enum Cause {
 }
 
 /// The renewal of an entry, for whoever has the time.
-type Renewal = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Renewal = Pin<Box<flight::Ride>>;
 
 impl DataKeyCache {
     /// An empty cache.

@@ -6,6 +6,7 @@ mod hit;
 mod limits;
 mod records;
 mod separation;
+mod stalled;
 mod time;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod watched;

@@ -12,14 +12,14 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn limits() -> CacheLimits {
+pub(super) fn limits() -> CacheLimits {
     CacheLimits::default().max_age(Duration::from_secs(100))
 }
 
 /// The answer of a call that has to wait for nothing.
-fn at_once<F: Future>(call: F) -> Option<F::Output> {
+pub(super) fn at_once<F: Future>(call: F) -> Option<F::Output> {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),
         Poll::Pending => None,
@@ -27,7 +27,7 @@ fn at_once<F: Future>(call: F) -> Option<F::Output> {
 }
 
 /// The answer of a call for which time moves on.
-fn in_time<F: Future>(scene: &Scene, call: F) -> F::Output {
+pub(super) fn in_time<F: Future>(scene: &Scene, call: F) -> F::Output {
     let mut call = pin!(call);
     loop {
         match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -188,13 +188,33 @@ fn a_renewal_that_fails_is_tried_again_while_the_old_key_serves_and_a_refusal_en
     assert_eq!(key().unwrap(), first);
     let second = key().unwrap();
     assert!(second != first && scene.remote.calls() == 4);
-    // A refusal is about the key, also while it would have served for some time.
+    // A refusal is about the key, also while it would have served for some time: nobody who knows of it goes on.
     scene.clock.advance(90 * SECOND);
     scene.remote.fail(2, ErrorKind::KeyDenied);
-    assert_eq!(key().unwrap(), second);
     assert_eq!(key().unwrap_err().kind(), ErrorKind::KeyDenied);
+    assert_eq!(key().unwrap_err().kind(), ErrorKind::KeyDenied);
+    assert_eq!(scene.remote.calls(), 5);
+    scene.clock.advance(SECOND);
+    assert_eq!(key().unwrap_err().kind(), ErrorKind::KeyDenied);
+    scene.clock.advance(SECOND);
+    assert_ne!(key().unwrap(), second);
     let [encrypt, _] = scene.agree();
-    assert_eq!((encrypt.misses, encrypt.renewals, encrypt.failures), (1, 4, 3));
+    assert_eq!((encrypt.misses, encrypt.renewals, encrypt.failures), (3, 4, 4));
+}
+
+#[test]
+fn a_reader_whose_own_renewal_is_refused_is_not_served() {
+    let scene = Scene::new(limits(), Remote::quick);
+    let message = wait(scene.envelope.encrypt(b"x", &context(1))).unwrap();
+    let open = || wait(scene.envelope.decrypt(&message, &context(1))).map_err(|error| error.kind());
+    open().unwrap();
+    scene.clock.advance(90 * SECOND);
+    scene.remote.fail(1, ErrorKind::KeyState);
+    assert_eq!((open(), scene.remote.calls()), (Err(ErrorKind::KeyState), 3));
+    scene.clock.advance(SECOND);
+    assert_eq!((open(), open(), scene.remote.calls()), (Ok(b"x".to_vec()), Ok(b"x".to_vec()), 4));
+    let [_, decrypt] = scene.agree();
+    assert_eq!((decrypt.hits, decrypt.misses, decrypt.renewals, decrypt.failures), (1, 2, 1, 1));
 }
 
 #[test]

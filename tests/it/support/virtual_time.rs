@@ -119,7 +119,7 @@ pub(crate) struct Remote {
     pub(crate) failing: AtomicUsize,
     /// Of what kind failures are.
     pub(crate) kind: Mutex<ErrorKind>,
-    /// So many calls are cancelled, each at another of its steps.
+    /// So many callers are cancelled, each at the step of a call that it drives.
     pub(crate) cancelling: AtomicUsize,
     pub(crate) doomed: Arc<Doomed>,
 }
@@ -164,9 +164,8 @@ impl Remote {
     }
 
     async fn travel(&self) -> Result<()> {
-        let doom = take_one(&self.cancelling);
-        for step in 0..self.steps {
-            if doom.is_some_and(|number| number % self.steps == step) {
+        for _ in 0..self.steps {
+            if take_one(&self.cancelling).is_some() {
                 self.doomed.doom_current();
             }
             self.clock.sleep(self.step).await;
