@@ -101,8 +101,8 @@ impl Crowd {
                 runtime.block_on(async {
                     let calls: Vec<_> = calls.map(tokio::spawn).collect();
                     while self.ended.load(Ordering::SeqCst) < CALLERS {
-                        // All who can do something do, before time moves on.
-                        for _ in 0..4 {
+                        // All who can do something do, before time moves on: a step of a call wakes all who wait.
+                        for _ in 0..CALLERS / 50 {
                             tokio::task::yield_now().await;
                         }
                         if self.begun.load(Ordering::SeqCst) == CALLERS {
@@ -186,7 +186,7 @@ fn a_provider_that_fails_at_first_is_asked_once_for_each_failure_and_each_contex
 #[test]
 fn callers_that_are_cancelled_at_any_point_of_a_call_leave_it_to_the_others() {
     for &executor in EXECUTORS {
-        for cancelled in [1, 4, 40] {
+        for cancelled in [1, 4, 30] {
             let crowd = Crowd::new(Scene::new(CacheLimits::default(), Remote::new));
             crowd.scene.remote.cancelling.store(cancelled, Ordering::SeqCst);
             let done = crowd.run(executor);
