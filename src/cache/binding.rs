@@ -1,7 +1,8 @@
 //! One envelope's way into a cache: its tenant, its provider, and the calls that are made for it.
 
 use crate::cache::accounts::{Account, Counters};
-use crate::cache::flight::{Caller, Lead, Look, Old, Ride, Turn, Way};
+use crate::cache::call::Ride;
+use crate::cache::flight::{Caller, Lead, Look, Old, Turn, Way};
 use crate::cache::handed::{ReadingAnswer, ReadingKey, WritingKey};
 use crate::cache::held::{Age, Epoch, Grant, Held, Life, Need, Usage};
 use crate::cache::key::{Partition, Probe, ProviderKey};
@@ -63,7 +64,7 @@ impl Binding {
             counters.bytes.fetch_add(if generated.is_ok() { bytes } else { 0 }, Ordering::Relaxed);
             return generated.map(WritingKey::Own).inspect_err(|_| bump(&counters.failures));
         }
-        let slot = self.slot(None, kms);
+        let slot = self.cache.slot(Probe { partition: &self.partition, slot: None, kms }, &self.account);
         let writer = Writer { clock: &*self.cache.inner.clock, need };
         match slot.flight.turn(&writer).await {
             Turn::Use(used, way) => {
@@ -89,7 +90,8 @@ impl Binding {
     /// The data key of `encrypted`, bound to `kms`.
     pub(crate) async fn reading_key(&self, encrypted: &EncryptedDataKey, kms: &KmsContext) -> ReadingAnswer {
         let counters = &self.account.decrypt;
-        let slot = self.slot(Some(encrypted), kms);
+        let probe = Probe { partition: &self.partition, slot: Some(encrypted), kms };
+        let Some(slot) = self.cache.slot_to_read(probe, &self.account) else { return ReadingAnswer::NotMine };
         let reader = Reader { clock: &*self.cache.inner.clock };
         let failure = match slot.flight.turn(&reader).await {
             Turn::Use(held, way) => {
@@ -129,10 +131,6 @@ impl Binding {
         }
         let now = self.cache.inner.clock.now();
         slot.flight.peek(|held| (held.age(now) != Age::Over).then(|| Arc::clone(held)))
-    }
-
-    fn slot(&self, slot: Option<&EncryptedDataKey>, kms: &KmsContext) -> Arc<Slot> {
-        self.cache.slot(Probe { partition: &self.partition, slot, kms }, &self.account)
     }
 
     /// Renews an entry in the background, or here and now if there is none.
@@ -195,9 +193,11 @@ impl Binding {
             Why::Renewal => (&slot.counters().renewals, Happened::Renewed),
         };
         bump(counter);
+        // Before the provider is asked: what it revokes meanwhile counts as later.
+        let asked = (self.cache.inner.clock.now(), Epoch::now(self.revocations.as_ref()));
         let answer = match &slot.key.slot {
-            None => self.generate(&slot.key.kms).await,
-            Some(encrypted) => self.decrypt(encrypted, &slot.key.kms).await,
+            None => self.generate(&slot.key.kms, asked.clone()).await,
+            Some(encrypted) => self.decrypt(encrypted, &slot.key.kms, asked.clone()).await,
         };
         match answer {
             Ok(held) => {
@@ -216,16 +216,12 @@ impl Binding {
                     Cause::Error(error) => {
                         bump(&slot.counters().failures);
                         slot.tell(Happened::Failed(error));
-                        // What a stranger made up takes nobody's place.
+                        // What a stranger made up keeps no place, though its call had one.
                         if error.kind() == ErrorKind::AuthenticationFailed {
                             self.cache.forget(slot);
                         }
                     }
-                    // That is answered without a call.
-                    Cause::NotMine => {
-                        counter.fetch_sub(1, Ordering::Relaxed);
-                        self.cache.forget(slot);
-                    }
+                    Cause::NotMine => self.cache.disown(slot, asked.0, asked.1),
                 }
                 let _ = sender.send(Err(failure));
             }
@@ -239,8 +235,7 @@ impl Binding {
         Failure { cause, until: self.cache.inner.clock.now().saturating_add(wait) }
     }
 
-    async fn generate(&self, kms: &KmsContext) -> Result<Held, Cause> {
-        let asked = self.ask();
+    async fn generate(&self, kms: &KmsContext, asked: (Duration, Epoch)) -> Result<Held, Cause> {
         match self.provider.generate_data_key(DataKeyLength::Bytes32, kms).await {
             Ok(generated) if generated.key.expose().len() == DataKeyLength::Bytes32.bytes() => {
                 Ok(self.held(asked, &generated.key, generated.encrypted, Duration::ZERO))
@@ -250,8 +245,12 @@ impl Binding {
         }
     }
 
-    async fn decrypt(&self, encrypted: &EncryptedDataKey, kms: &KmsContext) -> Result<Held, Cause> {
-        let asked = self.ask();
+    async fn decrypt(
+        &self,
+        encrypted: &EncryptedDataKey,
+        kms: &KmsContext,
+        asked: (Duration, Epoch),
+    ) -> Result<Held, Cause> {
         match self.provider.decrypt_data_key(encrypted, kms).await {
             DataKeyAnswer::Key(key) if key.expose().len() == DataKeyLength::Bytes32.bytes() => {
                 Ok(self.held(asked, &key, Vec::new(), self.cache.inner.limits.grace))
@@ -262,11 +261,6 @@ impl Binding {
         }
     }
 
-    /// When a call is made, and what was revoked by then.
-    fn ask(&self) -> (Duration, Epoch) {
-        (self.cache.inner.clock.now(), Epoch::now(self.revocations.as_ref()))
-    }
-
     fn held(
         &self,
         (asked, epoch): (Duration, Epoch),
@@ -275,7 +269,10 @@ impl Binding {
         grace: Duration,
     ) -> Held {
         let limits = &self.cache.inner.limits;
-        let life = Life::new(asked, limits.age, grace, random_part());
+        let mut life = Life::new(asked, limits.age, grace, random_part());
+        if slots.iter().any(EncryptedDataKey::is_missing) {
+            life = life.renewed_by(asked.saturating_add(MISSING_FOR.mul_f64(0.5 + random_part())));
+        }
         Held::new(key, slots, Usage::new(limits, Arc::clone(&self.account)), life, epoch)
     }
 }
@@ -399,3 +396,6 @@ fn random_part() -> f64 {
 
 /// How long the failure of a call answers for others: half of this to one and a half times.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a data key serves that one of several providers did not encrypt, before it is renewed: half of
+/// this to one and a half times.
+const MISSING_FOR: Duration = Duration::from_secs(5);

@@ -1,11 +1,14 @@
-//! One call at a time for one value, under thousands of schedules: the library's own file, on the locks of
+//! One call at a time for one value, under thousands of schedules: the library's own files, on the locks of
 //! `shuttle`, which chooses who runs at each of them and finds who waits for ever.
 
+#[path = "../../src/cache/call.rs"]
+#[allow(unreachable_pub, reason = "the library's file as it is")]
+mod call;
 #[path = "../../src/cache/flight.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the library's file as it is")]
 mod flight;
 
-/// What `flight` takes its locks from.
+/// What both take their locks from.
 mod sync {
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 }
@@ -98,7 +101,7 @@ impl Caller<Arc<Value>, Failure> for Guest {
 type Model = Flight<Arc<Value>, Failure>;
 
 /// Makes the call, unless others who wait for it do.
-async fn call(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>) -> Option<usize> {
+async fn fetch(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>) -> Option<usize> {
     let (epoch, got) = (world.epoch.load(Ordering::SeqCst), Arc::new(AtomicUsize::new(NOTHING)));
     let (of, answer) = (Arc::clone(world), Arc::clone(&got));
     lead.share(|lead| Box::pin(async move { make(&of, lead, epoch, &answer).await })).await;
@@ -146,10 +149,10 @@ async fn visit(flight: &std::sync::Arc<Model>, world: &Arc<World>, retries: usiz
         let got = match flight.turn(&guest).await {
             Turn::Use(epoch, _) => Some(epoch),
             Turn::Renew(epoch, lead) => {
-                call(world, lead).await;
+                fetch(world, lead).await;
                 Some(epoch)
             }
-            Turn::Lead(lead) => call(world, lead).await,
+            Turn::Lead(lead) => fetch(world, lead).await,
             Turn::Failed(_) => None,
         };
         match got {

@@ -1,13 +1,15 @@
 //! How long a data key serves: renewed ahead of its end, over at its end, and in an outage as stated.
 
 use super::{Scene, context, data_key_of};
+use crate::support::providers::raw;
 use crate::support::say;
 use crate::support::virtual_time::Remote;
 use envelock::blocking::wait;
 use envelock::clock::Clock;
-use envelock::{CacheLimits, ErrorKind};
+use envelock::{CacheLimits, Envelope, ErrorKind, Header, KeyProvider, MultiProvider};
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -215,6 +217,29 @@ fn a_reader_whose_own_renewal_is_refused_is_not_served() {
     assert_eq!((open(), open(), scene.remote.calls()), (Ok(b"x".to_vec()), Ok(b"x".to_vec()), 4));
     let [_, decrypt] = scene.agree();
     assert_eq!((decrypt.hits, decrypt.misses, decrypt.renewals, decrypt.failures), (1, 2, 1, 1));
+}
+
+#[test]
+fn a_key_that_one_of_two_providers_missed_is_renewed_within_seconds() {
+    let scene = Scene::new(limits(), Remote::quick);
+    let both: Vec<Arc<dyn KeyProvider>> = vec![raw("local", 1), Arc::<Remote>::clone(&scene.remote)];
+    let provider = MultiProvider::at_least(1, both).unwrap();
+    let envelope = Envelope::builder(provider).shared_cache(&scene.cache).build().unwrap();
+    let missing = || {
+        let message = wait(envelope.encrypt(b"x", &context(1))).unwrap();
+        Header::parse(&message).unwrap().slots().iter().filter(|slot| slot.is_missing()).count()
+    };
+    scene.remote.fail(1, ErrorKind::Unavailable);
+    assert_eq!((missing(), missing()), (1, 1));
+    scene.clock.advance(Duration::from_millis(2_499));
+    assert_eq!((missing(), missing()), (1, 1));
+    scene.clock.advance(Duration::from_millis(5_001));
+    // Whoever renews it still has the old one.
+    assert_eq!((missing(), missing()), (1, 0));
+    scene.clock.advance(70 * SECOND);
+    assert_eq!(missing(), 0);
+    let [encrypt, _] = scene.counts();
+    assert_eq!((encrypt.misses, encrypt.renewals), (1, 1));
 }
 
 #[test]
