@@ -7,16 +7,18 @@ mod common;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use common::report::Report;
-use common::{Amount, Group, touched};
+use common::{Amount, Clock, Group, touched};
 use envelock::{CacheLimits, EncryptionContext, Envelope, Header, RawKeyProvider};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha384;
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::Duration;
 
 const ROUNDS: usize = 101;
 /// How often a case runs in a row in one round.
 const REPEAT: usize = 1000;
 const TENANTS: usize = 1_000;
+const THREADS_ROUNDS: usize = 15;
 
 fn main() {
     let mut report = Report::new("cache", std::env::args().skip(1));
@@ -58,41 +60,57 @@ fn main() {
             report.add(&measured, &["bare primitives"]);
         }
     }
-    let title = "100 B messages of 1,000 tenants";
-    if report.wants(title) {
-        let tenants: Vec<_> = (0..TENANTS).map(|number| envelope.for_tenant(&number.to_string())).collect();
-        let cached = |number: usize| {
-            drop(pollster::block_on(tenants[number % TENANTS].encrypt(&[7; 100], &context)).expect("encrypts"));
-        };
-        let plain = [7; 100];
-        let bare = Bare::new(&header, &plain);
-        // What this machine has to give to more than one thread just now, by primitives that share nothing.
-        let bare = |_| drop(bare.encrypt(&plain));
-        for threads in [2, 16] {
-            report.fact(format!("{title}, {threads} threads against one"), faster(threads, &cached).into());
-            report.fact(format!("bare primitives, {threads} threads against one"), faster(threads, &bare).into());
+    for title in TENANTS_TITLES {
+        if report.wants(title) {
+            tenants(&mut report, &envelope, title);
         }
     }
     report.write();
 }
 
-/// How much faster so many threads are than one: the median of pairs of runs.
-fn faster(threads: usize, work: &(impl Fn(usize) + Sync)) -> f64 {
-    let mut ratios: Vec<_> = (0..15).map(|_| seconds(1, work) / seconds(threads, work)).collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios[ratios.len() / 2]
+const TENANTS_TITLES: [&str; 2] = ["encrypt 100 B for 1,000 tenants", "decrypt 100 B of 1,000 tenants"];
+
+/// One of these titles: a message of each tenant in turn, by several threads, and on the wall.
+fn tenants(report: &mut Report, envelope: &Envelope, title: &str) {
+    let plain = [7; 100];
+    let context = EncryptionContext::from([("column", "orders.address")]);
+    let tenants: Vec<_> = (0..TENANTS).map(|number| envelope.for_tenant(&number.to_string())).collect();
+    let encrypt = |at: usize| pollster::block_on(tenants[at % TENANTS].encrypt(&plain, &context)).expect("encrypts");
+    let sealed: Vec<_> = (0..TENANTS).map(encrypt).collect();
+    let bare = Bare::new(&Header::parse(&sealed[0]).expect("a message"), &plain);
+    let decrypt = |at: usize| {
+        let at = at % TENANTS;
+        pollster::block_on(tenants[at].decrypt(&sealed[at], &context)).expect("authentic")
+    };
+    let (id, work, bare): (_, &Each<'_>, &Each<'_>) = if title == TENANTS_TITLES[0] {
+        ("cache-tenants-encrypt", &encrypt, &|_| bare.encrypt(&plain))
+    } else {
+        ("cache-tenants-decrypt", &decrypt, &|_| bare.decrypt())
+    };
+    // The bare primitives share nothing: what this machine has to give to more than one thread just now.
+    let measured = Group::new(id, title, Amount::Message, 1)
+        .by(Clock::Wall)
+        .self_timed(1, "one thread", |_| each(1, work))
+        .self_timed(1, "2 threads", |_| each(2, work))
+        .self_timed(1, "16 threads", |_| each(16, work))
+        .self_timed(1, "bare primitives, one thread", |_| each(1, bare))
+        .self_timed(1, "bare primitives, 16 threads", |_| each(16, bare))
+        .run(THREADS_ROUNDS);
+    report.add(&measured, &["one thread", "bare primitives, one thread"]);
 }
 
-/// How long so many threads take for a number of messages.
-fn seconds(threads: usize, work: &(impl Fn(usize) + Sync)) -> f64 {
+type Each<'a> = dyn Fn(usize) -> Vec<u8> + Sync + 'a;
+
+/// The time that each of a number of messages takes on so many threads.
+fn each(threads: usize, work: &Each<'_>) -> Duration {
     const MESSAGES: usize = 32_000;
-    let start = Instant::now();
+    let start = Clock::Wall.now();
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (thread..MESSAGES).step_by(threads).for_each(work));
+            scope.spawn(move || (thread..MESSAGES).step_by(threads).for_each(|at| drop(black_box(work(at)))));
         }
     });
-    start.elapsed().as_secs_f64()
+    (Clock::Wall.now() - start) / MESSAGES as u32
 }
 
 /// What a message under a cached key costs at the least: randomness, key derivation, an AEAD, one allocation.

@@ -155,7 +155,10 @@ pub fn root_text(data: &[u8]) {
             }
             Err((kind, said)) => {
                 assert_eq!(kind, ErrorKind::InvalidInput);
-                assert!(text.len() < 20 || !said.contains(text), "an error holds what may be a secret");
+                // What is said of any other text is no secret, also where the input happens to be that.
+                let of_another = parse("?").map_or_else(|(_, said)| said, |_| String::new());
+                let repeats = text.len() >= 20 && said.contains(text) && !of_another.contains(text);
+                assert!(!repeats, "an error holds what may be a secret");
             }
         }
     }

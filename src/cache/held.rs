@@ -106,8 +106,14 @@ impl Held {
                 self.usage.account.encrypt.bytes.fetch_add(bytes, Ordering::Relaxed);
                 None
             }
-            Need::Growing => Some(Grant { left: AtomicU64::new(self.usage.grant), usage: Arc::clone(&self.usage) }),
+            Need::About(bytes) => Some(self.grant(bytes)),
+            Need::Growing => Some(self.grant(self.usage.grant)),
         })
+    }
+
+    /// Of bytes that were taken.
+    fn grant(&self, bytes: u64) -> Grant {
+        Grant { left: AtomicU64::new(bytes), usage: Arc::clone(&self.usage) }
     }
 }
 
@@ -116,6 +122,8 @@ impl Held {
 pub(crate) enum Need {
     /// So many bytes of plaintext, and no more.
     Whole(u64),
+    /// So many, unless the source changes meanwhile.
+    About(u64),
     /// Nobody knows yet.
     Growing,
 }
@@ -123,7 +131,7 @@ pub(crate) enum Need {
 impl Need {
     pub(super) fn whole(self) -> Option<u64> {
         match self {
-            Self::Whole(bytes) => Some(bytes),
+            Self::Whole(bytes) | Self::About(bytes) => Some(bytes),
             Self::Growing => None,
         }
     }
@@ -159,7 +167,7 @@ fn take(from: &AtomicU64, count: u64) -> Option<()> {
     from.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(count)).ok().map(|_| ())
 }
 
-/// Bytes that a message of unknown length has drawn, and may draw. Given back what it did not use.
+/// Bytes that a message has drawn whose length is not sure, and may draw. Given back what it did not use.
 #[derive(Debug)]
 pub(crate) struct Grant {
     left: AtomicU64,

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// use envelock::CacheLimits;
 /// use std::time::Duration;
 /// let limits = CacheLimits::default().max_age(Duration::from_secs(60)).max_messages(1_000_000);
-/// assert_eq!(limits, limits.clone());
+/// assert_eq!((limits.age(), limits.messages()), (Duration::from_secs(60), 1_000_000));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -40,8 +40,9 @@ impl CacheLimits {
     /// that does not fit is under a new data key, and one that is longer than this is under one that
     /// nothing else uses.
     ///
-    /// A message whose length is not known when it is begun (a writer, a stream, a file) draws a 1,024th of
-    /// this at a time, at least 64 KiB, and gives back what is left over. It fails with kind
+    /// A file is taken for as long as it is when it is begun. A message whose length is not known then (a
+    /// writer, a stream, a pipe) draws a 1,024th of this at a time, at least 64 KiB, and gives back what is left
+    /// over; so does a file that grows meanwhile. It fails with kind
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) where nothing is left to draw, before it exceeds
     /// the limit by a byte: for longer ones, there is
     /// [`Envelope::without_cache`](crate::Envelope::without_cache).
@@ -76,6 +77,36 @@ impl CacheLimits {
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.entries = entries;
         self
+    }
+
+    /// See [`max_messages`](Self::max_messages).
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// See [`max_bytes`](Self::max_bytes).
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// See [`max_age`](Self::max_age).
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// See [`offline_grace`](Self::offline_grace).
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// See [`max_entries`](Self::max_entries).
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.entries
     }
 
     pub(super) fn check(&self) -> Result<()> {

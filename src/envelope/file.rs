@@ -1,5 +1,6 @@
 //! Files: encrypted, decrypted and replaced atomically.
 
+use crate::cache::held::Need;
 use crate::context::EncryptionContext;
 use crate::crypto::random::SegmentIvs;
 use crate::durable::{AtomicFile, LockedFile, OsFileSystem, Overwrite};
@@ -172,7 +173,8 @@ impl Envelope {
             move |_| open_target(&to, &options, &limits)
         })
         .await?;
-        let encryptor = self.file_encryptor(context).await?;
+        let need = total.map_or(Need::Growing, Need::About);
+        let encryptor = self.encryptor_with_room(context, SlotsRoom::Spare, need).await?;
         offload(move |cancelled| {
             let source = Watch::new(&options, cancelled, total).over(source);
             encrypt_opened(source, target, encryptor)
@@ -266,7 +268,7 @@ impl Envelope {
     /// # Errors
     /// As [`encrypt`](Self::encrypt).
     pub async fn file_encryptor(&self, context: &EncryptionContext) -> Result<Encryptor> {
-        self.encryptor_with_room(context, SlotsRoom::Spare).await
+        self.encryptor_with_room(context, SlotsRoom::Spare, Need::Growing).await
     }
 
     /// Opens the message in the file at `path`, in spite of a rewrap that is under way or was

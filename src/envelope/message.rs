@@ -284,8 +284,13 @@ impl Envelope {
         Tries { slots: self.config.limits.slots_tried, passphrases: PASSPHRASES_TRIED, failed: Vec::new() }
     }
 
-    pub(crate) async fn encryptor_with_room(&self, context: &EncryptionContext, room: SlotsRoom) -> Result<Encryptor> {
-        let message = self.prepare(context, room, Need::Growing).await?;
+    pub(crate) async fn encryptor_with_room(
+        &self,
+        context: &EncryptionContext,
+        room: SlotsRoom,
+        need: Need,
+    ) -> Result<Encryptor> {
+        let message = self.prepare(context, room, need).await?;
         Ok(Encryptor { message, made_by: Process::current() })
     }
 

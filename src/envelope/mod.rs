@@ -154,7 +154,7 @@ impl Envelope {
     /// # Errors
     /// As [`encrypt`](Self::encrypt).
     pub async fn encryptor(&self, context: &EncryptionContext) -> Result<Encryptor> {
-        self.encryptor_with_room(context, SlotsRoom::Tight).await
+        self.encryptor_with_room(context, SlotsRoom::Tight, Need::Growing).await
     }
 
     /// What a message is opened with, from its head.

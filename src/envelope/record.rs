@@ -111,12 +111,9 @@ impl RecordSet {
         self.open_parsed(Record::parse(record)?, associated_data)
     }
 
-    /// The value of the one record that stands behind its set.
-    fn unseal_alone(&self, rest: &[u8]) -> Result<Vec<u8>> {
-        if rest.first() != Some(&RECORD) {
-            return Err(Error::trailing_data());
-        }
-        self.inner.keys.unseal(Record::parse(rest)?, &no_place())
+    /// The value of the one record that stands behind its set, or trailing data where none does.
+    fn unseal_alone(&self, record: Option<Record<'_>>) -> Result<Vec<u8>> {
+        self.inner.keys.unseal(record.ok_or_else(Error::trailing_data)?, &no_place())
     }
 
     fn open_parsed(&self, record: Record<'_>, associated_data: &AssociatedData) -> Result<Vec<u8>> {
@@ -145,7 +142,10 @@ impl fmt::Debug for RecordSet {
     }
 }
 
-/// What opens records: a [`RecordSet`], [`Records`], or a store of one's own that fetches the set it needs.
+/// What opens records: a [`RecordSet`], [`Records`], or a type of one's own over sets that are at hand.
+///
+/// Opening a record waits for nothing, so there is no place in here to fetch a set: open the sets that are
+/// needed first, by their [fingerprints](Fingerprint::of_record).
 pub trait RecordReader {
     /// Opens a record that was sealed for the place that `associated_data` names.
     ///
@@ -336,30 +336,35 @@ impl Envelope {
     /// Opens a value that stands alone.
     ///
     /// # Errors
-    /// As [`open_record_set`](Self::open_record_set) and [`RecordSet::open`];
-    /// [`Truncated`](crate::ErrorKind::Truncated) where no record follows the set.
+    /// As [`open_record_set`](Self::open_record_set). Before the key provider is asked:
+    /// [`Truncated`](crate::ErrorKind::Truncated) where no record follows the set,
+    /// [`Malformed`](crate::ErrorKind::Malformed) and [`LimitExceeded`](crate::ErrorKind::LimitExceeded) as in
+    /// [`RecordSet::open`], and [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed) for a record of
+    /// another set. Afterwards, the same kind for one that was changed.
     pub async fn open_value(&self, sealed: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
         let (parsed, rest) = self.split_value(sealed)?;
         if rest.is_empty() {
             return Err(Error::truncated());
         }
-        self.unlock_records(&parsed, context).await?.unseal_alone(rest)
+        let record = record_behind(&parsed, rest)?;
+        self.unlock_records(&parsed, context).await?.unseal_alone(record)
     }
 
     /// Checks that a record set, or a value that stands alone, opens to a key of this envelope's. Nothing is
     /// handed out.
     ///
     /// After a blind rewrap, this is the check before the old key is retired: the key provider itself opens it,
-    /// whatever is cached, and a slot that was swapped gives
-    /// another data key than the one that the set's tag commits to.
+    /// whatever is cached, and a slot that was swapped gives another data key than the one that the set's tag
+    /// commits to.
     ///
     /// # Errors
     /// As [`open_record_set`](Self::open_record_set) and [`open_value`](Self::open_value).
     pub async fn verify_record_set(&self, set: &[u8], context: &EncryptionContext) -> Result<()> {
         let (parsed, rest) = self.split_value(set)?;
+        let record = record_behind(&parsed, rest)?;
         let keys = self.without_cache().unlock_records(&parsed, context).await?;
         if !rest.is_empty() {
-            keys.unseal_alone(rest)?.zeroize();
+            keys.unseal_alone(record)?.zeroize();
         }
         Ok(())
     }
@@ -371,7 +376,8 @@ impl Envelope {
     /// revocation.
     ///
     /// # Errors
-    /// As [`open_record_set`](Self::open_record_set); the new provider's own;
+    /// As [`open_record_set`](Self::open_record_set), and as [`open_value`](Self::open_value) before the key
+    /// provider is asked; the new provider's own;
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) as [`RewrapOptions::keep_others`] says, and for options
     /// that name a file; [`Unsupported`](crate::ErrorKind::Unsupported) for a blind rewrap that no KMS can do
     /// inside.
@@ -387,7 +393,7 @@ impl Envelope {
                 .with_advice("write the header that comes back where the old one is"));
         }
         let (parsed, rest) = self.split_value(set)?;
-        if rest.first().is_some_and(|first| *first != RECORD) {
+        if record_behind(&parsed, rest)?.is_none() && !rest.is_empty() {
             return Err(Error::trailing_data());
         }
         match self.slots(&parsed, new, context, &options, &mut self.tries()).await? {
@@ -411,6 +417,22 @@ impl Envelope {
         let (keys, ..) = self.unlock_head(header, context, &mut self.tries()).await?;
         Ok(RecordSet::new(header.as_bytes().to_vec(), keys))
     }
+}
+
+/// The record behind a set, judged before any key; none where nothing that begins as a record stands there.
+///
+/// # Errors
+/// As [`Record::parse`]; AuthenticationFailed for a record of another set.
+fn record_behind<'a>(header: &RecordSetHeader, rest: &'a [u8]) -> Result<Option<Record<'a>>> {
+    if rest.first() != Some(&RECORD) {
+        return Ok(None);
+    }
+    let record = Record::parse(rest)?;
+    if record.fingerprint() != header.fingerprint() {
+        let what = "this value is put together from a record set and a record of another one, or it was changed";
+        return Err(Error::authentication_of(what).with_advice("do not use it, restore it from a backup"));
+    }
+    Ok(Some(record))
 }
 
 /// The associated data of a value that stands alone: its set is its place.

@@ -119,7 +119,8 @@ impl Envelope {
     /// A new message is begun instead, and the answer says so, when the source was changed since, or
     /// the partial file does not verify; see [`Restart`]. Segment length and slots are those that the
     /// message was begun with. No key is stored anywhere but encrypted, in the message's slots: the
-    /// provider must be able to decrypt.
+    /// provider must be able to decrypt. It is asked itself, and the message's data key serves nothing else,
+    /// whatever [cache](Self::cache) the envelope has.
     ///
     /// ```no_run
     /// # async fn example(envelope: envelock::Envelope) -> Result<(), envelock::Error> {
@@ -151,7 +152,8 @@ impl Envelope {
         options: impl Into<ResumeOptions>,
     ) -> Result<Resumed> {
         let fs = Arc::new(OsFileSystem);
-        self.encrypt_resumable_in(fs, from.as_ref(), to.as_ref(), context, options.into()).await
+        // What goes on later knows of no cache, and pays none for what it seals.
+        self.without_cache().encrypt_resumable_in(fs, from.as_ref(), to.as_ref(), context, options.into()).await
     }
 
     /// Where [`encrypt_file_resumable`](Self::encrypt_file_resumable) keeps the partial file of `to`:

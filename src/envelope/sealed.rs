@@ -30,6 +30,9 @@ pub trait Field: Serialize + DeserializeOwned {
 ///
 /// Inside, the value is JSON. As text (JSON, TOML) a field is one string `elk1.…`, elsewhere bytes.
 ///
+/// What JSON does not hold does not come back: an infinite `f64`, or one that is not a number, is sealed as `null`
+/// and fails to open.
+///
 /// ```
 /// use envelock::{EncryptionContext, Envelope, Field, RawKeyProvider, Sealed};
 /// use serde::{Deserialize, Serialize};

@@ -318,9 +318,24 @@ fn open(
         ))
     })?;
     check_state(&key.key_id, key.state, operation)?;
+    if blob.version > key.current_version {
+        return Err(version_not_here(&key, blob.version));
+    }
     let material = key.material(tx, blob.version)?.ok_or_else(invalid_ciphertext)?;
     let plaintext = blob.open(&material, context)?;
     Ok(DecryptAnswer { key_id: tx.realm.full_name(&key.key_id), plaintext })
+}
+
+/// A version that a key does not have yet. Nothing vouches for the number; what it is said for is a keystore
+/// that was restored from a backup made before a rotation.
+fn version_not_here(key: &KeyRecord, version: u32) -> Error {
+    let (key_id, current) = (&key.key_id, key.current_version);
+    let message = format!(
+        "this was encrypted under version {version} of the key {key_id}, and the newest here is version {current}"
+    );
+    Error::new(ErrorKind::KeyState, message)
+        .with_code("InvalidCiphertextException")
+        .with_advice("this keystore is probably an older backup: restore one that was made after that rotation, and do not rotate the key before")
 }
 
 /// A copy of a blob that may be one by its length.

@@ -198,10 +198,11 @@ fn at(error: Error, path: &Path) -> Error {
     }
 }
 
-/// As [`at`], for an operation: only what failed because of the file names the file.
+/// As [`at`], for an operation: only what failed because of the file names the file, and what another copy
+/// of the file may have.
 pub(super) fn at_file(error: Error, path: &Path) -> Error {
     match error.kind() {
-        ErrorKind::Io | ErrorKind::Storage | ErrorKind::Busy => at(error, path),
+        ErrorKind::Io | ErrorKind::Storage | ErrorKind::Busy | ErrorKind::KeyState => at(error, path),
         _ => error,
     }
 }

@@ -5,7 +5,9 @@
 //! on the keystore's folder, which he holds until he has the write lock and no longer. A writer that comes
 //! back stands behind whoever took the turn meanwhile. The turn is a courtesy: nothing but the order of
 //! writers rests on it, and where it cannot be had, the write lock is waited for without it. Somebody who may
-//! only read the folder, and keeps the turn for himself, delays one write by half the patience, and no other.
+//! only read the folder, and keeps the turn for himself, delays one write by half the patience, and no other;
+//! if he gives it back and takes it again, every write that comes upon it in his hands, by half the patience at
+//! most. Keystores in one folder share the turn: their writers wait for one another as if it were one keystore.
 
 use crate::durable::folder_of;
 use crate::error::{Error, Result};

@@ -13,6 +13,10 @@ pub struct AssociatedData(Vec<u8>);
 impl AssociatedData {
     /// Bytes of the caller's own encoding, which must be such that two places never give the same bytes: for
     /// records that belong to no row of a table (a message's queue and number, a file's path).
+    ///
+    /// No bytes at all are the place of a [value that stands alone](crate::Envelope::seal_value): a record that
+    /// was sealed for them opens as such a value wherever somebody puts it behind its set's header. Name a place
+    /// in every record.
     #[must_use]
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())

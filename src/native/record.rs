@@ -51,7 +51,13 @@ impl Fingerprint {
         Ok(Record::parse(record)?.fingerprint)
     }
 
-    /// Its bytes.
+    /// A fingerprint that was kept as [bytes](Self::as_bytes).
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; FINGERPRINT_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, 16 of them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; FINGERPRINT_LEN] {
         &self.0

@@ -70,6 +70,9 @@ pub trait KeyProvider: Send + Sync + fmt::Debug {
 
     /// Which providers may share cached data keys: those whose identities are equal.
     /// `None`: this one shares with no other.
+    ///
+    /// It is shown: statistics and metrics of the cache name the provider by it. It holds no secret, no
+    /// password in an endpoint's address for one.
     fn identity(&self) -> Option<ProviderIdentity> {
         None
     }
@@ -96,7 +99,7 @@ pub enum DataKeyAnswer {
 }
 
 /// Who can open a message: a provider's name and its key id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Recipient {
     /// The provider's name, as in [`EncryptedDataKey::provider`].
     pub provider: String,
@@ -121,6 +124,13 @@ impl fmt::Display for Recipient {
             None => f.write_str(&shown),
             Some((end, _)) => write!(f, "{}...", shown.get(..end).unwrap_or_default()),
         }
+    }
+}
+
+/// As text: it comes before people's eyes, since `main` prints its errors so.
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recipient({self})")
     }
 }
 
@@ -188,6 +198,9 @@ pub struct ProviderIdentity(String);
 
 impl ProviderIdentity {
     /// An identity: it must name kind, endpoint, key list and the principal that the provider calls as.
+    ///
+    /// Whoever reads [statistics](crate::DataKeyCache::statistics) or metrics of a cache reads it as it is, so it
+    /// must hold no secret: of a credential, name the user or role that it is for.
     #[must_use]
     pub fn new(identity: impl Into<String>) -> Self {
         Self(identity.into())

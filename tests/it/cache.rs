@@ -1,6 +1,7 @@
 //! The cache of data keys: how many calls reach the provider, whom a data key serves, and for how long.
 
 mod crowd;
+mod files;
 #[cfg(feature = "test-util")]
 mod hit;
 mod limits;

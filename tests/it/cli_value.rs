@@ -112,3 +112,69 @@ fn inspect_describes_values_and_sets_in_text_and_in_bytes() {
     let cut = desk.write("cut.bin", &bytes[..bytes.len() - 30]);
     desk.run(&format!("inspect {}", cut.display())).exits(3).says("at least 57 bytes");
 }
+
+#[test]
+fn values_and_record_sets_are_verified_and_rewrapped_to_a_new_file() {
+    let desk = desk();
+    desk.write("new.key", KEY.replace('0', "9"));
+    let context = "-c list=tokens";
+    let lines = desk.pipe(&format!("seal --lines {KEYED} {context}"), b"one\ntwo\n").exits(0).out;
+    let one = desk.pipe(&format!("seal {KEYED} {context}"), b"one").exits(0).out;
+    let bytes = from_text(std::str::from_utf8(&one).unwrap().trim_end()).unwrap();
+    let header = RecordSetHeader::parse(&bytes).unwrap();
+    for (name, content, what) in [
+        ("lines.txt", lines.as_slice(), "2 lines"),
+        ("one.txt", &one, "one line"),
+        ("value.bin", &bytes, "a value"),
+        ("set.bin", header.as_bytes(), "a record set"),
+    ] {
+        desk.write(name, content);
+        let verify = format!("verify {name} {KEYED} {context}");
+        assert_eq!(desk.run(&verify).exits(0).text(), format!("{name}: authentic, {what}\n"));
+        let ran = desk.pipe(&format!("verify - {KEYED} {context}"), content).exits(0);
+        assert_eq!(ran.text(), format!("standard input: authentic, {what}\n"));
+
+        let rewrap = format!("rewrap {name} {KEYED} {context} --to raw:file=new.key");
+        desk.run(&rewrap).exits(2).says("--output");
+        desk.run(&format!("{rewrap} -o new-{name}")).exits(0).says("raw:k REMOVED");
+        assert_eq!(desk.read(name), content);
+        desk.run(&format!("{rewrap} -o new-{name}")).exits(7).says("was kept");
+        desk.run(&format!("verify new-{name} {KEYED} {context}")).exits(4);
+        let ran = desk.run(&format!("verify new-{name} -p raw:file=new.key {context}")).exits(0);
+        assert_eq!(ran.text(), format!("new-{name}: authentic, {what}\n"));
+
+        // A changed header, value or line is found.
+        let mut changed = content.to_vec();
+        let at = changed.len() - 20;
+        changed[at] = if changed[at] == b'x' { b'y' } else { b'x' };
+        desk.write("faulty", &changed);
+        desk.run(&format!("verify faulty {KEYED} {context}")).exits(3).says("faulty: ");
+    }
+    let opened =
+        desk.pipe(&format!("open --lines -p raw:file=new.key {context}"), &desk.read("new-lines.txt")).exits(0);
+    assert_eq!(opened.text(), "one\ntwo\n");
+    // Records of the set open under its new header.
+    let behind = [&desk.read("new-set.bin"), &bytes[header.len()..]].concat();
+    let opened = desk.pipe(&format!("open -p raw:file=new.key {context}"), to_text(&behind).as_bytes()).exits(0);
+    assert_eq!(opened.out, b"one");
+    // Others are not dropped unasked.
+    let both = desk.pipe(&format!("seal {KEYED} -p raw:file=new.key {context}"), b"one").exits(0).out;
+    desk.write("both.txt", &both);
+    desk.run(&format!("rewrap both.txt {KEYED} {context} -o less.txt")).exits(2).says("--drop-others");
+    desk.run(&format!("rewrap both.txt {KEYED} {context} --drop-others -o less.txt")).exits(0).says("raw:new REMOVED");
+    desk.run(&format!("verify less.txt -p raw:file=new.key {context}")).exits(4);
+    // A swapped slot is found: the set's tag commits to its data key.
+    let other = from_text(std::str::from_utf8(&lines).unwrap().lines().next().unwrap()).unwrap();
+    let other = RecordSetHeader::parse(&other).unwrap();
+    let (core, tag) = (header.len() - 32 - slots_len(&header), header.len() - 32);
+    let slots = &other.as_bytes()[core..tag];
+    let swapped = [&bytes[..core], slots, &bytes[tag..]].concat();
+    desk.write("swapped", swapped);
+    desk.run(&format!("verify swapped {KEYED} {context}")).exits(3).says("none of the keys that were tried opened");
+}
+
+/// How long the slots of a record set are, behind their length: one raw slot in each of them here.
+fn slots_len(header: &RecordSetHeader) -> usize {
+    let slot = &header.slots()[0];
+    2 + 1 + 5 + slot.provider().len() + slot.key_id().len() + slot.wrapped().len()
+}

@@ -140,6 +140,25 @@ fn writers_that_never_rest_let_each_other_come_next() {
 }
 
 #[test]
+fn a_backup_older_than_a_rotation_says_which_version_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = open(folder.path()).unwrap();
+    let key = new_key(&kms);
+    let backup = folder.path().join("backup.db");
+    block_on(kms.backup(&backup)).unwrap();
+    block_on(kms.rotate(&key)).unwrap();
+    let envelope =
+        |kms: &LocalKms| blocking::Envelope::new(Envelope::builder(kms.provider(&key).unwrap()).build().unwrap());
+    let sealed = envelope(&kms).encrypt(b"x", &context()).unwrap();
+    let root = RootKey::file(folder.path().join("root.key")).unwrap();
+    let restored = LocalKms::open_existing(&backup, root).unwrap();
+    let error = envelope(&restored).decrypt(&sealed, &context()).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::KeyState, Some(&*backup)), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("version 2") && text.contains(&key) && text.contains("older backup"), "{text}");
+}
+
+#[test]
 fn a_backup_of_a_keystore_that_was_tampered_with_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let kms = open(folder.path()).unwrap();

@@ -20,6 +20,8 @@ mod cli_damage;
 #[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]
+mod cli_lines;
+#[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "cli")]
 mod cli_value;

@@ -64,6 +64,7 @@ fn records_of_any_length_come_back_from_a_set_that_was_opened_again() {
             let record = writer.seal(&value, &IBAN.row("4711")).unwrap();
             assert_eq!(record.len(), len + OVERHEAD);
             assert_eq!(Fingerprint::of_record(&record).unwrap(), writer.fingerprint());
+            assert_eq!(Fingerprint::from_bytes(record[1..17].try_into().unwrap()), writer.fingerprint());
             assert_eq!(reader.open(&record, &IBAN.row("4711")).unwrap(), value);
             assert_eq!(reader.open(&from_text(&to_text(&record)).unwrap(), &IBAN.row("4711")).unwrap(), value);
             opened += 2;
@@ -276,7 +277,6 @@ fn a_value_that_stands_alone_comes_back_and_all_damage_to_it_is_refused() {
         match byte.checked_sub(set) {
             None => assert!(allowed(&sealed[..set], byte).1.contains(&found), "{what}: {found:?}"),
             Some(0) => assert_eq!(found, ErrorKind::TrailingData, "{what}"),
-            Some(1..17) => assert_eq!(found, ErrorKind::NoMatchingKey, "{what}"),
             Some(_) => assert_eq!(found, ErrorKind::AuthenticationFailed, "{what}"),
         }
         *counts.entry(format!("{found:?}")).or_default() += 1;
@@ -293,6 +293,41 @@ fn a_value_that_stands_alone_comes_back_and_all_damage_to_it_is_refused() {
     say(format!("damaged values: {counts:?}"));
     let other = acme().with("variable", "ADMIN_PASSWORD");
     assert_eq!(kind(envelope.open_value(&sealed, &other)), Some(ErrorKind::ContextMismatch));
+}
+
+#[test]
+fn the_record_behind_a_set_is_judged_before_the_provider_is_asked() {
+    let (provider, calls) = Counted::wrap(raw("primary", 7));
+    let (envelope, context) = (envelope_of(provider), acme());
+    let [one, other] = [b"hunter2", b"hunter3"].map(|value| envelope.seal_value(value, &context).unwrap());
+    let set = RecordSetHeader::parse(&one).unwrap().len();
+    let mut too_long = vec![0; OVERHEAD + (16 << 20) + 1];
+    too_long[..17].copy_from_slice(&one[set..set + 17]);
+    let mut foreign = one[set..].to_vec();
+    foreign[16] ^= 1;
+    let before = calls.all();
+    for (rest, expected) in [
+        (&[0xE1][..], ErrorKind::Malformed),
+        (&one[set..set + OVERHEAD - 1], ErrorKind::Malformed),
+        (&too_long[..], ErrorKind::LimitExceeded),
+        (&foreign[..], ErrorKind::AuthenticationFailed),
+        (&other[other.len() - OVERHEAD - 7..], ErrorKind::AuthenticationFailed),
+    ] {
+        let value = [&one[..set], rest].concat();
+        let rewrapped = envelope.rewrap_record_set(&value, &envelope, &context, RewrapOptions::default());
+        assert_eq!(kind(envelope.open_value(&value, &context)), Some(expected));
+        assert_eq!(kind(envelope.verify_record_set(&value, &context)), Some(expected));
+        assert_eq!(kind(rewrapped), Some(expected));
+    }
+    assert_eq!(kind(envelope.open_value(&one[..set], &context)), Some(ErrorKind::Truncated));
+    assert_eq!(calls.all(), before);
+    // What does not begin as a record is told only once the set has verified.
+    let trailing = [&one[..set], &[0xE0]].concat();
+    assert_eq!(kind(envelope.open_value(&trailing, &context)), Some(ErrorKind::TrailingData));
+    assert_eq!(calls.all(), before + 1);
+    let mut forged = trailing;
+    forged[set - 1] ^= 1;
+    assert_eq!(kind(envelope.open_value(&forged, &context)), Some(ErrorKind::AuthenticationFailed));
 }
 
 #[test]

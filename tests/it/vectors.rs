@@ -6,7 +6,7 @@ use crate::cases::{
     text, unhex, whole,
 };
 use envelock::blocking::wait;
-use envelock::{EncryptionContext, Envelope, ErrorKind};
+use envelock::{AssociatedData, EncryptionContext, Envelope, ErrorKind, Records, from_text};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,14 @@ fn expected(vector: &Value) -> (Option<&str>, Vec<u8>) {
     }
 }
 
+/// The file of another shape: record sets, records and values.
+const RECORDS: &str = "records";
+
 fn vectors() -> Vec<(String, Value)> {
+    all_vectors().into_iter().filter(|(name, _)| !name.starts_with(RECORDS)).collect()
+}
+
+fn all_vectors() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -93,6 +100,72 @@ fn every_vector_opens_or_fails_as_it_says_in_every_way_to_open_it() {
     assert!(wrong.is_empty(), "{} opens went wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(vectors.len() >= 251, "vectors are missing: {}", vectors.len());
     for kind in ["Malformed", "Unsupported", "LimitExceeded", "ContextMismatch", "NoMatchingKey"] {
+        assert!(kinds.contains_key(kind), "no vector is {kind}");
+    }
+}
+
+/// What a vector of records gives, in each way to open it: its values, or the kind of the failure.
+fn record_values(vector: &Value, context: &EncryptionContext) -> Result<Vec<Vec<u8>>, ErrorKind> {
+    let envelope = envelope(vector);
+    if let Some(header) = vector["header"].as_str() {
+        let set = wait(envelope.open_record_set(&unhex(header), context)).map_err(|error| error.kind())?;
+        let records: Vec<_> = vector["records"].as_array().unwrap().iter().map(pair).collect();
+        let one_by_one: Result<Vec<_>, _> = records.iter().map(|(record, place)| set.open(record, place)).collect();
+        let mut reader = Records::new();
+        reader.add(set.clone()).unwrap();
+        let all = [one_by_one, set.open_batch(&records), reader.open_batch(&records)];
+        let [one_by_one, batch, by_fingerprint] = all.map(|values| values.map_err(|error| error.kind()));
+        assert_eq!((&one_by_one, &one_by_one), (&batch, &by_fingerprint));
+        one_by_one
+    } else {
+        let sealed = match vector["text"].as_str() {
+            Some(text) => from_text(text).map_err(|error| error.kind())?,
+            None => unhex(text(vector, "sealed")),
+        };
+        let opened = wait(envelope.open_value(&sealed, context)).map_err(|error| error.kind());
+        let verified = wait(envelope.verify_record_set(&sealed, context)).map_err(|error| error.kind());
+        match (&opened, verified) {
+            // A set without a record is whole as a set, and no value.
+            (Err(ErrorKind::Truncated), Ok(())) => {}
+            (_, verified) => assert_eq!(opened.as_ref().map(drop).map_err(|kind| *kind), verified),
+        }
+        opened.map(|value| vec![value])
+    }
+}
+
+/// A record and its associated data.
+fn pair(pair: &Value) -> (Vec<u8>, AssociatedData) {
+    let part = |at: usize| unhex(pair[at].as_str().unwrap());
+    (part(0), AssociatedData::from_bytes(part(1)))
+}
+
+#[test]
+fn every_vector_of_records_and_values_opens_or_fails_as_it_says() {
+    let mut wrong = Vec::new();
+    let mut kinds = BTreeMap::<String, usize>::new();
+    let vectors: Vec<_> = all_vectors().into_iter().filter(|(name, _)| name.starts_with(RECORDS)).collect();
+    for (name, vector) in &vectors {
+        let expect = &vector["expect"];
+        let values =
+            || expect["values"].as_array().unwrap().iter().map(|value| unhex(value.as_str().unwrap())).collect();
+        let expected = expect["kind"].as_str().map_or_else(|| Ok(values()), |kind| Err(kind.to_owned()));
+        *kinds.entry(expect["kind"].as_str().unwrap_or("opens").to_owned()).or_default() += 1;
+        for context in [context(vector), plain_context(vector)] {
+            let got = record_values(vector, &context).map_err(|kind| format!("{kind:?}"));
+            if got != expected {
+                wrong.push(format!(
+                    "{name}: {:?} instead of {:?}",
+                    got.map(|it| it.len()),
+                    expected.as_ref().map(Vec::len)
+                ));
+            }
+        }
+    }
+    say(format_args!("vectors of records: {}: {kinds:?}", vectors.len()));
+    assert!(wrong.is_empty(), "{} opens went wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(vectors.len() >= 64, "vectors are missing: {}", vectors.len());
+    let of = ["Malformed", "Unsupported", "Truncated", "TrailingData", "ContextMismatch", "NoMatchingKey"];
+    for kind in of.into_iter().chain(["AuthenticationFailed", "opens"]) {
         assert!(kinds.contains_key(kind), "no vector is {kind}");
     }
 }

@@ -129,6 +129,12 @@ class Reference(unittest.TestCase):
         for length in range(len(value)):
             with self.assertRaises(Fault):
                 reference.open_value(value[:length], [provider], {b"a": b"b"})
+        # The record is judged before any key is looked for.
+        end = len(value) - 6 - reference.RECORD_OVERHEAD
+        other = reference.seal_value(b"secret", [provider], {"a": "b"})[end:]
+        for kind, rest in (("Truncated", b""), ("Malformed", b"\xe1" * 56), ("AuthenticationFailed", other),
+                           ("LimitExceeded", value[end:] + bytes(16 << 20)), ("NoMatchingKey", b"\x00")):
+            self.fails(kind, reference.open_value, value[:end] + rest, [], {b"a": b"b"})
         for text in ("", "elk1", "elk1.A", "elk1.AB", "elk1.AA=", "elk1.AA\n", " elk1.AA", "elk1.A+", "elk1.\u00c4A"):
             self.fails("Malformed", reference.from_text, text)
 

@@ -509,6 +509,14 @@ def xaes(key, nonce):
     return AESGCM(xaes_key(key, nonce)), nonce[12:]
 
 
+def judge_record(record, aad):
+    """What needs no key."""
+    if len(record) < RECORD_OVERHEAD or record[0] != RECORD:
+        raise Fault("Malformed", "no record")
+    if len(record) > RECORD_OVERHEAD + MAX_VALUE or len(aad) > MAX_AAD:
+        raise Fault("LimitExceeded", "value or associated data")
+
+
 class RecordSet:
     """The keys of a record set."""
 
@@ -525,10 +533,7 @@ class RecordSet:
         return bytes([RECORD]) + self.header_tag[:16] + nonce + aead.encrypt(iv, value, aad)
 
     def open(self, record, aad):
-        if len(record) < RECORD_OVERHEAD or record[0] != RECORD:
-            raise Fault("Malformed", "no record")
-        if len(record) > RECORD_OVERHEAD + MAX_VALUE or len(aad) > MAX_AAD:
-            raise Fault("LimitExceeded", "value or associated data")
+        judge_record(record, aad)
         if not hmac.compare_digest(record[1:17], self.header_tag[:16]):
             raise Fault("NoMatchingKey", "fingerprint")
         aead, iv = xaes(self.record_key, record[17:41])
@@ -562,8 +567,14 @@ def seal_value(value, providers, stored=None, unstored=None, random=os_random):
 
 
 def open_value(data, providers, context, at_least=False):
-    if len(data) == Header(data, Limits, record_set=True).end:
+    header = Header(data, Limits, record_set=True)
+    record = data[header.end :]
+    if not record:
         raise Fault("Truncated", "a record set without a record")
+    if record[0] == RECORD:
+        judge_record(record, b"")
+        if record[1:17] != header.tag[:16]:
+            raise Fault("AuthenticationFailed", "a record of another set")
     keys, record = open_record_set(data, providers, context, at_least)
     if record[0] != RECORD:
         raise Fault("TrailingData", "after the record set")

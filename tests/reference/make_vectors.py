@@ -14,8 +14,8 @@ import struct
 import sys
 
 from envelock_reference import (
-    AEADS, NOT_FINAL, UNSTORED, WRITTEN_ARGON2, Floe, Passphrase, Planted, Raw, byte_string,
-    encode_context, encode_entries, job, kms_context, make_core, make_slots, u16, u32,
+    AEADS, FOR_RECORDS, NOT_FINAL, UNSTORED, WRITTEN_ARGON2, Fault, Floe, Passphrase, Planted, Raw, RecordSet,
+    byte_string, encode_context, encode_entries, job, kms_context, make_core, make_slots, to_text, u16, u32,
 )
 
 SEED = b"envelock vectors 1"
@@ -541,10 +541,180 @@ def bodies():
     return out
 
 
+# --- record sets, records and values ------------------------------------------------------------
+
+
+class Set:
+    """The parts of a record set, each replaceable before those that depend on it are computed."""
+
+    def __init__(self, name, stored=None, unstored=None, core=None, wrappers=None, context=None, data_key=None):
+        drawn = {}
+
+        def random(label, size):
+            drawn[label] = drawn.get(label, -1) + 1
+            return derive("record set", name, label, str(drawn[label]), length=size)
+
+        stored, unstored = ({k.encode(): v.encode() for k, v in (e or {}).items()} for e in (stored, unstored))
+        self.random, self.data_key = random, data_key or random("data key", 32)
+        self.core = make_core(stored, unstored, random("set id", 16)) if core is None else core
+        context = kms_context(stored, unstored, FOR_RECORDS) if context is None else context
+        wrappers = [Raw("primary", key("primary"))] if wrappers is None else wrappers
+        self.slots = make_slots([w.wrap(self.data_key, context, random) for w in wrappers])
+        self.keys = RecordSet(self.data_key, self.core + (encode_context(unstored) if unstored else b""))
+        self.header = self.core + self.slots + self.keys.header_tag
+
+    def seal(self, value, aad=b""):
+        return self.keys.seal(value, aad, self.random("nonce", 24))
+
+
+class RecordFile(File):
+    """Vectors of two shapes: a value that stands alone, and records of a header."""
+
+    def add(self, name, comment, what, expect, providers=None, context=None, unstored=None, match="exact"):
+        vector = {
+            "name": name, "comment": comment,
+            "providers": [raw()] if providers is None else providers,
+            "context": context or {}, "unstored": unstored or {}, "match": match, **what, "expect": expect,
+        }
+        assert name not in [v["name"] for v in self.vectors], name
+        try:
+            got = job({"op": "open_records" if "header" in what else "open_value", **vector})
+        except Fault as fault:
+            got = {"kind": fault.kind}
+        got = {"values": [got["value"]]} if "value" in got else {k: got[k] for k in ("values", "kind") if k in got}
+        assert got == expect, f"{name}: expected {expect}, the reference reader says {got}"
+        self.vectors.append(vector)
+
+    def opens(self, name, comment, what, values, **reader):
+        self.add(name, comment, what, {"values": [value.hex() for value in values]}, **reader)
+
+    def fails(self, name, comment, what, kind, **reader):
+        self.add(name, comment, what, {"kind": kind}, **reader)
+
+
+def of_value(data):
+    return {"sealed": data.hex()}
+
+
+def of_records(header, *records):
+    return {"header": header.hex(), "records": [[record.hex(), aad.hex()] for record, aad in records]}
+
+
+def records():
+    out = RecordFile("record sets, compact records and values that stand alone; one fault each, or none")
+    reader, place = {"context": {"tenant": "acme"}}, b"\x00\x09customers\x00\x04iban\x00\x044711"
+    base, value = Set("base", reader["context"]), plaintext(70)
+    record = base.seal(value, place)
+    out.opens("base", "the record that faults are put into", of_records(base.header, (record, place)), [value], **reader)
+    many = [(base.seal(plaintext(n), b"row %d" % n), b"row %d" % n) for n in (0, 1, 16, 1000)]
+    out.opens("several records", "of 0, 1, 16 and 1,000 bytes", of_records(base.header, *many),
+              [plaintext(n) for n in (0, 1, 16, 1000)], **reader)
+    out.opens("no record", "the header alone", of_records(base.header), [], **reader)
+    broken_records(out, base, record, place, reader)
+    broken_headers(out, base, record, place, reader)
+    values(out, base, reader)
+    return out
+
+
+def broken_records(out, base, record, place, reader):
+    def one(name, comment, data, kind, aad=place):
+        out.fails(name, comment, of_records(base.header, (data, aad)), kind, **reader)
+
+    failed = "AuthenticationFailed"
+    for name, at in (("nonce, the half that derives the key", 17), ("nonce, the half that is the IV", 29),
+                     ("ciphertext", 41), ("tag, last byte", len(record) - 1)):
+        one(f"flip: {name}", "", flip(record, at), failed)
+    for at in (1, 16):
+        one(f"flip: fingerprint, byte {at - 1}", "a record of another set", flip(record, at), "NoMatchingKey")
+    one("first byte", "no record", b"\xe2" + record[1:], "Malformed")
+    one("message for a record", "", b"ELK\x01\x00" + record[5:], "Malformed")
+    one("nothing", "no record has less than 57 bytes", b"", "Malformed")
+    one("cut: 56 bytes", "no record has less than 57 bytes", record[:56], "Malformed")
+    one("cut: one byte", "the tag does not hold", record[:-1], failed)
+    one("trailing: a zero byte", "a record has no length of its own: the tag does not hold", record + b"\0", failed)
+    for name, aad in (("another row", place[:-1] + b"2"), ("another column", place.replace(b"iban", b"name")),
+                      ("no place", b""), ("a place with more", place + b"\0")):
+        one(f"associated data: {name}", "", record, failed, aad)
+    twin = Set("twin", reader["context"], data_key=base.data_key)
+    one("a record of another set under the same data key", "its set id differs", twin.seal(plaintext(70), place), "NoMatchingKey")
+    stolen = twin.seal(plaintext(70), place)
+    one("a record of another set, this set's fingerprint on it", "what refuses it is the tag",
+        record[:17] + stolen[17:], failed)
+    out.fails("one of several records", "all or none", of_records(base.header, (record, place), (flip(record, 41), place)), failed,
+              **reader)
+
+
+def broken_headers(out, base, record, place, reader):
+    failed = "AuthenticationFailed"
+
+    def headed(name, comment, header, kind, **changes):
+        out.fails(name, comment, of_records(header, (record, place)), kind, **{**reader, **changes})
+
+    header, tag = base.header, len(base.header) - 32
+    headed("header tag, first byte", "the data key is not this set's", flip(header, tag), failed)
+    headed("header tag, last byte", "beyond the fingerprint", flip(header, len(header) - 1), failed)
+    at = base.core.index(b"acme") + 4
+    headed("set id changed", "the tag covers it", flip(header, at), failed)
+    headed("context of another", "", header, "ContextMismatch", context={"tenant": "other"})
+    headed("key of another", "", header, "NoMatchingKey", providers=[raw("second")])
+    swapped = Set("swapped", reader["context"])
+    headed("slots of another set", "a swapped slot: its key fails the tag", base.core + swapped.slots + header[tag:], failed)
+    stored = {b"tenant": b"acme"}
+    headed("wrapped for messages", "the KMS context names another use",
+           Set("wrong use", reader["context"], context=kms_context(stored, {})).header, failed)
+    headed("a message for a header", "", Message("no set", stored=reader["context"]).bytes(), "Unsupported")
+    for cut in (6, at, at + 16, tag - 1, len(header) - 1):
+        headed(f"cut: header after {cut} bytes", "", header[:cut], "Truncated")
+    headed("trailing: a record behind the header", "a value is no header", header + record, "TrailingData")
+    headed("trailing: a zero byte behind the header", "", header + b"\0", "TrailingData")
+    for bit in range(2, 8):
+        core = b"ELK\x01" + bytes([2 | 1 << bit]) + base.core[5:]
+        headed(f"flag bit {bit}", "unknown", core + base.header[len(core):], "Unsupported")
+
+
+def values(out, base, reader):
+    def sealed(name, value=plaintext(33), **of):
+        made = Set(name, **of)
+        return made, made.header + made.seal(value)
+
+    failed = "AuthenticationFailed"
+    made, whole = sealed("value", stored=reader["context"])
+    out.opens("a value", "a set and its one record, under no associated data", of_value(whole), [plaintext(33)], **reader)
+    out.opens("a value as text", "", {"text": to_text(whole)}, [plaintext(33)], **reader)
+    _, empty = sealed("empty value", b"", stored={}, unstored={"path": "/a"})
+    out.opens("an empty value", "with an unstored entry", of_value(empty), [b""], unstored={"path": "/a"})
+    out.fails("an unstored entry is not given", "", of_value(empty), "ContextMismatch")
+    _, two = sealed("two entries", stored={"a": "1", "b": "2"})
+    out.opens("contains at least", "the set has one stored entry more", of_value(two), [plaintext(33)], context={"b": "2"},
+              match="at_least")
+    out.fails("one entry more than given", "", of_value(two), "ContextMismatch", context={"b": "2"})
+    _, phrased = sealed("passphrase", wrappers=[Passphrase(PASSPHRASE.encode(), SMALL_ARGON2)])
+    out.opens("a value under a passphrase", "", of_value(phrased), [plaintext(33)], providers=[phrase()])
+    out.fails("a value under another passphrase", "", of_value(phrased), failed, providers=[phrase("wrong")])
+    end = len(made.header)
+    out.fails("value: its record is missing", "a set alone", of_value(made.header), "Truncated", **reader)
+    out.fails("value: a message's byte for its record", "", of_value(made.header + b"E" + whole[end + 1 :]), "TrailingData", **reader)
+    out.fails("value: its record under a place", "", of_value(made.header + made.seal(plaintext(33), b"row 1")), failed, **reader)
+    out.fails("value: the record of another", "", of_value(made.header + base.seal(plaintext(33))), failed, **reader)
+    out.fails("value: flip in its tag", "", of_value(flip(whole, len(whole) - 1)), failed, **reader)
+    out.fails("value: a byte more", "", of_value(whole + b"\0"), failed, **reader)
+    text = to_text(whole)
+    padded = len(text[5:]) % 4
+    assert padded, "the last character must have spare bits"
+    last = text[-1]
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    spare = text[:-1] + alphabet[alphabet.index(last) ^ 1]
+    for name, comment, data in (("padding", "", text + "="), ("another alphabet", "", text[:9] + "+" + text[10:]),
+                                ("a line end", "", text + "\n"), ("upper case", "the prefix", "ELK1." + text[5:]),
+                                ("no prefix", "", text[5:]), ("spare bits", "one form for each value", spare),
+                                ("one character over", "", text[: 5 + 4 * 30 + 1])):
+        out.fails(f"text: {name}", comment, {"text": data}, "Malformed", **reader)
+
+
 def main():
     files = {
         "aes256gcm.json": valid(AES, "AES-256-GCM"), "chacha20poly1305.json": valid(CHACHA, "ChaCha20-Poly1305"),
-        "headers.json": headers(), "bodies.json": bodies(),
+        "headers.json": headers(), "bodies.json": bodies(), "records.json": records(),
     }
     different = [name for name in FOLDER.glob("*.json") if name.name not in files]
     size = count = 0

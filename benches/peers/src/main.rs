@@ -3,7 +3,7 @@
 //! ```text
 //! envelock-peers targets [WORDS]   measures all that has a target, and prints the table of targets
 //! envelock-peers sweeps [WORDS]    measures what the defaults are chosen by
-//! envelock-peers table             the table again, from the last runs (of `cargo bench --bench small` too)
+//! envelock-peers table             the table again, from the last runs (of the benches `small` and `cache` too)
 //! envelock-peers render DOCS       puts tables and charts of the last runs into the folder DOCS
 //! ```
 //! WORDS choose groups by their ids and titles.
@@ -83,7 +83,7 @@ fn measure_targets(words: Vec<String>) {
 
 /// The table of targets, from the last runs.
 fn table() -> Result<(), String> {
-    Results::read(&folder(), &["targets", "small"]).map(|results| print!("{}", targets::table(&results)))
+    Results::read(&folder(), &["targets", "small", "cache"]).map(|results| print!("{}", targets::table(&results)))
 }
 
 fn measure_sweeps(words: Vec<String>) {

@@ -7,7 +7,7 @@ use crate::chart::{Chart, Row};
 use crate::common::bulk::SWEEP;
 use crate::common::report::folder;
 use crate::common::{Measured, Spread};
-use crate::measure::{rivals, small};
+use crate::measure::{records, rivals, small, threads};
 use crate::results::Results;
 use crate::targets;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use std::path::Path;
 /// # Errors
 /// Which figures are missing, or which mark; then nothing is written.
 pub fn all(docs: &Path) -> Result<(), String> {
-    let results = Results::read(&folder(), &["targets", "sweeps", "small"])?;
+    let results = Results::read(&folder(), &["targets", "sweeps", "small", "cache"])?;
     for file in results.files() {
         if file["chosen"].as_array().is_some_and(|words| !words.is_empty()) {
             return Err(format!("{} holds only the groups of {}: run it without words", file["name"], file["chosen"]));
@@ -157,7 +157,10 @@ fn baselines(group: &Measured) -> Vec<&str> {
         crate::measure::files::DD,
         crate::measure::ranges::RAW,
         small::FLOE,
+        records::TINK_ENVELOPE,
+        threads::ONE,
         "bare primitives",
+        "24 random bytes of the system",
     ];
     known.into_iter().filter(|name| group.names().iter().any(|case| case == name)).collect()
 }
@@ -167,7 +170,8 @@ fn targets_chart(results: &Results) -> Chart {
     for target in targets::all() {
         for part in &target.parts {
             let bar = part.outcome(target.bound, results).map(|outcome| outcome.of_bound);
-            let of = part.name.trim_end_matches("encrypt").trim_end_matches("decrypt").trim_end();
+            let ways = ["encrypt", "decrypt", "seal", "open"];
+            let of = ways.iter().find_map(|way| part.name.strip_suffix(way)).unwrap_or(&part.name).trim_end();
             let label = if of.is_empty() { target.short.to_owned() } else { format!("{}, {of}", target.short) };
             // Decrypting stands below encrypting.
             match rows.last_mut().filter(|row| row.label == label && row.bars.len() == 1) {
@@ -179,7 +183,7 @@ fn targets_chart(results: &Results) -> Chart {
     Chart {
         title: "What was reached of each target".to_owned(),
         unit: "measured as a share of the target: 1 or more is met".to_owned(),
-        series: vec!["encrypt, or both".to_owned(), "decrypt".to_owned()],
+        series: vec!["encrypt or seal, or both".to_owned(), "decrypt or open".to_owned()],
         rows,
         mark: Some((1.0, "target".to_owned())),
     }

@@ -2,7 +2,7 @@
 
 use crate::common::Spread;
 use crate::common::bulk::{ONE_SHOT, RAW, RAW_COPY, STREAM, STREAM_WHOLE};
-use crate::measure::{asynchronous, files, ranges, rivals, small, threads};
+use crate::measure::{asynchronous, files, ranges, records, rivals, small, threads};
 use crate::results::Results;
 
 /// One line of the table.
@@ -49,20 +49,13 @@ pub struct Outcome {
 pub fn all() -> Vec<Target> {
     let bulk = |kib: u32, case, base| both(|direction| format!("bulk-aes-{kib}-{direction}"), case, base);
     let against = |case, base| both(|direction| format!("rivals-{direction}"), case, base);
-    let small = |case, base| {
-        let of = |len: u32| {
-            ["encrypt", "decrypt"].map(|direction| Part {
-                name: format!("{} {direction}", if len == 100 { "100 B" } else { "1 KiB" }),
-                source: Source::Ratio { group: format!("small-{len}-{direction}"), case, base },
-            })
-        };
-        [of(100), of(1024)].into_iter().flatten().collect()
-    };
+    let small = |case, base| lengths(["encrypt", "decrypt"], |len, way| (format!("small-{len}-{way}"), case, base));
     let peak = |setting| {
         ["encrypt", "decrypt"]
             .map(|direction| Part { name: direction.to_owned(), source: Source::Peak { direction, setting } })
             .into()
     };
+    let values = |case, base| lengths(["seal", "open"], |len, way| (format!("values-{len}-{way}"), case, base));
     let line = |work, short, bound, parts| Target { work, short, bound, parts };
     use Bound::{Mib, Speed, Time};
     vec![
@@ -203,7 +196,80 @@ pub fn all() -> Vec<Target> {
                 ratio("decrypt", "bare-100-decrypt", "`Envelope::decrypt`", "bare primitives"),
             ],
         ),
+        line(
+            "a cached data key, found, against 24 random bytes of the system",
+            "cache hit",
+            Time(0.5),
+            vec![
+                ratio("encrypt", "cache-hit", "to encrypt", "24 random bytes of the system"),
+                ratio("decrypt", "cache-hit", "to decrypt", "24 random bytes of the system"),
+            ],
+        ),
+        line(
+            "100 B under a cached data key, against its bare primitives",
+            "100 B cached, bare primitives",
+            Time(1.2),
+            vec![
+                ratio("encrypt", "cached-100-encrypt", "`Envelope::encrypt`", "bare primitives"),
+                ratio("decrypt", "cached-100-decrypt", "`Envelope::decrypt`", "bare primitives"),
+            ],
+        ),
+        line(
+            "1,000 tenants, 100 B, cached: 16 threads against one, on 2 cores, on the wall",
+            "16 threads, 1,000 tenants",
+            Speed(1.8),
+            both(|direction| format!("cache-tenants-{direction}"), "16 threads", "one thread"),
+        ),
+        line(
+            "a compact record of 100 B and 1 KiB, its set at hand, against its bare primitives",
+            "record, bare primitives",
+            Time(1.25),
+            lengths(["seal", "open"], |len, way| {
+                let case = if way == "seal" { "`RecordSet::seal`" } else { "`RecordSet::open`" };
+                (format!("record-{len}-{way}"), case, "bare primitives")
+            }),
+        ),
+        line(
+            "the same sealed in batches of 100, random bytes drawn once on both sides",
+            "records in batches, bare primitives",
+            Time(1.25),
+            vec![
+                ratio("100 B seal", "record-100-batch", "`RecordSet::seal_batch`", "bare primitives"),
+                ratio("1 KiB seal", "record-1024-batch", "`RecordSet::seal_batch`", "bare primitives"),
+            ],
+        ),
+        line(
+            "a record, its set from the cache and at hand, against an envelope of `tink-rs` under a local key",
+            "record, tink-rs",
+            Speed(1.0),
+            values(records::RECORD, records::TINK_ENVELOPE),
+        ),
+        line(
+            "the same in batches of 100",
+            "records in batches, tink-rs",
+            Speed(2.0),
+            values(records::IN_BATCHES, records::TINK_ENVELOPE),
+        ),
+        line("a record against `aws-esdk`", "record, aws-esdk", Speed(150.0), values(records::RECORD, small::AWS)),
+        line(
+            "a message under a cached data key against `aws-esdk`",
+            "cached message, aws-esdk",
+            Speed(40.0),
+            values(records::MESSAGE, small::AWS),
+        ),
     ]
+}
+
+/// Both lengths of small values, both ways: for each, its group, the case and the base.
+fn lengths(
+    ways: [&'static str; 2],
+    of: impl Fn(u32, &'static str) -> (String, &'static str, &'static str),
+) -> Vec<Part> {
+    let part = |len, way| {
+        let (group, case, base) = of(len, way);
+        ratio(&format!("{} {way}", if len == 100 { "100 B" } else { "1 KiB" }), &group, case, base)
+    };
+    [100, 1024].into_iter().flat_map(|len| ways.map(|way| part(len, way))).collect()
 }
 
 fn both(group: impl Fn(&str) -> String, case: &'static str, base: &'static str) -> Vec<Part> {

@@ -128,6 +128,23 @@ impl Working {
     }
 }
 
+/// Many values at once.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Lines {
+    /// Take each line of standard input for a value of its own, and write a line for each. Those that share a
+    /// data key make one call to the key provider; all have the same context, so that one can be put in
+    /// another's place
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// Say on standard error, at the end, how often a data key was at hand (hits) or not (misses), and how many
+    /// calls to the key provider were made and saved
+    #[arg(long, requires = "lines")]
+    pub(crate) cache_stats: bool,
+    /// The statistics as JSON
+    #[arg(long, requires = "cache_stats")]
+    pub(crate) json: bool,
+}
+
 /// Encrypt files, each to FILE.elk, or a pipe
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
@@ -206,7 +223,8 @@ pub(crate) struct Decrypt {
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  printf %s \"$PASSWORD\" | envelock seal --context variable=DB_PASSWORD >> .env.sealed
+  echo \"DB_PASSWORD=$(printf %s \"$PASSWORD\" | envelock seal --context variable=DB_PASSWORD)\" >> .env.sealed
+  envelock seal --lines --cache-stats --context list=tokens < tokens.txt > tokens.sealed
   envelock seal --provider passphrase: < token.txt")]
 pub(crate) struct SealValue {
     #[command(flatten)]
@@ -217,28 +235,37 @@ pub(crate) struct SealValue {
     /// must
     #[arg(long, value_name = "K")]
     pub(crate) at_least: Option<usize>,
+    #[command(flatten)]
+    pub(crate) lines: Lines,
 }
 
 /// Decrypt a line that `envelock seal` made, from standard input to standard output
 ///
-/// The line begins with elk1. and nothing follows it but a line end. The value comes out as it went in.
+/// The line begins with elk1. and nothing follows it but a line end. The value comes out as it went in. With
+/// --lines, values come out as they are found authentic, each with a line end: if the exit code is then not 0,
+/// what came before is a part, not the whole.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  DB_PASSWORD=$(printf %s \"$SEALED\" | envelock open --context variable=DB_PASSWORD) exec my-service
-  envelock open --provider passphrase: < token.sealed")]
+  DB_PASSWORD=$(printf %s \"$SEALED\" | envelock open --context variable=DB_PASSWORD) || exit
+  export DB_PASSWORD; exec my-service
+  envelock open --provider passphrase: < token.sealed
+  envelock open --lines --context list=tokens < tokens.sealed")]
 pub(crate) struct OpenValue {
     #[command(flatten)]
     pub(crate) opening: Opening,
     #[command(flatten)]
     pub(crate) matching: Matching,
+    #[command(flatten)]
+    pub(crate) lines: Lines,
 }
 
 /// Encrypt the data keys of files anew, under current or other keys; their content is not touched
 ///
 /// Who can open the files afterwards is said here, by --to or else by --provider; nothing that stands in a
 /// file adds anybody. A rewrap is not a revocation: whoever had the data key, or an old copy of the file,
-/// still has it.
+/// still has it. Record sets and values (as bytes, or as the lines of `envelock seal`) go to a new file: they
+/// need --output.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -280,6 +307,8 @@ pub(crate) struct Rewrap {
 }
 
 /// Check that every byte of files is authentic; nothing is written
+///
+/// The files are messages, record sets, or values as bytes or as the lines of `envelock seal`.
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
     /// The files to check; - is standard input
@@ -416,7 +445,7 @@ pub(crate) enum AliasCommand {
         /// Its name, which begins with alias/
         #[arg(value_name = "alias/NAME")]
         alias: String,
-        /// A key id, a full key name, or another alias
+        /// The key, by its id or its full name
         key: String,
     },
     /// Point an alias to another key; it still opens what was encrypted under the keys before
@@ -424,7 +453,7 @@ pub(crate) enum AliasCommand {
         /// Its name, which begins with alias/
         #[arg(value_name = "alias/NAME")]
         alias: String,
-        /// A key id, a full key name, or another alias
+        /// The key, by its id or its full name
         key: String,
     },
     /// Delete an alias; its key stays

@@ -2,9 +2,9 @@
 
 use crate::args::Inspect;
 use crate::failure::Failure;
+use crate::small::{Small, text_of};
 use crate::streams::{self, Source};
 use crate::text::{answer, plain};
-use crate::value::text_of;
 use envelock::kms::version_of_blob;
 use envelock::{AeadAlgorithm, EncryptedDataKey, Fingerprint, Header, Limits, RecordSetHeader, read_header};
 use serde_json::json;
@@ -24,27 +24,21 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<(), Failure> {
     };
     let mut start = Vec::new();
     file.by_ref().take(5).read_to_end(&mut start).map_err(|e| Failure::io(&name, &e))?;
-    let text = match start.as_slice() {
-        TEXT | RECORD_SET | RECORD_SET_UNSTORED => {
-            let read = file.by_ref().take(WHOLE_MAX).read_to_end(&mut start);
-            read.map_err(|e| Failure::io(&name, &e))?;
-            let bytes = if start.starts_with(TEXT) { text_of(&start)? } else { start };
-            described(&bytes, arguments).map_err(|e| Failure::from(e).of(&name))?
+    let text = match Small::read(&start, &mut file).map_err(|e| Failure::io(&name, &e))? {
+        Some(small) => {
+            let bytes = match &small {
+                Small::Text(text) => text_of(text),
+                Small::Bytes(bytes) => Ok(bytes.clone()),
+            };
+            bytes.and_then(|bytes| described(&bytes, arguments)).map_err(|e| Failure::from(e).of(&name))?
         }
-        _ => {
+        None => {
             let header = read_header(&mut start.chain(&mut file), &Limits::default());
             message(&header.map_err(|e| Failure::from(e).of(&name))?, length, arguments)
         }
     };
     answer(&text)
 }
-
-/// The first five bytes of a text form, and of a record set without and with an unstored context.
-const TEXT: &[u8] = b"elk1.";
-const RECORD_SET: &[u8] = b"ELK\x01\x02";
-const RECORD_SET_UNSTORED: &[u8] = b"ELK\x01\x03";
-/// More than the text of any value has.
-const WHOLE_MAX: u64 = 32 << 20;
 
 fn message(header: &Header, length: Option<u64>, arguments: &Inspect) -> String {
     let message = Message { header, length };
@@ -53,8 +47,8 @@ fn message(header: &Header, length: Option<u64>, arguments: &Inspect) -> String 
 
 /// What bytes that are all at hand are: a message, a record, a record set or a value with its own.
 fn described(bytes: &[u8], arguments: &Inspect) -> Result<String, envelock::Error> {
-    match bytes.get(..5) {
-        Some(RECORD_SET | RECORD_SET_UNSTORED) => {
+    match bytes {
+        [b'E', b'L', b'K', 1, 2 | 3, ..] => {
             let header = RecordSetHeader::parse(bytes)?;
             let rest = bytes.get(header.len()..).unwrap_or_default();
             let value_len = match rest {
@@ -64,7 +58,7 @@ fn described(bytes: &[u8], arguments: &Inspect) -> Result<String, envelock::Erro
             let set = Set { header: &header, value_len };
             Ok(if arguments.json { set.json() } else { set.text() })
         }
-        Some([0xE1, ..]) => {
+        [0xE1, ..] => {
             let fingerprint = Fingerprint::of_record(bytes)?.to_string();
             let len = bytes.len() - RECORD_OVERHEAD;
             Ok(match arguments.json {

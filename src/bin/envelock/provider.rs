@@ -7,8 +7,8 @@ use crate::passphrase::{self, Ask, PassphraseSource};
 use crate::signals::Signals;
 use crate::text::Notes;
 use envelock::{
-    EncryptionContext, Envelope, KeyProvider, LocalKms, LocalProvider, MultiProvider, PassphraseProvider,
-    RawKeyProvider,
+    DataKeyCache, EncryptionContext, Envelope, EnvelopeBuilder, KeyProvider, LocalKms, LocalProvider, MultiProvider,
+    PassphraseProvider, RawKeyProvider,
 };
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -185,7 +185,16 @@ pub(crate) fn reader(
 
 /// An envelope that reads with these members.
 pub(crate) fn reading(members: Vec<Member>, matching: &Matching) -> Result<Envelope, Failure> {
-    let envelope = Envelope::builder(together(members, None)?).build()?;
+    built(Envelope::builder(together(members, None)?), matching)
+}
+
+/// The same with a cache of data keys.
+pub(crate) fn caching(members: Vec<Member>, matching: &Matching, cache: &DataKeyCache) -> Result<Envelope, Failure> {
+    built(Envelope::builder(together(members, None)?).shared_cache(cache), matching)
+}
+
+fn built(builder: EnvelopeBuilder, matching: &Matching) -> Result<Envelope, Failure> {
+    let envelope = builder.build()?;
     Ok(if matching.accept_more_context { envelope.accepting_more_context() } else { envelope })
 }
 

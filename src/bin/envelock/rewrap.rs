@@ -4,9 +4,12 @@ use crate::args::Rewrap;
 use crate::failure::{Failure, each};
 use crate::provider::{Member, Providers, Purpose, context, reading, together};
 use crate::signals::Signals;
-use crate::streams::{self, Source, is_pipe};
+use crate::small::Small;
+use crate::streams::{self, Source, is_pipe, write_new};
 use crate::text::Notes;
 use envelock::{EncryptionContext, Envelope, RewrapMode, RewrapOptions};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn rewrap(arguments: &Rewrap, signals: &Signals, notes: Notes) -> Result<(), Failure> {
@@ -91,6 +94,9 @@ impl Work<'_> {
             options = options.keep_others();
         }
         let target = self.target(file)?;
+        if let Some(small) = small(file)? {
+            return self.small(file, &small, target.as_deref(), &options);
+        }
         if let Some(target) = &target {
             options = options.to_file(target);
         }
@@ -110,6 +116,21 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// The new one always goes to a file of its own: what the old one replaces is for whoever has the table or
+    /// the configuration in which it stands.
+    fn small(&self, file: &Path, small: &Small, target: Option<&Path>, options: &RewrapOptions) -> Result<(), Failure> {
+        let target = target.ok_or_else(|| {
+            Failure::usage("values and record sets are not rewrapped in place: name a new file with --output")
+        })?;
+        let (made, removed) = small.rewrap(&self.old, &self.new, &self.context, options)?;
+        self.signals.undoing(|| write_new(target, &made))?;
+        self.notes.say(&format!("rewrapped {} as {}", file.display(), target.display()));
+        for recipient in removed {
+            self.notes.say(&format!("{}: {recipient} REMOVED: it opens this file no more", target.display()));
+        }
+        Ok(())
+    }
+
     fn target(&self, file: &Path) -> Result<Option<PathBuf>, Failure> {
         let Some(output) = &self.arguments.output else { return Ok(None) };
         let target = match output.is_dir() {
@@ -118,4 +139,11 @@ impl Work<'_> {
         };
         Ok(Some(target))
     }
+}
+
+fn small(file: &Path) -> Result<Option<Small>, Failure> {
+    let failed = |e: io::Error| Failure::io(&file.display().to_string(), &e);
+    let (mut opened, mut start) = (File::open(file).map_err(failed)?, Vec::new());
+    opened.by_ref().take(5).read_to_end(&mut start).map_err(failed)?;
+    Small::read(&start, &mut opened).map_err(failed)
 }

@@ -3,9 +3,10 @@
 use crate::failure::Failure;
 use envelock::{Error, ErrorKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -72,6 +73,20 @@ impl Stream {
             },
         }
     }
+}
+
+/// Writes a file of mode 0600 that must not exist; what a failure leaves of it is removed.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::AlreadyExists => Failure::kept(path),
+        _ => Failure::io(&path.display().to_string(), &e),
+    };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| {
+        // What is left of it is nothing whole.
+        let _ = std::fs::remove_file(path);
+        failed(e)
+    })
 }
 
 /// Standard output without a buffer between.

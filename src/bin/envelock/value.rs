@@ -2,11 +2,14 @@
 
 use crate::args::{OpenValue, SealValue};
 use crate::failure::Failure;
-use crate::provider::{Providers, Purpose, context, reader, together};
+use crate::lines::Caching;
+use crate::provider::{self, Providers, Purpose, context, reading, together};
 use crate::signals::Signals;
+use crate::small::text_of;
 use crate::streams::{Source, StandardOutput};
 use crate::text::{Notes, answer};
-use envelock::{Envelope, ErrorKind, blocking, from_text, to_text};
+use envelock::{EncryptionContext, Envelope, Error, ErrorKind, blocking, to_text};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -19,56 +22,85 @@ const TEXT_MAX: usize = (VALUE_MAX + (64 << 10) + 1_024).div_ceil(3) * 4;
 pub(crate) fn seal(arguments: &SealValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
     let members = providers.members(&arguments.opening.provider, Purpose::Encrypt)?;
-    let envelope = Envelope::builder(together(members, arguments.at_least)?).build()?;
-    let value = input(VALUE_MAX)?;
+    let envelope = Envelope::builder(together(members, arguments.at_least)?);
+    let context = context(&arguments.opening);
     // Nothing has to be undone: a signal ends the program at once.
-    let sealed = blocking::wait(envelope.seal_value(&value, &context(&arguments.opening)))?;
-    answer(&format!("{}\n", to_text(&sealed)))
+    if arguments.lines.lines {
+        let caching = Caching::new()?;
+        let envelope = envelope.shared_cache(caching.cache()).build()?;
+        return caching.each_line(arguments.lines, VALUE_MAX, |line| sealed(&envelope, line, &context));
+    }
+    let text = sealed(&envelope.build()?, &input(VALUE_MAX)?, &context)?;
+    answer(&format!("{}\n", String::from_utf8_lossy(&text)))
+}
+
+fn sealed(envelope: &Envelope, value: &[u8], context: &EncryptionContext) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let sealed = blocking::wait(envelope.seal_value(value, context))?;
+    Ok(Zeroizing::new(to_text(&sealed).into_bytes()))
 }
 
 pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
-    let envelope = reader(&arguments.opening, &arguments.matching, signals, notes)?;
-    let sealed = text_of(&input(TEXT_MAX)?)?;
-    let opened = blocking::wait(envelope.open_value(&sealed, &context(&arguments.opening)));
-    let value = Zeroizing::new(opened.map_err(|error| Failure::from(error).of(INPUT))?);
-    StandardOutput::open()?.write_all(&value).map_err(|e| Failure::from(envelock::Error::from(e)))
+    let (opening, matching) = (&arguments.opening, &arguments.matching);
+    let members = Providers::new(&opening.keystore, signals, notes).members(&opening.provider, Purpose::Decrypt)?;
+    let context = context(opening);
+    if arguments.lines.lines {
+        let caching = Caching::new()?;
+        let envelope = provider::caching(members, matching, caching.cache())?;
+        return caching.each_line(arguments.lines, TEXT_MAX, |line| {
+            let value = opened(&envelope, line, &context)?;
+            if value.contains(&b'\n') {
+                let error = Error::new(ErrorKind::Unsupported, "this value has a line end in it, and is no line");
+                return Err(error.with_advice("open it by itself, without --lines"));
+            }
+            Ok(value)
+        });
+    }
+    let value = opened(&reading(members, matching)?, &input(TEXT_MAX)?, &context)
+        .map_err(|error| Failure::from(error).of(INPUT))?;
+    StandardOutput::open()?.write_all(&value).map_err(|e| Failure::from(Error::from(e)))
 }
 
-/// The bytes of one line of text, its end cut off.
-pub(crate) fn text_of(text: &[u8]) -> Result<Vec<u8>, Failure> {
-    let line = text.strip_suffix(b"\n").map_or(text, |line| line.strip_suffix(b"\r").unwrap_or(line));
-    // What is no UTF-8 is no base64 either.
-    from_text(&String::from_utf8_lossy(line)).map_err(|error| Failure::from(error).of(INPUT))
+fn opened(envelope: &Envelope, text: &[u8], context: &EncryptionContext) -> Result<Zeroizing<Vec<u8>>, Error> {
+    blocking::wait(envelope.open_value(&text_of(text)?, context)).map(Zeroizing::new)
 }
 
 /// All of standard input.
 fn input(most: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut source = Source::of(Path::new("-"))?.open()?;
     let mut input = Zeroizing::new(Vec::new());
-    let mut piece = Zeroizing::new([0; 4_096]);
-    loop {
-        let count = match source.read(&mut piece[..]) {
-            Ok(0) => return Ok(input),
-            Ok(count) => count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Failure::io(INPUT, &e)),
-        };
-        if input.len() + count > most {
-            let error = envelock::Error::new(ErrorKind::LimitExceeded, format!("{INPUT} has more than {most} bytes"));
+    while read_more(&mut source, &mut input)? > 0 {
+        if input.len() > most {
+            let error = Error::new(ErrorKind::LimitExceeded, format!("{INPUT} has more than {most} bytes"));
             return Err(error.with_advice("encrypt larger values as files").into());
         }
-        grow(&mut input, count);
-        input.extend_from_slice(&piece[..count]);
+    }
+    Ok(input)
+}
+
+/// Appends a piece of standard input, and returns its length: zero at the end.
+pub(crate) fn read_more(source: &mut File, input: &mut Zeroizing<Vec<u8>>) -> Result<usize, Failure> {
+    let mut piece = Zeroizing::new([0; 16_384]);
+    loop {
+        match source.read(&mut piece[..]) {
+            Ok(count) => {
+                append(input, piece.get(..count).unwrap_or_default());
+                return Ok(count);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Failure::io(INPUT, &e)),
+        }
     }
 }
 
-/// Makes room without leaving a copy of the value where it was.
-fn grow(input: &mut Zeroizing<Vec<u8>>, count: usize) {
-    if input.capacity() - input.len() < count {
-        let mut larger = Zeroizing::new(Vec::with_capacity((2 * input.capacity()).max(65_536)));
-        larger.extend_from_slice(input);
-        *input = larger;
+/// Appends without leaving a copy of what is there where it was.
+pub(crate) fn append(to: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
+    if to.capacity() - to.len() < bytes.len() {
+        let room = (2 * to.capacity()).max(to.len() + bytes.len()).max(65_536);
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(to);
+        *to = larger;
     }
+    to.extend_from_slice(bytes);
 }
 
-const INPUT: &str = "standard input";
+pub(crate) const INPUT: &str = "standard input";

@@ -5,10 +5,11 @@ use crate::failure::{Failure, each};
 use crate::progress::Progress;
 use crate::provider::{context, reader};
 use crate::signals::Signals;
+use crate::small::Small;
 use crate::streams::{self, Source};
 use crate::text::{Notes, answer, plain};
 use envelock::{EncryptionContext, Envelope, FileOptions, blocking};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 pub(crate) fn verify(arguments: &Verify, signals: &Signals, notes: Notes) -> Result<(), Failure> {
@@ -17,16 +18,22 @@ pub(crate) fn verify(arguments: &Verify, signals: &Signals, notes: Notes) -> Res
     each(&arguments.files, |file| {
         signals.check()?;
         let name = streams::name(file);
-        let length = one(&envelope, file, &context, notes).map_err(|failure| failure.of(&name))?;
+        let what = one(&envelope, file, &context, notes).map_err(|failure| failure.of(&name))?;
         match notes.shown() {
-            true => answer(&format!("{}: authentic, {length} bytes of plaintext\n", plain(&name))),
+            true => answer(&format!("{}: authentic, {what}\n", plain(&name))),
             false => Ok(()),
         }
     })
 }
 
-fn one(envelope: &Envelope, file: &Path, context: &EncryptionContext, notes: Notes) -> Result<u64, Failure> {
+fn one(envelope: &Envelope, file: &Path, context: &EncryptionContext, notes: Notes) -> Result<String, Failure> {
     let source = Source::of(file)?;
+    let failed = |e| Failure::io(&streams::name(file), &e);
+    let (mut opened, mut start) = (source.open()?, Vec::new());
+    opened.by_ref().take(5).read_to_end(&mut start).map_err(failed)?;
+    if let Some(small) = Small::read(&start, &mut opened).map_err(failed)? {
+        return small.verify(envelope, context);
+    }
     let length = match &source {
         Source::File(path) => path.metadata().ok().map(|it| it.len()),
         Source::Stream(_) => None,
@@ -35,8 +42,11 @@ fn one(envelope: &Envelope, file: &Path, context: &EncryptionContext, notes: Not
     let options = FileOptions::default().on_progress(progress.reporter());
     let checked = match source {
         Source::File(path) => blocking::wait(envelope.decrypt_file_to_pipe(path, io::sink(), context, options)),
-        Source::Stream(stream) => blocking::wait(envelope.decrypt_pipe(stream.open()?, io::sink(), context, options)),
+        Source::Stream(_) => {
+            let whole = io::Cursor::new(start).chain(opened);
+            blocking::wait(envelope.decrypt_pipe(whole, io::sink(), context, options))
+        }
     };
     progress.clear();
-    Ok(checked?)
+    Ok(format!("{} bytes of plaintext", checked?))
 }

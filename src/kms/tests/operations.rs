@@ -38,6 +38,8 @@ fn every_bit_flip_and_truncation_of_a_blob_is_refused() {
         match error.kind() {
             ErrorKind::AuthenticationFailed => assert_eq!(error.code(), Some("InvalidCiphertextException")),
             ErrorKind::NoMatchingKey if in_key_id => assert_eq!(error.code(), Some("NotFoundException")),
+            // Version 1 that became a later one, which this key does not have.
+            ErrorKind::KeyState if (38..42).contains(&(bit / 8)) => assert!(error.to_string().contains("older backup")),
             kind => panic!("bit {bit}: {kind:?}"),
         }
     }
