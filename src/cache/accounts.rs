@@ -28,7 +28,8 @@ pub struct CacheCounts {
     pub hits: u64,
     /// Data keys that came of another caller's call.
     pub waits: u64,
-    /// Calls that a caller made and waited for, those that it gave up among them.
+    /// Calls that a caller began and waited for: those that were given up, and those that found a slot to be
+    /// another provider's, among them.
     pub misses: u64,
     /// Calls made to renew a data key ahead of its end.
     pub renewals: u64,
@@ -130,11 +131,19 @@ pub(super) struct Accounts {
     open: RwLock<Open>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     by_partition: HashMap<Arc<Partition>, Arc<Account>>,
+    /// From how many on those that nobody uses are looked for.
+    full: usize,
     /// Those that were closed, added up.
     closed: [CacheCounts; 2],
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { by_partition: HashMap::new(), full: ACCOUNTS_MAX, closed: <[CacheCounts; 2]>::default() }
+    }
 }
 
 impl Accounts {
@@ -147,8 +156,10 @@ impl Accounts {
         if let Some(known) = open.find(&partition) {
             return known;
         }
-        if open.by_partition.len() >= ACCOUNTS_MAX {
+        if open.by_partition.len() >= open.full {
             open.close_unused();
+            // Where most are in use, not each new one looks through all of them again.
+            open.full = ACCOUNTS_MAX.max(2 * open.by_partition.len());
         }
         let (partition, account) = (Arc::new(partition), Arc::<Account>::default());
         open.by_partition.insert(Arc::clone(&partition), Arc::clone(&account));
@@ -196,5 +207,5 @@ impl Open {
     }
 }
 
-/// Tenants that statistics name, at the most, besides those in use.
+/// Tenants that statistics name, at the most, besides as many as those in use.
 const ACCOUNTS_MAX: usize = 10_000;

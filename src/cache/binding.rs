@@ -1,17 +1,19 @@
 //! One envelope's way into a cache: its tenant, its provider, and the calls that are made for it.
 
 use crate::cache::accounts::{Account, Counters};
+use crate::cache::call::Ride;
 use crate::cache::flight::{Caller, Lead, Look, Old, Turn, Way};
 use crate::cache::handed::{ReadingAnswer, ReadingKey, WritingKey};
 use crate::cache::held::{Age, Epoch, Grant, Held, Life, Need, Usage};
 use crate::cache::key::{Partition, Probe, ProviderKey};
-use crate::cache::{Cause, DataKeyCache, Failure, Happened, Renewal, Slot, background};
+use crate::cache::{Cause, DataKeyCache, Failure, Happened, Slot, background};
 use crate::clock::Clock;
 use crate::context::KmsContext;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::provider::{DataKeyAnswer, KeyProvider, Revocations};
+use futures_channel::oneshot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -62,25 +64,25 @@ impl Binding {
             counters.bytes.fetch_add(if generated.is_ok() { bytes } else { 0 }, Ordering::Relaxed);
             return generated.map(WritingKey::Own).inspect_err(|_| bump(&counters.failures));
         }
-        let slot = self.slot(None, kms);
+        let slot = self.cache.slot(Probe { partition: &self.partition, slot: None, kms }, &self.account);
         let writer = Writer { clock: &*self.cache.inner.clock, need };
         match slot.flight.turn(&writer).await {
             Turn::Use(used, way) => {
                 counters.served(way);
                 Ok(used)
             }
-            Turn::Renew(used, lead) => {
-                bump(&counters.hits);
-                self.renew(&slot, lead).await;
-                Ok(used)
-            }
-            Turn::Lead(lead) => {
-                let mut first = None;
-                self.call(&slot, lead, Why::Miss, |held| first = Some(writer.take(held)))
-                    .await
-                    .map_err(|failure| failure.error())?;
-                first.flatten().ok_or_else(|| Error::internal("a fresh data key takes what its limits allow"))
-            }
+            Turn::Renew(used, lead) => match self.renew(&slot, lead).await {
+                Ok(()) => {
+                    bump(&counters.hits);
+                    Ok(used)
+                }
+                Err(refusal) => Err(refusal.error()),
+            },
+            Turn::Lead(lead) => match self.call(&slot, lead, Why::Miss, move |held| take(held, need)).await {
+                Ok(Some(used)) => Ok(used),
+                Ok(None) => Err(Error::internal("a fresh data key takes what its limits allow")),
+                Err(failure) => Err(failure.error()),
+            },
             Turn::Failed(failure) => Err(failure.error()),
         }
     }
@@ -88,25 +90,25 @@ impl Binding {
     /// The data key of `encrypted`, bound to `kms`.
     pub(crate) async fn reading_key(&self, encrypted: &EncryptedDataKey, kms: &KmsContext) -> ReadingAnswer {
         let counters = &self.account.decrypt;
-        let slot = self.slot(Some(encrypted), kms);
+        let probe = Probe { partition: &self.partition, slot: Some(encrypted), kms };
+        let Some(slot) = self.cache.slot_to_read(probe, &self.account) else { return ReadingAnswer::NotMine };
         let reader = Reader { clock: &*self.cache.inner.clock };
         let failure = match slot.flight.turn(&reader).await {
             Turn::Use(held, way) => {
                 counters.served(way);
                 return ReadingAnswer::Key(ReadingKey::Cached(held));
             }
-            Turn::Renew(held, lead) => {
-                bump(&counters.hits);
-                self.renew(&slot, lead).await;
-                return ReadingAnswer::Key(ReadingKey::Cached(held));
-            }
-            Turn::Lead(lead) => {
-                let mut first = None;
-                match self.call(&slot, lead, Why::Miss, |held| first = Some(Arc::clone(held))).await {
-                    Ok(()) => return first.map_or(ReadingAnswer::NotMine, |it| ReadingAnswer::Key(it.into())),
-                    Err(failure) => failure,
+            Turn::Renew(held, lead) => match self.renew(&slot, lead).await {
+                Ok(()) => {
+                    bump(&counters.hits);
+                    return ReadingAnswer::Key(ReadingKey::Cached(held));
                 }
-            }
+                Err(refusal) => refusal,
+            },
+            Turn::Lead(lead) => match self.call(&slot, lead, Why::Miss, Arc::clone).await {
+                Ok(held) => return ReadingAnswer::Key(held.into()),
+                Err(failure) => failure,
+            },
             Turn::Failed(failure) => failure,
         };
         match failure.cause {
@@ -131,79 +133,109 @@ impl Binding {
         slot.flight.peek(|held| (held.age(now) != Age::Over).then(|| Arc::clone(held)))
     }
 
-    fn slot(&self, slot: Option<&EncryptedDataKey>, kms: &KmsContext) -> Arc<Slot> {
-        self.cache.slot(Probe { partition: &self.partition, slot, kms }, &self.account)
-    }
-
     /// Renews an entry in the background, or here and now if there is none.
-    async fn renew(&self, slot: &Arc<Slot>, lead: Lead<Arc<Held>, Failure>) {
-        let (this, slot) = (self.clone(), Arc::clone(slot));
-        let renewal: Renewal = Box::pin(async move {
-            // What it fails with concerns whoever finds the entry over.
-            let _ = this.call(&slot, lead, Why::Renewal, |_| ()).await;
-        });
-        if let Some(renewal) = background::start(renewal) {
-            renewal.await;
+    ///
+    /// # Errors
+    /// A refusal that is known by then: the old data key is not to be used any more. Whatever else a renewal
+    /// fails with concerns whoever finds the entry over.
+    async fn renew(&self, slot: &Arc<Slot>, lead: Lead<Arc<Held>, Failure>) -> Result<(), Failure> {
+        let (mut answer, ride) = self.share(slot, lead, Why::Renewal, |_| ());
+        if let Some(ride) = background::start(Box::pin(ride)) {
+            ride.await;
+        }
+        match answer.try_recv() {
+            Ok(Some(Err(failure))) if failure.refuses() => Err(failure),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Makes the call for an entry. `first` sees what it brings before anybody else does.
-    async fn call(
+    /// Makes the call for an entry, unless others who wait for it do. `first` takes from what it brings before
+    /// anybody else does.
+    async fn call<T: Send + 'static>(
         &self,
         slot: &Arc<Slot>,
         lead: Lead<Arc<Held>, Failure>,
         why: Why,
-        first: impl FnOnce(&Arc<Held>),
-    ) -> Result<(), Failure> {
+        first: impl FnOnce(&Arc<Held>) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (mut answer, ride) = self.share(slot, lead, why, first);
+        ride.await;
+        match answer.try_recv() {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(self.failure(Error::internal("the call for a data key was given up").into())),
+        }
+    }
+
+    /// Begins the call for an entry: it is driven by all who wait for it.
+    fn share<T: Send + 'static>(
+        &self,
+        slot: &Arc<Slot>,
+        lead: Lead<Arc<Held>, Failure>,
+        why: Why,
+        first: impl FnOnce(&Arc<Held>) -> T + Send + 'static,
+    ) -> (oneshot::Receiver<Result<T, Failure>>, Ride) {
+        let (sender, answer) = oneshot::channel();
+        let (this, slot) = (self.clone(), Arc::clone(slot));
+        let ride = lead.share(|lead| Box::pin(async move { this.make(&slot, lead, why, first, sender).await }));
+        (answer, ride)
+    }
+
+    async fn make<T>(
+        &self,
+        slot: &Arc<Slot>,
+        lead: Lead<Arc<Held>, Failure>,
+        why: Why,
+        first: impl FnOnce(&Arc<Held>) -> T,
+        sender: oneshot::Sender<Result<T, Failure>>,
+    ) {
         let (counter, happened) = match why {
             Why::Miss => (&slot.counters().misses, Happened::Fetched),
             Why::Renewal => (&slot.counters().renewals, Happened::Renewed),
         };
         bump(counter);
+        // Before the provider is asked: what it revokes meanwhile counts as later.
+        let asked = (self.cache.inner.clock.now(), Epoch::now(self.revocations.as_ref()));
         let answer = match &slot.key.slot {
-            None => self.generate(&slot.key.kms).await,
-            Some(encrypted) => self.decrypt(encrypted, &slot.key.kms).await,
+            None => self.generate(&slot.key.kms, asked.clone()).await,
+            Some(encrypted) => self.decrypt(encrypted, &slot.key.kms, asked.clone()).await,
         };
-        let result = match answer {
+        match answer {
             Ok(held) => {
                 let held = Arc::new(held);
-                first(&held);
+                // Whoever began it may have left: then nothing is taken from the key.
+                if !sender.is_canceled() {
+                    let _ = sender.send(Ok(first(&held)));
+                }
                 lead.complete(held);
                 slot.tell(happened);
-                Ok(())
             }
             Err(cause) => {
-                let wait = BACK_OFF.mul_f64(0.5 + random_part());
-                let failure = Failure { cause, until: self.cache.inner.clock.now().saturating_add(wait) };
-                let old = match &failure.cause {
-                    Cause::Error(error) if !refuses(error) => Old::Keep,
-                    Cause::Error(_) | Cause::NotMine => Old::Drop,
-                };
-                lead.fail(failure.clone(), old);
+                let failure = self.failure(cause);
+                lead.fail(failure.clone(), if failure.refuses() { Old::Drop } else { Old::Keep });
                 match &failure.cause {
                     Cause::Error(error) => {
                         bump(&slot.counters().failures);
                         slot.tell(Happened::Failed(error));
-                        // What a stranger made up takes nobody's place.
+                        // What a stranger made up keeps no place, though its call had one.
                         if error.kind() == ErrorKind::AuthenticationFailed {
                             self.cache.forget(slot);
                         }
                     }
-                    // That is answered without a call.
-                    Cause::NotMine => {
-                        counter.fetch_sub(1, Ordering::Relaxed);
-                        self.cache.forget(slot);
-                    }
+                    Cause::NotMine => self.cache.disown(slot, asked.0, asked.1),
                 }
-                Err(failure)
+                let _ = sender.send(Err(failure));
             }
-        };
+        }
         self.cache.sweep();
-        result
     }
 
-    async fn generate(&self, kms: &KmsContext) -> Result<Held, Cause> {
-        let asked = self.ask();
+    /// A failure that answers for a while.
+    fn failure(&self, cause: Cause) -> Failure {
+        let wait = BACK_OFF.mul_f64(0.5 + random_part());
+        Failure { cause, until: self.cache.inner.clock.now().saturating_add(wait) }
+    }
+
+    async fn generate(&self, kms: &KmsContext, asked: (Duration, Epoch)) -> Result<Held, Cause> {
         match self.provider.generate_data_key(DataKeyLength::Bytes32, kms).await {
             Ok(generated) if generated.key.expose().len() == DataKeyLength::Bytes32.bytes() => {
                 Ok(self.held(asked, &generated.key, generated.encrypted, Duration::ZERO))
@@ -213,8 +245,12 @@ impl Binding {
         }
     }
 
-    async fn decrypt(&self, encrypted: &EncryptedDataKey, kms: &KmsContext) -> Result<Held, Cause> {
-        let asked = self.ask();
+    async fn decrypt(
+        &self,
+        encrypted: &EncryptedDataKey,
+        kms: &KmsContext,
+        asked: (Duration, Epoch),
+    ) -> Result<Held, Cause> {
         match self.provider.decrypt_data_key(encrypted, kms).await {
             DataKeyAnswer::Key(key) if key.expose().len() == DataKeyLength::Bytes32.bytes() => {
                 Ok(self.held(asked, &key, Vec::new(), self.cache.inner.limits.grace))
@@ -225,11 +261,6 @@ impl Binding {
         }
     }
 
-    /// When a call is made, and what was revoked by then.
-    fn ask(&self) -> (Duration, Epoch) {
-        (self.cache.inner.clock.now(), Epoch::now(self.revocations.as_ref()))
-    }
-
     fn held(
         &self,
         (asked, epoch): (Duration, Epoch),
@@ -238,7 +269,10 @@ impl Binding {
         grace: Duration,
     ) -> Held {
         let limits = &self.cache.inner.limits;
-        let life = Life::new(asked, limits.age, grace, random_part());
+        let mut life = Life::new(asked, limits.age, grace, random_part());
+        if slots.iter().any(EncryptedDataKey::is_missing) {
+            life = life.renewed_by(asked.saturating_add(MISSING_FOR.mul_f64(0.5 + random_part())));
+        }
         Held::new(key, slots, Usage::new(limits, Arc::clone(&self.account)), life, epoch)
     }
 }
@@ -256,11 +290,9 @@ struct Writer<'a> {
     need: Need,
 }
 
-impl Writer<'_> {
-    fn take(&self, held: &Arc<Held>) -> Option<WritingKey> {
-        let grant: Option<Grant> = held.take(self.need)?;
-        Some(WritingKey::Cached { held: Arc::clone(held), grant })
-    }
+fn take(held: &Arc<Held>, need: Need) -> Option<WritingKey> {
+    let grant: Option<Grant> = held.take(need)?;
+    Some(WritingKey::Cached { held: Arc::clone(held), grant })
 }
 
 impl Caller<Arc<Held>, Failure> for Writer<'_> {
@@ -272,7 +304,7 @@ impl Caller<Arc<Held>, Failure> for Writer<'_> {
             Age::Fresh | Age::Ageing => {}
             Age::Grace | Age::Over => return Look::Useless,
         }
-        match self.take(held) {
+        match take(held, self.need) {
             Some(taken) if age == Age::Ageing => Look::UseAndRenew(taken),
             Some(taken) => Look::Use(taken),
             None => Look::Useless,
@@ -309,6 +341,17 @@ impl Failure {
         clock.now() < self.until
     }
 
+    /// Whether the provider means that the key is not to be used, rather than that it could not tell.
+    fn refuses(&self) -> bool {
+        match &self.cause {
+            Cause::Error(error) => {
+                !error.is_retryable()
+                    && !matches!(error.kind(), ErrorKind::Io | ErrorKind::Storage | ErrorKind::Internal)
+            }
+            Cause::NotMine => true,
+        }
+    }
+
     fn error(&self) -> Error {
         match &self.cause {
             Cause::Error(error) => error.again(),
@@ -338,11 +381,6 @@ impl Counters {
     }
 }
 
-/// Whether a provider means that the key is not to be used, rather than that it could not tell.
-fn refuses(error: &Error) -> bool {
-    !error.is_retryable() && !matches!(error.kind(), ErrorKind::Io | ErrorKind::Storage | ErrorKind::Internal)
-}
-
 fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
@@ -358,3 +396,6 @@ fn random_part() -> f64 {
 
 /// How long the failure of a call answers for others: half of this to one and a half times.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a data key serves that one of several providers did not encrypt, before it is renewed: half of
+/// this to one and a half times.
+const MISSING_FOR: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! One value that is fetched by one call at a time, whoever asks: the first to find it useless makes
+//! One value that is fetched by one call at a time, whoever asks: the first to find it useless begins
 //! the call, and all others wait for what comes of it.
 //!
 //! ```text
@@ -6,21 +6,22 @@
 //! Use <------------------- value ----------------------------------------> Renew (value and call)
 //!                            | look: useless
 //!             no call        v        a call is under way
-//! Lead <---------------- no value ----------------------> wait: Use, Failed, or Lead in its place
+//! Lead <---------------- no value ----------------------> ride on it: Use, Failed, or Lead in its place
 //! ```
-//! A call belongs to a [`Lead`]. Dropped before it is done, by a caller that was cancelled, say, it hands
-//! over to one of those who wait. No lock is held while anybody waits, and none is taken for longer than
-//! a few comparisons.
+//! A call belongs to nobody: [`Lead::share`] leaves it with all who wait for it, and whoever of them is
+//! polled first after it was woken drives it on. So none of them waits for another one that is held
+//! without being polled. It is dropped when the last of them leaves; a [`Lead`] that is dropped before
+//! its call is done makes those who wait choose another. No lock is held while anybody waits or a call is
+//! polled, and none is taken for longer than a few comparisons.
 //!
 //! Nothing of ours is named here, and the locks come from [`sync`](super::sync): `tests/it/one_call.rs`
-//! compiles this very file against locks that try schedules.
+//! compiles this very file and [`call`](super::call) against locks that try schedules.
 
+use super::call::{Call, Ride, Work};
 use super::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::mem;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// What a caller makes of what it finds.
 pub(crate) trait Caller<V, F> {
@@ -82,29 +83,15 @@ struct State<V, F> {
     value: Option<V>,
     /// How the last call failed, by its number.
     failure: Option<(u64, F)>,
-    /// The number of the call under way.
-    under_way: Option<u64>,
+    /// The call under way, and its number.
+    under_way: Option<(u64, Arc<Call>)>,
     /// How many calls were begun.
     calls: u64,
-    /// Those who wait, by number. With a call under way, or with one of them called, or empty.
-    waiting: BTreeMap<u64, Waker>,
-    /// How many have ever waited.
-    waiters: u64,
-    /// Who was woken to take over a call that was given up, and has not come yet.
-    called: Option<u64>,
 }
 
 impl<V, F: Clone> Flight<V, F> {
     pub(crate) fn new() -> Self {
-        let state = State {
-            value: None,
-            failure: None,
-            under_way: None,
-            calls: 0,
-            waiting: BTreeMap::new(),
-            waiters: 0,
-            called: None,
-        };
+        let state = State { value: None, failure: None, under_way: None, calls: 0 };
         Self { state: RwLock::new(state) }
     }
 
@@ -115,7 +102,7 @@ impl<V, F: Clone> Flight<V, F> {
         if let Some(turn) = self.hit(caller) {
             return turn;
         }
-        let mut waiter = Waiter { flight: self, id: None, since: None };
+        let mut waiter = Waiter { flight: self, since: None, ride: None };
         poll_fn(|cx| waiter.poll(caller, cx)).await
     }
 
@@ -148,12 +135,12 @@ impl<V, F: Clone> Flight<V, F> {
     pub(crate) fn invalidate(&self) {
         let mut state = self.write();
         let gone = (state.value.take(), state.failure.take());
-        state.under_way = None;
-        state.called = None;
-        let woken = mem::take(&mut state.waiting);
+        let under_way = state.under_way.take();
         drop(state);
         drop(gone);
-        woken.into_values().for_each(Waker::wake);
+        if let Some((_, call)) = under_way {
+            call.pass();
+        }
     }
 
     /// Whether nothing is lost with it: no call is under way, and value and failure, where there are
@@ -161,16 +148,15 @@ impl<V, F: Clone> Flight<V, F> {
     pub(crate) fn is_spent(&self, useless: impl FnOnce(&V) -> bool, over: impl FnOnce(&F) -> bool) -> bool {
         let state = self.read();
         state.under_way.is_none()
-            && state.waiting.is_empty()
             && state.value.as_ref().is_none_or(useless)
             && state.failure.as_ref().is_none_or(|(_, failure)| over(failure))
     }
 
     fn lead(self: &Arc<Self>, state: &mut State<V, F>) -> Lead<V, F> {
         state.calls += 1;
-        state.under_way = Some(state.calls);
-        state.called = None;
-        Lead { flight: Some(Arc::clone(self)), number: state.calls }
+        let call = Arc::new(Call::default());
+        state.under_way = Some((state.calls, Arc::clone(&call)));
+        Lead { flight: Some(Arc::clone(self)), number: state.calls, call }
     }
 }
 
@@ -190,35 +176,28 @@ impl<V, F> State<V, F> {
         self.under_way.is_none() && !self.failure.as_ref().is_some_and(|(_, failure)| caller.stands(failure))
     }
 
-    /// Calls the one who has waited longest, if nobody makes the call.
-    fn call_next(&mut self) -> Option<Waker> {
-        if self.under_way.is_some() {
-            return None;
-        }
-        let (id, waker) = self.waiting.pop_first()?;
-        self.called = Some(id);
-        Some(waker)
-    }
-
-    /// One who waits goes; if it was called, another is.
-    fn leave(&mut self, id: u64) -> Option<Waker> {
-        self.waiting.remove(&id);
-        if self.called != Some(id) {
-            return None;
-        }
-        self.called = None;
-        self.call_next()
+    /// Ends the call of this number, unless it was invalidated: then nobody waits for it any more.
+    fn land(&mut self, number: u64) -> Option<Arc<Call>> {
+        self.under_way.take_if(|(of, _)| *of == number).map(|(_, call)| call)
     }
 }
 
-/// The right and the duty to make the call. Dropped, it hands over to one who waits.
+/// The right and the duty to make the call. Dropped, it leaves both to one of those who wait.
 pub(crate) struct Lead<V, F> {
     /// Gone once it is done.
     flight: Option<Arc<Flight<V, F>>>,
     number: u64,
+    call: Arc<Call>,
 }
 
 impl<V, F> Lead<V, F> {
+    /// Begins the call, which is given the lead to end with: all who wait for it drive it, and this ride.
+    pub(crate) fn share(self, call: impl FnOnce(Self) -> Work) -> Ride {
+        let shared = Arc::clone(&self.call);
+        let work = call(self);
+        shared.begin(work)
+    }
+
     /// The call brought `value`.
     pub(crate) fn complete(self, value: V) {
         self.end(|state, _| {
@@ -242,96 +221,79 @@ impl<V, F> Lead<V, F> {
     fn end(mut self, change: impl FnOnce(&mut State<V, F>, u64) -> Option<V>) {
         let Some(flight) = self.flight.take() else { return };
         let mut state = flight.write();
-        // It was invalidated meanwhile: nobody waits for this call any more.
-        if state.under_way != Some(self.number) {
-            return;
-        }
-        state.under_way = None;
+        let Some(call) = state.land(self.number) else { return };
         let gone = change(&mut state, self.number);
-        let woken = mem::take(&mut state.waiting);
         drop(state);
         drop(gone);
-        woken.into_values().for_each(Waker::wake);
+        call.pass();
     }
 }
 
 impl<V, F> Drop for Lead<V, F> {
     fn drop(&mut self) {
         let Some(flight) = self.flight.take() else { return };
-        let mut state = flight.write();
-        if state.under_way != Some(self.number) {
-            return;
+        let call = flight.write().land(self.number);
+        if let Some(call) = call {
+            call.pass();
         }
-        state.under_way = None;
-        let next = state.call_next();
-        drop(state);
-        next.into_iter().for_each(Waker::wake);
     }
 }
 
 /// A caller that found nothing usable.
 struct Waiter<'a, V, F> {
     flight: &'a Arc<Flight<V, F>>,
-    /// Its number, once it has waited.
-    id: Option<u64>,
     /// The first call that it waited for: the failure of that one or of a later one is its own.
     since: Option<u64>,
+    /// On the call that it waits for.
+    ride: Option<Ride>,
 }
 
 impl<V, F: Clone> Waiter<'_, V, F> {
     fn poll<C: Caller<V, F>>(&mut self, caller: &C, cx: &mut Context<'_>) -> Poll<Turn<C::Use, V, F>> {
-        let mut state = self.flight.write();
-        let (turn, next) = match self.judge(&mut state, caller) {
-            Some(turn) => {
-                // If it was called to make the call and does not, another is.
-                let next = self.id.take().and_then(|id| state.leave(id));
-                (Poll::Ready(turn), next)
+        loop {
+            let judged = self.judge(&mut self.flight.write(), caller);
+            let (number, call) = match judged {
+                Ok(turn) => return Poll::Ready(turn),
+                Err(under_way) => under_way,
+            };
+            self.since.get_or_insert(number);
+            // It leaves the call that it waited for before, if that was another.
+            let mut ride = match self.ride.take() {
+                Some(ride) if ride.is_on(&call) => ride,
+                _ => Ride::new(call),
+            };
+            let over = ride.drive(cx);
+            self.ride = Some(ride);
+            if over.is_pending() {
+                return Poll::Pending;
             }
-            None => {
-                let id = *self.id.get_or_insert_with(|| {
-                    state.waiters += 1;
-                    state.waiters
-                });
-                state.waiting.insert(id, cx.waker().clone());
-                (Poll::Pending, None)
-            }
-        };
-        drop(state);
-        next.into_iter().for_each(Waker::wake);
-        turn
+        }
     }
 
-    /// `None`: to wait.
-    fn judge<C: Caller<V, F>>(&mut self, state: &mut State<V, F>, caller: &C) -> Option<Turn<C::Use, V, F>> {
+    /// What to do, or which call to wait for.
+    fn judge<C: Caller<V, F>>(
+        &self,
+        state: &mut State<V, F>,
+        caller: &C,
+    ) -> Result<Turn<C::Use, V, F>, (u64, Arc<Call>)> {
         let way = if self.since.is_some() { Way::Wait } else { Way::Hit };
         match state.value.as_ref().map(|value| caller.look(value)) {
-            Some(Look::Use(used)) => return Some(Turn::Use(used, way)),
+            Some(Look::Use(used)) => return Ok(Turn::Use(used, way)),
             Some(Look::UseAndRenew(used)) if state.may_call(caller) => {
-                return Some(Turn::Renew(used, self.flight.lead(state)));
+                return Ok(Turn::Renew(used, self.flight.lead(state)));
             }
-            Some(Look::UseAndRenew(used)) => return Some(Turn::Use(used, way)),
+            Some(Look::UseAndRenew(used)) => return Ok(Turn::Use(used, way)),
             Some(Look::Useless) | None => {}
         }
         if let Some((number, failure)) = &state.failure {
             let own = self.since.is_some_and(|since| *number >= since);
             if own || (state.under_way.is_none() && caller.stands(failure)) {
-                return Some(Turn::Failed(failure.clone()));
+                return Ok(Turn::Failed(failure.clone()));
             }
         }
-        match state.under_way {
-            None => Some(Turn::Lead(self.flight.lead(state))),
-            Some(number) => {
-                self.since.get_or_insert(number);
-                None
-            }
+        match &state.under_way {
+            None => Ok(Turn::Lead(self.flight.lead(state))),
+            Some((number, call)) => Err((*number, Arc::clone(call))),
         }
-    }
-}
-
-impl<V, F> Drop for Waiter<'_, V, F> {
-    fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        let next = self.flight.write().leave(id);
-        next.into_iter().for_each(Waker::wake);
     }
 }

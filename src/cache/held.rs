@@ -38,6 +38,11 @@ impl Life {
         let renew = asked.saturating_add(age.mul_f64(RENEW_FROM + jitter * (RENEW_TO - RENEW_FROM)));
         Self { renew, end, grace: end.saturating_add(grace) }
     }
+
+    /// To be renewed at `time`, if it was to be later.
+    pub(super) fn renewed_by(self, time: Duration) -> Self {
+        Self { renew: self.renew.min(time), ..self }
+    }
 }
 
 /// Which revocations were known when the provider was asked.
@@ -50,7 +55,7 @@ impl Epoch {
         Self(revocations.map(|it| (it.clone(), it.epoch())))
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.0.as_ref().is_some_and(|(revocations, epoch)| revocations.epoch() != *epoch)
     }
 }

@@ -54,15 +54,18 @@ impl CacheLimits {
     /// How long a data key serves, in either direction, counted from before the call to the key provider.
     /// Default: 300 s. So long may a key that the KMS has revoked still be used here.
     ///
-    /// From three quarters of it on, a data key that is in use is renewed ahead of its end.
+    /// From three quarters of it on, a data key that is in use is renewed ahead of its end. One that
+    /// a provider of several could not be reached for is renewed after 2.5 to 7.5 s already: its messages are
+    /// without that recipient.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.age = age;
         self
     }
 
     /// How much longer a data key may *decrypt* while the key provider is
-    /// [`Unavailable`](crate::ErrorKind::Unavailable). Default: zero, not at all. It ends with the provider's
-    /// first other answer, a refusal above all.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable). Default: zero, not at all. The provider's first refusal
+    /// ends it; a call that fails otherwise (busy, input and output, internal) is not served from it, and ends
+    /// nothing.
     pub fn offline_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

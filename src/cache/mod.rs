@@ -12,6 +12,8 @@ mod background_none;
 #[cfg(feature = "tokio")]
 mod background_tokio;
 pub(crate) mod binding;
+mod call;
+mod disowned;
 mod flight;
 pub(crate) mod handed;
 pub(crate) mod held;
@@ -35,8 +37,9 @@ use accounts::{Account, Accounts, Counters};
 use background_none as background;
 #[cfg(feature = "tokio")]
 use background_tokio as background;
+use disowned::Disowned;
 use flight::Flight;
-use held::{Age, Held};
+use held::{Age, Epoch, Held};
 use key::{Key, Probe, Shared, is_of};
 use limits::CacheLimits;
 use quick_cache::sync::Cache;
@@ -44,7 +47,6 @@ use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter};
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,6 +89,8 @@ struct Inner {
     limits: CacheLimits,
     clock: Arc<dyn Clock>,
     map: Map,
+    /// Slots that a provider said are not its own, apart from the data keys: strangers' messages fill it.
+    disowned: Disowned,
     hasher: RandomState,
     /// Held while an entry is added, so that one key has one entry.
     adding: Mutex<()>,
@@ -97,7 +101,7 @@ struct Inner {
     next_sweep: AtomicU64,
 }
 
-type Map = Cache<Shared, Arc<Slot>, UnitWeighter, RandomState, Evicted>;
+type Map = Cache<Shared, Arc<Slot>, UnitWeighter, RandomState, Evicting>;
 
 /// An entry: what it is found by, and the flight that brings it.
 struct Slot {
@@ -173,7 +177,7 @@ enum Cause {
 }
 
 /// The renewal of an entry, for whoever has the time.
-type Renewal = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Renewal = Pin<Box<call::Ride>>;
 
 impl DataKeyCache {
     /// An empty cache.
@@ -198,11 +202,13 @@ impl DataKeyCache {
             .build()
             .map_err(|e| Error::internal(format!("the cache's options: {e}")))?;
         let hasher = RandomState::new();
-        let map = Cache::with_options(options, UnitWeighter, hasher.clone(), Evicted);
+        let map = Cache::with_options(options, UnitWeighter, hasher.clone(), Evicting);
+        let disowned = Disowned::new(limits.entries, hasher.clone());
         let inner = Inner {
             limits,
             clock,
             map,
+            disowned,
             hasher,
             adding: Mutex::new(()),
             accounts: Accounts::default(),
@@ -229,8 +235,8 @@ impl DataKeyCache {
         self.inner.map.is_empty()
     }
 
-    /// What it did, for each tenant and provider, sorted by them. At most 10,000 that nobody uses any more
-    /// are told apart; others are added up.
+    /// What it did, for each tenant and provider, sorted by them. At most 10,000 that nobody uses any more, or
+    /// as many as are in use, are told apart; others are added up.
     #[must_use]
     pub fn statistics(&self) -> Vec<CacheStatistics> {
         self.inner.accounts.read()
@@ -270,6 +276,7 @@ impl DataKeyCache {
     }
 
     fn discard(&self, which: impl Fn(&Slot) -> bool) {
+        self.inner.disowned.clear();
         let gone = RefCell::new(Vec::new());
         self.inner.map.retain(|_, slot| {
             let stays = !which(slot);
@@ -284,18 +291,43 @@ impl DataKeyCache {
 
     /// The entry of `probe`, which is added if it is not there.
     fn slot(&self, probe: Probe<'_>, account: &Arc<Account>) -> Arc<Slot> {
-        let map = &self.inner.map;
-        if let Some(slot) = map.get(&probe) {
-            return slot;
+        self.inner.map.get(&probe).unwrap_or_else(|| self.add(probe, account))
+    }
+
+    /// The entry of a slot; `None` if the provider said of late that the slot is not its own.
+    fn slot_to_read(&self, probe: Probe<'_>, account: &Arc<Account>) -> Option<Arc<Slot>> {
+        if let Some(slot) = self.inner.map.get(&probe) {
+            return Some(slot);
         }
-        let _adding = self.inner.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = map.get(&probe) {
-            return slot;
+        let known = self.inner.disowned.knows(&probe, self.inner.clock.now());
+        if known { None } else { Some(self.add(probe, account)) }
+    }
+
+    fn add(&self, probe: Probe<'_>, account: &Arc<Account>) -> Arc<Slot> {
+        let mut evicted = Vec::new();
+        let slot = {
+            let _adding = self.inner.adding.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(slot) = self.inner.map.get(&probe) {
+                return slot;
+            }
+            let key = Arc::new(probe.to_key());
+            let slot = Arc::new(Slot { key, flight: Arc::new(Flight::new()), account: Arc::clone(account) });
+            let key = Shared(Arc::clone(&slot.key));
+            self.inner.map.insert_with_lifecycle(key, Arc::clone(&slot), &mut evicted);
+            slot
+        };
+        // Outside all locks: whoever is told may use the cache, and keys are wiped.
+        for slot in evicted {
+            slot.counters().evictions.fetch_add(1, Ordering::Relaxed);
+            slot.tell(Happened::Evicted);
         }
-        let key = Arc::new(probe.to_key());
-        let slot = Arc::new(Slot { key, flight: Arc::new(Flight::new()), account: Arc::clone(account) });
-        map.insert(Shared(Arc::clone(&slot.key)), Arc::clone(&slot));
         slot
+    }
+
+    /// Remembers for a while that a slot is not its provider's own, and removes its entry.
+    fn disown(&self, slot: &Arc<Slot>, asked: Duration, epoch: Epoch) {
+        self.inner.disowned.remember(&slot.key, asked, self.inner.limits.age, epoch);
+        self.forget(slot);
     }
 
     /// Removes an entry that nothing came of.
@@ -327,16 +359,15 @@ impl fmt::Debug for DataKeyCache {
     }
 }
 
-/// Counts what makes room for others.
+/// Hands over what makes room for others.
 #[derive(Clone, Debug)]
-struct Evicted;
+struct Evicting;
 
-impl Lifecycle<Shared, Arc<Slot>> for Evicted {
-    type RequestState = ();
+impl Lifecycle<Shared, Arc<Slot>> for Evicting {
+    type RequestState = Vec<Arc<Slot>>;
 
-    fn on_evict(&self, (): &mut (), _: Shared, slot: Arc<Slot>) {
-        slot.counters().evictions.fetch_add(1, Ordering::Relaxed);
-        slot.tell(Happened::Evicted);
+    fn on_evict(&self, evicted: &mut Vec<Arc<Slot>>, _: Shared, slot: Arc<Slot>) {
+        evicted.push(slot);
     }
 }
 

@@ -1,3 +1,4 @@
-//! The locks of [`flight`](super::flight), which a test replaces by those of a model checker.
+//! The locks of [`flight`](super::flight) and [`call`](super::call), which a test replaces by those of a
+//! model checker.
 
-pub(crate) use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};

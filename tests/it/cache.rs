@@ -7,6 +7,7 @@ mod hit;
 mod limits;
 mod records;
 mod separation;
+mod stalled;
 mod time;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod watched;
@@ -43,7 +44,8 @@ impl Scene {
     fn agree(&self) -> [CacheCounts; 2] {
         let [encrypt, decrypt] = self.counts();
         assert_eq!(encrypt.calls(), self.remote.generates.load(Ordering::SeqCst) as u64, "{encrypt:?}");
-        assert_eq!(decrypt.calls(), self.remote.decrypts.load(Ordering::SeqCst) as u64, "{decrypt:?}");
+        let decrypts = self.remote.decrypts.load(Ordering::SeqCst) + self.remote.disowned.load(Ordering::SeqCst);
+        assert_eq!(decrypt.calls(), decrypts as u64, "{decrypt:?}");
         let failures = self.remote.failures.load(Ordering::SeqCst) as u64;
         assert_eq!(encrypt.failures + decrypt.failures, failures, "{encrypt:?} {decrypt:?}");
         [encrypt, decrypt]

@@ -1,13 +1,16 @@
-//! One call at a time for one value, under thousands of schedules: the library's own file, on the locks of
+//! One call at a time for one value, under thousands of schedules: the library's own files, on the locks of
 //! `shuttle`, which chooses who runs at each of them and finds who waits for ever.
 
+#[path = "../../src/cache/call.rs"]
+#[allow(unreachable_pub, reason = "the library's file as it is")]
+mod call;
 #[path = "../../src/cache/flight.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the library's file as it is")]
 mod flight;
 
-/// What `flight` takes its locks from.
+/// What both take their locks from.
 mod sync {
-    pub(crate) use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 }
 
 use crate::support::child::long;
@@ -16,6 +19,7 @@ use flight::{Caller, Flight, Lead, Look, Old, Turn};
 use shuttle::future::{block_on, yield_now};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use shuttle::sync::mpsc::{Receiver, channel};
 use shuttle::thread;
 use std::future::Future;
 use std::pin::pin;
@@ -96,8 +100,18 @@ impl Caller<Arc<Value>, Failure> for Guest {
 
 type Model = Flight<Arc<Value>, Failure>;
 
+/// Makes the call, unless others who wait for it do.
+async fn fetch(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>) -> Option<usize> {
+    let (epoch, got) = (world.epoch.load(Ordering::SeqCst), Arc::new(AtomicUsize::new(NOTHING)));
+    let (of, answer) = (Arc::clone(world), Arc::clone(&got));
+    lead.share(|lead| Box::pin(async move { make(&of, lead, epoch, &answer).await })).await;
+    Some(got.load(Ordering::SeqCst)).filter(|epoch| *epoch != NOTHING)
+}
+
+const NOTHING: usize = usize::MAX;
+
 /// The call itself: it waits in between, as a network does.
-async fn call(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>, epoch: usize) -> Option<usize> {
+async fn make(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>, epoch: usize, answer: &AtomicUsize) {
     // Invalidated calls go on beside the one that replaces them; otherwise there is one at a time.
     let others = world.calling.fetch_add(1, Ordering::SeqCst);
     let guard = Calling(Arc::clone(world));
@@ -111,11 +125,12 @@ async fn call(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>, epoch: usize)
         lead.fail(Failure { over: Arc::clone(&over) }, Old::Keep);
         thread::yield_now();
         over.store(true, Ordering::SeqCst);
-        return None;
+        return;
     }
+    // Whoever began it has the first.
     let value = Arc::new(Value { epoch, left: AtomicUsize::new(world.uses - 1) });
+    answer.store(epoch, Ordering::SeqCst);
     lead.complete(value);
-    Some(epoch)
 }
 
 struct Calling(Arc<World>);
@@ -134,10 +149,10 @@ async fn visit(flight: &std::sync::Arc<Model>, world: &Arc<World>, retries: usiz
         let got = match flight.turn(&guest).await {
             Turn::Use(epoch, _) => Some(epoch),
             Turn::Renew(epoch, lead) => {
-                call(world, lead, world.epoch.load(Ordering::SeqCst)).await;
+                fetch(world, lead).await;
                 Some(epoch)
             }
-            Turn::Lead(lead) => call(world, lead, world.epoch.load(Ordering::SeqCst)).await,
+            Turn::Lead(lead) => fetch(world, lead).await,
             Turn::Failed(_) => None,
         };
         match got {
@@ -154,8 +169,9 @@ async fn visit(flight: &std::sync::Arc<Model>, world: &Arc<World>, retries: usiz
     }
 }
 
-/// A caller that is dropped at its `polls`-th wait, unless it is done by then.
-fn visit_and_leave(flight: &std::sync::Arc<Model>, world: &Arc<World>, polls: usize) {
+/// A caller that is not polled any more from its `polls`-th wait on, unless it is done by then, and is dropped
+/// once `held` ends.
+fn visit_and_leave(flight: &std::sync::Arc<Model>, world: &Arc<World>, polls: usize, held: Option<Receiver<()>>) {
     let mut visit = pin!(visit(flight, world, 0));
     for _ in 0..polls {
         if let Poll::Ready(()) = visit.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -164,6 +180,9 @@ fn visit_and_leave(flight: &std::sync::Arc<Model>, world: &Arc<World>, polls: us
         thread::yield_now();
     }
     world.cancelled.fetch_add(1, Ordering::SeqCst);
+    if let Some(held) = held {
+        held.recv().unwrap_err();
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +190,8 @@ struct Plan {
     callers: usize,
     /// Callers that leave, each at another of their waits.
     leavers: usize,
+    /// Callers that are held and not polled any more, until all others are done.
+    stalled: usize,
     uses: usize,
     renew_below: usize,
     failing: usize,
@@ -182,11 +203,18 @@ fn run(plan: Plan) {
     let world = World::new(plan.uses, plan.renew_below, plan.failing);
     let flight = std::sync::Arc::new(Model::new());
     let mut threads = Vec::new();
+    let mut stalled = Vec::new();
+    for number in 0..plan.stalled {
+        let (flight, world) = (std::sync::Arc::clone(&flight), Arc::clone(&world));
+        let (hold, held) = channel();
+        let thread = thread::spawn(move || visit_and_leave(&flight, &world, 1 + number % 3, Some(held)));
+        stalled.push((hold, thread));
+    }
     for number in 0..plan.callers + plan.leavers {
         let (flight, world) = (std::sync::Arc::clone(&flight), Arc::clone(&world));
         threads.push(thread::spawn(move || match number.checked_sub(plan.callers) {
             None => block_on(visit(&flight, &world, usize::MAX)),
-            Some(leaver) => visit_and_leave(&flight, &world, leaver % 4),
+            Some(leaver) => visit_and_leave(&flight, &world, leaver % 4, None),
         }));
     }
     let invalidator = (plan.invalidations > 0).then(|| {
@@ -202,16 +230,20 @@ fn run(plan: Plan) {
         })
     });
     threads.into_iter().chain(invalidator).for_each(|thread| thread.join().unwrap());
+    for (hold, thread) in stalled {
+        drop(hold);
+        thread.join().unwrap();
+    }
     assert!(flight.is_spent(|_| true, |_| true), "a call or a waiter was left behind");
     let [taken, calls, cancelled] =
         [&world.taken, &world.calls, &world.cancelled].map(|counter| counter.load(Ordering::SeqCst));
     assert!(taken >= plan.callers, "{taken} of {plan:?}");
     let plain = plan.invalidations == 0 && plan.renew_below == 0;
-    if plain && plan.uses > plan.callers + plan.leavers {
+    if plain && plan.uses > plan.callers + plan.leavers + plan.stalled {
         // One call brings it, but for those that failed or were given up.
         assert!(calls <= 1 + plan.failing + cancelled, "{calls} calls in {plan:?}, {cancelled} given up");
     }
-    if plain && plan.leavers == 0 && plan.failing == 0 {
+    if plain && plan.leavers + plan.stalled == 0 && plan.failing == 0 {
         assert_eq!(calls, plan.callers.div_ceil(plan.uses), "{plan:?}");
     }
 }
@@ -220,25 +252,31 @@ const MANY: usize = 100;
 
 #[rustfmt::skip]
 fn plans() -> Vec<(&'static str, Plan)> {
-    let plan = |callers, leavers, uses, renew_below, failing, invalidations| {
-        Plan { callers, leavers, uses, renew_below, failing, invalidations }
+    let plan = |callers, leavers, stalled, uses, renew_below, failing, invalidations| {
+        Plan { callers, leavers, stalled, uses, renew_below, failing, invalidations }
     };
     vec![
-        ("single flight", plan(2, 0, MANY, 0, 0, 0)),
-        ("single flight", plan(4, 0, MANY, 0, 0, 0)),
-        ("single flight", plan(4, 0, 1, 0, 0, 0)),
-        ("single flight", plan(5, 0, 2, 0, 0, 0)),
-        ("failures", plan(3, 0, MANY, 0, 1, 0)),
-        ("failures", plan(3, 0, MANY, 0, 3, 0)),
-        ("cancelled leaders", plan(2, 2, MANY, 0, 0, 0)),
-        ("cancelled leaders", plan(2, 4, MANY, 0, 0, 0)),
-        ("cancelled leaders", plan(3, 3, 1, 0, 0, 0)),
-        ("cancelled leaders", plan(2, 3, MANY, 0, 1, 0)),
-        ("refresh ahead", plan(4, 0, 4, 2, 0, 0)),
-        ("refresh ahead", plan(4, 2, 3, 1, 1, 0)),
-        ("invalidation", plan(3, 0, MANY, 0, 0, 1)),
-        ("invalidation", plan(3, 2, MANY, 0, 0, 2)),
-        ("invalidation", plan(3, 2, 3, 1, 1, 2)),
+        ("single flight", plan(2, 0, 0, MANY, 0, 0, 0)),
+        ("single flight", plan(4, 0, 0, MANY, 0, 0, 0)),
+        ("single flight", plan(4, 0, 0, 1, 0, 0, 0)),
+        ("single flight", plan(5, 0, 0, 2, 0, 0, 0)),
+        ("failures", plan(3, 0, 0, MANY, 0, 1, 0)),
+        ("failures", plan(3, 0, 0, MANY, 0, 3, 0)),
+        ("cancelled leaders", plan(2, 2, 0, MANY, 0, 0, 0)),
+        ("cancelled leaders", plan(2, 4, 0, MANY, 0, 0, 0)),
+        ("cancelled leaders", plan(3, 3, 0, 1, 0, 0, 0)),
+        ("cancelled leaders", plan(2, 3, 0, MANY, 0, 1, 0)),
+        ("stalled leaders", plan(1, 0, 1, MANY, 0, 0, 0)),
+        ("stalled leaders", plan(2, 0, 3, MANY, 0, 0, 0)),
+        ("stalled leaders", plan(2, 2, 2, MANY, 0, 1, 0)),
+        ("stalled leaders", plan(3, 0, 2, 1, 0, 0, 0)),
+        ("stalled leaders", plan(2, 1, 2, 3, 1, 1, 0)),
+        ("stalled leaders", plan(2, 0, 2, MANY, 0, 0, 2)),
+        ("refresh ahead", plan(4, 0, 0, 4, 2, 0, 0)),
+        ("refresh ahead", plan(4, 2, 0, 3, 1, 1, 0)),
+        ("invalidation", plan(3, 0, 0, MANY, 0, 0, 1)),
+        ("invalidation", plan(3, 2, 0, MANY, 0, 0, 2)),
+        ("invalidation", plan(3, 2, 0, 3, 1, 1, 2)),
     ]
 }
 

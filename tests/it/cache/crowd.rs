@@ -101,8 +101,8 @@ impl Crowd {
                 runtime.block_on(async {
                     let calls: Vec<_> = calls.map(tokio::spawn).collect();
                     while self.ended.load(Ordering::SeqCst) < CALLERS {
-                        // All who can do something do, before time moves on.
-                        for _ in 0..4 {
+                        // All who can do something do, before time moves on: a step of a call wakes all who wait.
+                        for _ in 0..CALLERS / 50 {
                             tokio::task::yield_now().await;
                         }
                         if self.begun.load(Ordering::SeqCst) == CALLERS {
@@ -184,18 +184,25 @@ fn a_provider_that_fails_at_first_is_asked_once_for_each_failure_and_each_contex
 }
 
 #[test]
-fn a_caller_that_is_cancelled_at_any_point_hands_its_call_over() {
+fn callers_that_are_cancelled_at_any_point_of_a_call_leave_it_to_the_others() {
     for &executor in EXECUTORS {
-        for cancelled in [1, 4, 40, 200] {
+        for cancelled in [1, 4, 30] {
             let crowd = Crowd::new(Scene::new(CacheLimits::default(), Remote::new));
             crowd.scene.remote.cancelling.store(cancelled, Ordering::SeqCst);
             let done = crowd.run(executor);
             assert_eq!(done.iter().filter(|done| done.is_none()).count(), cancelled);
-            assert_eq!(crowd.scene.remote.calls(), cancelled + CONTEXTS);
+            let slowest = done.iter().flatten().max().unwrap();
+            let call = crowd.scene.remote.latency();
+            assert!(*slowest <= call.mul_f64(1.2), "the slowest took {slowest:?}, a call {call:?}");
+            assert_eq!(crowd.scene.remote.calls(), CONTEXTS);
             let [encrypt, _] = crowd.scene.agree();
-            assert_eq!(encrypt.hits + encrypt.waits, (CALLERS - CONTEXTS - cancelled) as u64);
+            // Who began a call counts as a miss, also where he was cancelled.
+            let served = encrypt.hits + encrypt.waits;
+            assert!(served <= (CALLERS - cancelled) as u64, "{encrypt:?}");
+            assert!(served >= (CALLERS - cancelled - CONTEXTS) as u64, "{encrypt:?}");
+            assert_eq!(encrypt.bytes, 14 * (CALLERS - cancelled) as u64);
             say(format!(
-                "cache, {executor:?}: {cancelled} callers cancelled in the middle of their calls, {} calls in all, {} served",
+                "cache, {executor:?}: {cancelled} callers cancelled in the middle of calls, {} calls in all, {} served",
                 crowd.scene.remote.calls(),
                 CALLERS - cancelled
             ));

@@ -11,6 +11,7 @@ use envelock::{
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 fn seal(envelope: &Envelope, context: &EncryptionContext) -> Vec<u8> {
     wait(envelope.encrypt(b"attack at dawn", context)).unwrap()
@@ -151,16 +152,27 @@ fn providers_share_where_their_identities_are_equal_and_never_without_one() {
 }
 
 #[test]
-fn a_slot_of_nobody_here_leaves_no_entry_and_counts_as_no_call() {
+fn a_slot_of_another_provider_leaves_no_entry_and_is_asked_about_once_a_second() {
     let scene = Scene::new(CacheLimits::default(), Remote::quick);
     let other = Envelope::builder(crate::support::providers::raw("other", 3)).build().unwrap();
-    for number in 0..50 {
-        let message = seal(&other, &context(number));
-        let error = wait(scene.envelope.decrypt(&message, &context(number))).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NoMatchingKey);
-    }
+    let messages: Vec<_> = (0..50).map(|number| seal(&other, &context(number))).collect();
+    let asked = || {
+        let before = scene.remote.disowned.load(Ordering::SeqCst);
+        for (number, message) in messages.iter().enumerate() {
+            let error = wait(scene.envelope.decrypt(message, &context(number))).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoMatchingKey);
+        }
+        scene.remote.disowned.load(Ordering::SeqCst) - before
+    };
+    assert_eq!((asked(), asked()), (50, 0));
+    scene.clock.advance(Duration::from_millis(999));
+    assert_eq!(asked(), 0);
+    scene.clock.advance(Duration::from_millis(1));
+    assert_eq!((asked(), asked()), (50, 0));
+    scene.cache.invalidate_tenant(Some("nobody"));
+    assert_eq!((asked(), asked()), (50, 0));
     assert!(scene.cache.is_empty());
-    scene.agree();
+    assert_eq!(scene.agree()[1].misses, 150);
 }
 
 #[test]
@@ -196,7 +208,7 @@ fn what_is_invalidated_is_fetched_anew_and_nothing_else_is() {
 fn what_a_provider_revokes_is_not_served_at_the_next_call() {
     let revocations = Revocations::default();
     let remote = |clock: &Arc<VirtualClock>| Remote { revocations: Some(revocations.clone()), ..Remote::quick(clock) };
-    let limits = CacheLimits::default().offline_grace(std::time::Duration::from_secs(3_600));
+    let limits = CacheLimits::default().offline_grace(Duration::from_secs(3_600));
     let scene = Scene::new(limits, remote);
     let message = seal(&scene.envelope, &context(1));
     let open = || wait(scene.envelope.decrypt(&message, &context(1)));
@@ -205,7 +217,7 @@ fn what_a_provider_revokes_is_not_served_at_the_next_call() {
     revocations.bump();
     scene.remote.fail(1, ErrorKind::KeyDenied);
     assert_eq!(open().unwrap_err().kind(), ErrorKind::KeyDenied);
-    scene.clock.advance(std::time::Duration::from_secs(1));
+    scene.clock.advance(Duration::from_secs(1));
     open().unwrap();
     // Neither does an outage bring it back.
     revocations.bump();

@@ -1,25 +1,27 @@
 //! How long a data key serves: renewed ahead of its end, over at its end, and in an outage as stated.
 
 use super::{Scene, context, data_key_of};
+use crate::support::providers::raw;
 use crate::support::say;
 use crate::support::virtual_time::Remote;
 use envelock::blocking::wait;
 use envelock::clock::Clock;
-use envelock::{CacheLimits, ErrorKind};
+use envelock::{CacheLimits, Envelope, ErrorKind, Header, KeyProvider, MultiProvider};
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn limits() -> CacheLimits {
+pub(super) fn limits() -> CacheLimits {
     CacheLimits::default().max_age(Duration::from_secs(100))
 }
 
 /// The answer of a call that has to wait for nothing.
-fn at_once<F: Future>(call: F) -> Option<F::Output> {
+pub(super) fn at_once<F: Future>(call: F) -> Option<F::Output> {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),
         Poll::Pending => None,
@@ -27,7 +29,7 @@ fn at_once<F: Future>(call: F) -> Option<F::Output> {
 }
 
 /// The answer of a call for which time moves on.
-fn in_time<F: Future>(scene: &Scene, call: F) -> F::Output {
+pub(super) fn in_time<F: Future>(scene: &Scene, call: F) -> F::Output {
     let mut call = pin!(call);
     loop {
         match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -188,13 +190,56 @@ fn a_renewal_that_fails_is_tried_again_while_the_old_key_serves_and_a_refusal_en
     assert_eq!(key().unwrap(), first);
     let second = key().unwrap();
     assert!(second != first && scene.remote.calls() == 4);
-    // A refusal is about the key, also while it would have served for some time.
+    // A refusal is about the key, also while it would have served for some time: nobody who knows of it goes on.
     scene.clock.advance(90 * SECOND);
     scene.remote.fail(2, ErrorKind::KeyDenied);
-    assert_eq!(key().unwrap(), second);
     assert_eq!(key().unwrap_err().kind(), ErrorKind::KeyDenied);
+    assert_eq!(key().unwrap_err().kind(), ErrorKind::KeyDenied);
+    assert_eq!(scene.remote.calls(), 5);
+    scene.clock.advance(SECOND);
+    assert_eq!(key().unwrap_err().kind(), ErrorKind::KeyDenied);
+    scene.clock.advance(SECOND);
+    assert_ne!(key().unwrap(), second);
     let [encrypt, _] = scene.agree();
-    assert_eq!((encrypt.misses, encrypt.renewals, encrypt.failures), (1, 4, 3));
+    assert_eq!((encrypt.misses, encrypt.renewals, encrypt.failures), (3, 4, 4));
+}
+
+#[test]
+fn a_reader_whose_own_renewal_is_refused_is_not_served() {
+    let scene = Scene::new(limits(), Remote::quick);
+    let message = wait(scene.envelope.encrypt(b"x", &context(1))).unwrap();
+    let open = || wait(scene.envelope.decrypt(&message, &context(1))).map_err(|error| error.kind());
+    open().unwrap();
+    scene.clock.advance(90 * SECOND);
+    scene.remote.fail(1, ErrorKind::KeyState);
+    assert_eq!((open(), scene.remote.calls()), (Err(ErrorKind::KeyState), 3));
+    scene.clock.advance(SECOND);
+    assert_eq!((open(), open(), scene.remote.calls()), (Ok(b"x".to_vec()), Ok(b"x".to_vec()), 4));
+    let [_, decrypt] = scene.agree();
+    assert_eq!((decrypt.hits, decrypt.misses, decrypt.renewals, decrypt.failures), (1, 2, 1, 1));
+}
+
+#[test]
+fn a_key_that_one_of_two_providers_missed_is_renewed_within_seconds() {
+    let scene = Scene::new(limits(), Remote::quick);
+    let both: Vec<Arc<dyn KeyProvider>> = vec![raw("local", 1), Arc::<Remote>::clone(&scene.remote)];
+    let provider = MultiProvider::at_least(1, both).unwrap();
+    let envelope = Envelope::builder(provider).shared_cache(&scene.cache).build().unwrap();
+    let missing = || {
+        let message = wait(envelope.encrypt(b"x", &context(1))).unwrap();
+        Header::parse(&message).unwrap().slots().iter().filter(|slot| slot.is_missing()).count()
+    };
+    scene.remote.fail(1, ErrorKind::Unavailable);
+    assert_eq!((missing(), missing()), (1, 1));
+    scene.clock.advance(Duration::from_millis(2_499));
+    assert_eq!((missing(), missing()), (1, 1));
+    scene.clock.advance(Duration::from_millis(5_001));
+    // Whoever renews it still has the old one.
+    assert_eq!((missing(), missing()), (1, 0));
+    scene.clock.advance(70 * SECOND);
+    assert_eq!(missing(), 0);
+    let [encrypt, _] = scene.counts();
+    assert_eq!((encrypt.misses, encrypt.renewals), (1, 1));
 }
 
 #[test]

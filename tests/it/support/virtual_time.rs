@@ -114,12 +114,14 @@ pub(crate) struct Remote {
     pub(crate) revocations: Option<Revocations>,
     pub(crate) generates: AtomicUsize,
     pub(crate) decrypts: AtomicUsize,
+    /// Slots that were another's.
+    pub(crate) disowned: AtomicUsize,
     pub(crate) failures: AtomicUsize,
     /// So many calls fail, from now on.
     pub(crate) failing: AtomicUsize,
     /// Of what kind failures are.
     pub(crate) kind: Mutex<ErrorKind>,
-    /// So many calls are cancelled, each at another of its steps.
+    /// So many callers are cancelled, each at a step of a call that it drives, after the first one.
     pub(crate) cancelling: AtomicUsize,
     pub(crate) doomed: Arc<Doomed>,
 }
@@ -135,6 +137,7 @@ impl Remote {
             revocations: None,
             generates: AtomicUsize::new(0),
             decrypts: AtomicUsize::new(0),
+            disowned: AtomicUsize::new(0),
             failures: AtomicUsize::new(0),
             failing: AtomicUsize::new(0),
             kind: Mutex::new(ErrorKind::Unavailable),
@@ -164,9 +167,8 @@ impl Remote {
     }
 
     async fn travel(&self) -> Result<()> {
-        let doom = take_one(&self.cancelling);
         for step in 0..self.steps {
-            if doom.is_some_and(|number| number % self.steps == step) {
+            if step > 0 && take_one(&self.cancelling).is_some() {
                 self.doomed.doom_current();
             }
             self.clock.sleep(self.step).await;
@@ -196,11 +198,15 @@ impl KeyProvider for Remote {
     }
 
     async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
+        if take_one(&self.failing).is_some() {
+            return Err(Error::new(*self.kind.lock().unwrap(), "on purpose"));
+        }
         self.inner.encrypt_data_key(key, context).await
     }
 
     async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
         if slot.key_id() != b"remote" {
+            self.disowned.fetch_add(1, Ordering::SeqCst);
             return DataKeyAnswer::NotMine;
         }
         self.decrypts.fetch_add(1, Ordering::SeqCst);
