@@ -79,12 +79,14 @@ pub(crate) struct Flight<V, F> {
     state: RwLock<State<V, F>>,
 }
 
+/// The number of a call, and the call.
+type UnderWay = (u64, Arc<Call>);
+
 struct State<V, F> {
     value: Option<V>,
     /// How the last call failed, by its number.
     failure: Option<(u64, F)>,
-    /// The call under way, and its number.
-    under_way: Option<(u64, Arc<Call>)>,
+    under_way: Option<UnderWay>,
     /// How many calls were begun.
     calls: u64,
 }
@@ -271,11 +273,7 @@ impl<V, F: Clone> Waiter<'_, V, F> {
     }
 
     /// What to do, or which call to wait for.
-    fn judge<C: Caller<V, F>>(
-        &self,
-        state: &mut State<V, F>,
-        caller: &C,
-    ) -> Result<Turn<C::Use, V, F>, (u64, Arc<Call>)> {
+    fn judge<C: Caller<V, F>>(&self, state: &mut State<V, F>, caller: &C) -> Result<Turn<C::Use, V, F>, UnderWay> {
         let way = if self.since.is_some() { Way::Wait } else { Way::Hit };
         match state.value.as_ref().map(|value| caller.look(value)) {
             Some(Look::Use(used)) => return Ok(Turn::Use(used, way)),
