@@ -16,7 +16,7 @@ lint:
 features:
     scripts/features
 
-# Tests: all, rust-crypto, aws-lc-rs, or nothing for the three of them
+# Tests: all, rust-crypto, aws-lc-rs, release, or nothing for all of them
 test *set:
     scripts/test {{ set }}
 
