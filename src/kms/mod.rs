@@ -3,13 +3,22 @@
 //! [`LocalKms`] keeps keys that never leave it in the clear, in an SQLite file, encrypted under a
 //! [`RootKey`]. Names and semantics are AWS KMS's. Several processes may use one keystore at once.
 //!
-//! Every operation is one transaction, and is acknowledged once it is durable. A change of the file by
-//! anything but envelock is found when the file is opened and when the changed row is used; only an
-//! older whole file put back, while no process has the keystore open, is not.
+//! Every operation is atomic together with its record in the audit trail, and is acknowledged once both are
+//! durable. A change of the file by anything but envelock is found when the file is opened and when the
+//! changed row is used; only an older whole file put back, while no process has the keystore open, is not.
 
+mod alias;
 mod answers;
+mod audit;
+mod authorise;
+mod buffer;
+mod call;
 mod cipher;
+mod fields;
+mod group;
+mod head;
 mod key;
+mod migrate;
 mod open_list;
 mod operations;
 mod provider;
@@ -20,6 +29,8 @@ mod rows;
 mod schema;
 mod store;
 mod thread;
+mod trust;
+mod tx;
 mod waiting;
 
 #[cfg(test)]
@@ -29,6 +40,7 @@ pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
+pub use authorise::OWNER;
 pub use cipher::version_of_blob;
 pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
 pub use provider::LocalProvider;
@@ -40,8 +52,9 @@ use crate::crypto;
 use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, Result};
 use crate::provider::Revocations;
+use call::{Asked, Call, Reply};
 use futures_channel::oneshot;
-use key::{Realm, check_region};
+use key::{Realm, check_region, validation};
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -50,6 +63,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use store::Store;
 use thread::{Handle, Message};
+use tx::Tx;
 use uuid::Uuid;
 
 /// An embedded KMS on one keystore file. Cheap to clone; all clones share one connection.
@@ -80,7 +94,10 @@ use uuid::Uuid;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct LocalKms(Arc<Shared>);
+pub struct LocalKms {
+    shared: Arc<Shared>,
+    principal: Arc<str>,
+}
 
 struct Shared {
     /// `None` only while it is dropped.
@@ -109,6 +126,7 @@ pub struct KmsOptions {
     busy_timeout: Duration,
     clock: Arc<dyn Clock>,
     missing: Missing,
+    audit_delay: Option<Duration>,
 }
 
 /// What becomes of a keystore that is not there.
@@ -142,6 +160,16 @@ impl KmsOptions {
         self
     }
 
+    /// Answers calls that change nothing before their audit records are durable, and writes those within
+    /// `delay`: many more calls in a second, **and whoever kills the process or stops the machine in that time
+    /// removes what was done in it from the trail.** What changes a key is still durable with its record before
+    /// it is answered. A failure to write them fails the calls that come after. Default: off.
+    #[must_use]
+    pub fn risk_losing_audit_records(mut self, delay: Duration) -> Self {
+        self.audit_delay = Some(delay);
+        self
+    }
+
     /// Where the time comes from. Default: the system.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -157,6 +185,7 @@ impl Default for KmsOptions {
             busy_timeout: Duration::from_secs(5),
             clock: Arc::new(SystemClock),
             missing: Missing::Make,
+            audit_delay: None,
         }
     }
 }
@@ -210,10 +239,41 @@ impl LocalKms {
         crypto::random::fill(&mut random)?;
         let instance = Uuid::from_bytes(root_text::uuid_v4(random));
         let path = path.as_ref().to_path_buf();
-        let (handle, opened) = thread::start(path.clone(), root, options)?;
-        let process = std::process::id();
         let revocations = Revocations::default();
-        Ok(Self(Arc::new(Shared { thread: Some(handle), process, path, opened, instance, revocations })))
+        let (handle, opened) = thread::start(path.clone(), root, options, revocations.clone())?;
+        let process = std::process::id();
+        let shared = Shared { thread: Some(handle), process, path, opened, instance, revocations };
+        Ok(Self { shared: Arc::new(shared), principal: Arc::from(OWNER) })
+    }
+
+    /// The same keystore for a caller that the application vouches for: what this handle and its providers do
+    /// is allowed or denied by key policies and grants for `principal`, and recorded under that name. A handle
+    /// that was opened is the [`OWNER`]'s.
+    ///
+    /// ```no_run
+    /// # async fn example(kms: envelock::LocalKms, blob: Vec<u8>) -> Result<(), envelock::Error> {
+    /// let worker = kms.as_principal("billing-worker")?;
+    /// let denied = worker.decrypt(&blob, &envelock::EncryptionContext::new()).await.unwrap_err();
+    /// assert_eq!(denied.code(), Some("AccessDeniedException"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// ValidationException unless `principal` has 1 to 256 characters, none of them a control character.
+    pub fn as_principal(&self, principal: impl AsRef<str>) -> Result<Self> {
+        let principal = principal.as_ref();
+        if !(1..=PRINCIPAL_MAX).contains(&principal.chars().count()) || principal.chars().any(char::is_control) {
+            return Err(validation(format!(
+                "a principal is named by 1 to {PRINCIPAL_MAX} characters that can be printed"
+            )));
+        }
+        Ok(Self { shared: Arc::clone(&self.shared), principal: principal.into() })
+    }
+
+    /// Whose handle this is.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        &self.principal
     }
 
     /// Closes the file and wipes the root key, once the calls before it are done. Every later call, by
@@ -238,7 +298,7 @@ impl LocalKms {
     /// tampered with or closed, or in a forked child; [`Busy`](crate::ErrorKind::Busy).
     pub async fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref().to_path_buf();
-        self.call(move |store| {
+        self.look(move |store| {
             let image = store.image()?;
             let mut file = AtomicFile::create(Arc::new(OsFileSystem), &path, Overwrite::Never)?;
             file.write_all(&image).map_err(Error::from)?;
@@ -250,81 +310,103 @@ impl LocalKms {
     /// The root key as text, for safe keeping, whatever it was opened with.
     ///
     /// # Errors
-    /// [`Storage`](crate::ErrorKind::Storage) if the keystore was closed, or in a forked child.
+    /// AccessDeniedException unless this is the owner's handle; the keystore's own failures.
     pub async fn export_root_key(&self) -> Result<RootKeyExport> {
-        self.call(|store| store.read(|tx| tx.keys.export())).await
+        self.call(self.asks("ExportRootKey"), |tx| {
+            tx.permit_owner("ExportRootKey")?;
+            tx.keys.export()
+        })
+        .await
     }
 
     /// Where the keystore file is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.shared.path
     }
 
     /// The keystore's id: a UUID, part of every full key name.
     #[must_use]
     pub fn keystore_id(&self) -> String {
-        Uuid::from_bytes(self.0.opened.realm.keystore_id).to_string()
+        Uuid::from_bytes(self.shared.opened.realm.keystore_id).to_string()
     }
 
     /// The keystore's Region name.
     #[must_use]
     pub fn region(&self) -> &str {
-        &self.0.opened.realm.region
+        &self.shared.opened.realm.region
     }
 
     /// Whether opening made the keystore.
     #[must_use]
     pub fn made_keystore(&self) -> bool {
-        self.0.opened.made_keystore
+        self.shared.opened.made_keystore
     }
 
     /// Whether opening made the root key file: then its owner should be told to keep a copy.
     #[must_use]
     pub fn made_root_key_file(&self) -> bool {
-        self.0.opened.made_root_key_file
+        self.shared.opened.made_root_key_file
     }
 
     /// An epoch that moves when this keystore revokes a key.
     pub(crate) fn revocations(&self) -> Revocations {
-        self.0.revocations.clone()
+        self.shared.revocations.clone()
     }
 
     fn realm(&self) -> &Realm {
-        &self.0.opened.realm
+        &self.shared.opened.realm
     }
 
     fn instance(&self) -> Uuid {
-        self.0.instance
+        self.shared.instance
     }
 
-    /// Runs `operation` on the keystore's thread.
+    /// A call by this handle's principal, of AWS's name.
+    fn asks(&self, name: &'static str) -> Call {
+        Call::new(name, &self.principal)
+    }
+
+    /// Runs `operation` on the keystore's thread, in a transaction that others may share, and writes its audit
+    /// record. It may run a second time, if the first transaction came to nothing.
     async fn call<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+        call: Call,
+        operation: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Job(Box::new(move |store| drop(reply.send(operation(store))))))?;
-        self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.0.path))
+        self.send(Message::Job(Box::new(Asked::new(call, operation, Reply::Async(reply)))))?;
+        self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
     /// As [`call`](Self::call), for the few set-up calls that are not asynchronous.
     fn call_blocking<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+        call: Call,
+        operation: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = mpsc::sync_channel(1);
-        self.send(Message::Job(Box::new(move |store| drop(reply.send(operation(store))))))?;
-        let answer = answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.0.path))?;
-        answer.map_err(|error| thread::at_file(error, &self.0.path))
+        self.send(Message::Job(Box::new(Asked::new(call, operation, Reply::Blocking(reply)))))?;
+        let answer = answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.shared.path))?;
+        answer.map_err(|error| thread::at_file(error, &self.shared.path))
+    }
+
+    /// Runs what is no call on the KMS, and so leaves no record, on the keystore's thread.
+    async fn look<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Look(Box::new(move |store| drop(reply.send(operation(store))))))?;
+        self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
     fn send(&self, message: Message) -> Result<()> {
         self.check_process()?;
-        let sent = self.0.thread.as_ref().map(|thread| thread.jobs.send(message));
+        let sent = self.shared.thread.as_ref().map(|thread| thread.jobs.send(message));
         match sent {
             Some(Ok(())) => Ok(()),
-            _ => Err(Error::keystore_closed().with_path(&self.0.path)),
+            _ => Err(Error::keystore_closed().with_path(&self.shared.path)),
         }
     }
 
@@ -335,22 +417,26 @@ impl LocalKms {
             if let Err(error) = self.check_process() {
                 return std::task::Poll::Ready(Err(error));
             }
-            answer.as_mut().poll(context).map_err(|_| Error::keystore_closed().with_path(&self.0.path))
+            answer.as_mut().poll(context).map_err(|_| Error::keystore_closed().with_path(&self.shared.path))
         })
         .await
     }
 
     fn check_process(&self) -> Result<()> {
-        match self.0.process == std::process::id() {
+        match self.shared.process == std::process::id() {
             true => Ok(()),
-            false => Err(Error::forked().with_path(&self.0.path)),
+            false => Err(Error::forked().with_path(&self.shared.path)),
         }
     }
 }
 
 impl fmt::Debug for LocalKms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalKms").field("path", &self.0.path).field("realm", &self.0.opened.realm.to_string()).finish()
+        f.debug_struct("LocalKms")
+            .field("path", &self.shared.path)
+            .field("realm", &self.shared.opened.realm.to_string())
+            .field("principal", &self.principal)
+            .finish()
     }
 }
 
@@ -363,3 +449,6 @@ impl Drop for Shared {
         }
     }
 }
+
+/// The longest name of a principal, in characters.
+const PRINCIPAL_MAX: usize = 256;

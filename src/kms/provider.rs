@@ -4,11 +4,13 @@
 //! ciphertext blob.
 
 use super::LocalKms;
+use super::alias::Alias;
 use super::answers::EncryptAnswer;
 use super::key::{KeyName, KeyOperation, validation};
-use super::operations::{check_blob, decrypt, describe, encrypt, generate, re_encrypt};
-use super::records::{Alias, KeyRecord};
-use super::store::Tx;
+use super::operations::cryptographic::{check_blob, decrypt, encrypt, generate, generates, re_encrypt, re_encrypts};
+use super::operations::keys::describe;
+use super::records::KeyRecord;
+use super::tx::Tx;
 use crate::context::KmsContext;
 use crate::error::{Error, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
@@ -40,7 +42,7 @@ impl LocalKms {
     /// NotFoundException, ValidationException; the keystore's own failures.
     pub fn provider(&self, key: &str) -> Result<LocalProvider> {
         let name = key.to_owned();
-        let metadata = self.call_blocking(move |store| describe(store, &name))?;
+        let metadata = self.call_blocking(self.asks("DescribeKey").key(key), move |tx| describe(tx, &name))?;
         Ok(LocalProvider {
             kms: self.clone(),
             name: key.into(),
@@ -58,19 +60,20 @@ impl LocalProvider {
     /// NotFoundException, ValidationException (also for an alias); the keystore's own failures.
     pub fn also_opens<K: AsRef<str>>(self, keys: impl IntoIterator<Item = K>) -> Result<Self> {
         let names: Vec<String> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
-        let also = self.kms.call_blocking(move |store| {
-            store.read(|tx| {
-                let mut ids = Vec::new();
-                for name in &names {
-                    if let KeyName::Alias(alias) = tx.realm.resolve(name)? {
-                        return Err(validation(format!("{alias} is an alias: name the keys that it pointed to")));
-                    }
-                    ids.push(KeyRecord::existing(tx, name)?.key_id);
+        let call = self.kms.asks("DescribeKey").with("keyIds", names.clone());
+        let also = self.kms.call_blocking(call, move |tx| {
+            let mut ids = Vec::new();
+            for name in &names {
+                if let KeyName::Alias(alias) = tx.realm.resolve(name)? {
+                    return Err(validation(format!("{alias} is an alias: name the keys that it pointed to")));
                 }
-                ids.sort_unstable();
-                ids.dedup();
-                Ok(ids)
-            })
+                let key = KeyRecord::existing(tx, name)?;
+                tx.allow(&key, KeyOperation::DescribeKey, None)?;
+                ids.push(key.key_id);
+            }
+            ids.sort_unstable();
+            ids.dedup();
+            Ok(ids)
         })?;
         Ok(Self { also: also.into(), ..self })
     }
@@ -108,15 +111,17 @@ impl KeyProvider for LocalProvider {
     async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
         let (name, context) = (Arc::clone(&self.name), context.clone());
         let operation = KeyOperation::GenerateDataKey;
-        let made = self.kms.call(move |store| generate(store, &name, length, &context, operation)).await?;
+        let call = generates(self.kms.asks("GenerateDataKey"), &name, length, &context);
+        let made = self.kms.call(call, move |tx| generate(tx, &name, length, &context, operation)).await?;
         Ok(GeneratedDataKey { key: made.plaintext, encrypted: vec![self.slot(made.key_id, made.ciphertext_blob)] })
     }
 
     async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
         let (name, context) = (Arc::clone(&self.name), context.clone());
         let key = DataKey::from_slice(key.expose())?;
+        let call = self.kms.asks("Encrypt").key(&name).context(&context);
         let EncryptAnswer { key_id, ciphertext_blob } =
-            self.kms.call(move |store| encrypt(store, &name, key.expose(), &context)).await?;
+            self.kms.call(call, move |tx| encrypt(tx, &name, key.expose(), &context)).await?;
         Ok(vec![self.slot(key_id, ciphertext_blob)])
     }
 
@@ -129,11 +134,10 @@ impl KeyProvider for LocalProvider {
             Ok(blob) => blob,
             Err(error) => return DataKeyAnswer::Failed(error),
         };
-        let answer = self.kms.call(move |store| {
-            store.read(|tx| match opens(tx, &name, &also, &key_id)? {
-                true => decrypt(tx, &blob, &context, Some(&key_id)).map(Some).map_err(not_authentic),
-                false => Ok(None),
-            })
+        let call = self.kms.asks("Decrypt").key(&name).context(&context);
+        let answer = self.kms.call(call, move |tx| match opens(tx, &name, &also, &key_id)? {
+            true => decrypt(tx, &blob, &context, Some(&key_id)).map(Some).map_err(not_authentic),
+            false => Ok(None),
         });
         match answer.await {
             Ok(None) => DataKeyAnswer::NotMine,
@@ -153,11 +157,10 @@ impl KeyProvider for LocalProvider {
         let Some(key_id) = self.key_id_of(slot) else { return Ok(None) };
         let (name, also, context) = (Arc::clone(&self.name), Arc::clone(&self.also), context.clone());
         let blob = check_blob(slot.wrapped())?;
-        let answer = self.kms.call(move |store| {
-            if !store.read(|tx| opens(tx, &name, &also, &key_id))? {
-                return Ok(None);
-            }
-            re_encrypt(store, &blob, &context, Some(&key_id), &name).map(Some).map_err(not_authentic)
+        let call = re_encrypts(self.kms.asks("ReEncrypt"), &name, &context);
+        let answer = self.kms.call(call, move |tx| match opens(tx, &name, &also, &key_id)? {
+            true => re_encrypt(tx, &blob, &context, Some(&key_id), &name).map(Some).map_err(not_authentic),
+            false => Ok(None),
         });
         Ok(answer.await?.map(|answer| vec![self.slot(answer.key_id, answer.ciphertext_blob)]))
     }
@@ -166,23 +169,28 @@ impl KeyProvider for LocalProvider {
         Some(self.kms.revocations())
     }
 
-    /// Providers of one opening of a keystore that name the same keys share; two openings do not,
+    /// Providers of one opening of a keystore that name the same keys and call as the same principal share; two openings do not,
     /// since each has revocations of its own.
     fn identity(&self) -> Option<ProviderIdentity> {
         let (keystore, instance) = (self.kms.keystore_id(), self.kms.instance());
-        Some(ProviderIdentity::new(format!("local {keystore} {instance} {} {}", self.name, self.also.join(" "))))
+        let (name, also, principal) = (&self.name, self.also.join(" "), self.kms.principal());
+        Some(ProviderIdentity::new(format!("local {keystore} {instance} {name} {also} as {principal}")))
     }
 }
 
-/// Whether a provider on `name` opens what is under `key_id`.
-fn opens(tx: &Tx<'_>, name: &str, also: &[String], key_id: &str) -> Result<bool> {
-    if also.iter().any(|it| it == key_id) {
-        return Ok(true);
+/// Whether a provider on `name` opens what is under `key_id`. That it does not is what AWS calls an incorrect
+/// key, and so does the audit trail.
+fn opens(tx: &mut Tx<'_>, name: &str, also: &[String], key_id: &str) -> Result<bool> {
+    let opens = also.iter().any(|it| it == key_id)
+        || match tx.realm.resolve(name)? {
+            KeyName::Id(id) => id == key_id,
+            KeyName::Alias(alias) => Alias::history(tx, alias)?.iter().any(|it| it == key_id),
+        };
+    if !opens {
+        key_id.clone_into(&mut tx.event.key_id);
+        tx.event.refused = Some("IncorrectKeyException");
     }
-    match tx.realm.resolve(name)? {
-        KeyName::Id(id) => Ok(id == key_id),
-        KeyName::Alias(alias) => Ok(Alias::history(tx, alias)?.iter().any(|it| it == key_id)),
-    }
+    Ok(opens)
 }
 
 /// A blob that names another key than its slot does was changed.

@@ -1,16 +1,18 @@
-//! Keys, versions and aliases as rows, and the questions that operations ask of them.
+//! Keys and their versions as rows, and the questions that operations ask of them.
 
-use super::answers::{AliasEntry, KeyMetadata, KeyVersion};
+use super::alias::Alias;
+use super::answers::{KeyMetadata, KeyVersion};
 use super::cipher::{self, Material, Place};
-use super::key::{KeyManager, KeyName, KeyOrigin, KeyState, MANAGED_PREFIX, Realm, Spelled, not_found, validation};
+use super::fields::{Fields, blob, integer, text, time};
+use super::key::{KeyManager, KeyName, KeyOrigin, KeyState, Realm, Spelled, not_found, validation};
+use super::migrate::{DAY, MANAGED_PERIOD_DAYS};
 use super::rows::Columns;
-use super::schema::{ALIAS_HISTORY, ALIASES, KEY_VERSIONS, KEYS};
-use super::store::{Store, Tx};
+use super::schema::{KEY_VERSIONS, KEYS};
+use super::tx::Tx;
 use crate::crypto;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use rusqlite::types::Value;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A row of `keys`.
 #[derive(Clone, Debug)]
@@ -18,10 +20,75 @@ pub(super) struct KeyRecord {
     pub(super) key_id: String,
     pub(super) manager: KeyManager,
     pub(super) state: KeyState,
-    origin: KeyOrigin,
-    description: String,
-    created_at: i64,
+    pub(super) origin: KeyOrigin,
+    pub(super) description: String,
+    pub(super) created_at: i64,
+    /// 0 for an imported key that never had material.
     pub(super) current_version: u32,
+    /// The period of automatic rotation, where it is enabled.
+    pub(super) rotation_period_days: Option<i64>,
+    /// When it is rotated next.
+    pub(super) next_rotation_at: Option<i64>,
+    /// When it is deleted, or was to be until its last replica is.
+    pub(super) deletion_at: Option<i64>,
+    /// How long its deletion was told to wait.
+    pub(super) pending_window_days: Option<i64>,
+    pub(super) multi_region: MultiRegion,
+    /// Where the primary of a multi-Region key is.
+    pub(super) primary_region: Option<String>,
+}
+
+/// What a key is among the keystores that have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MultiRegion {
+    /// It is in this keystore only.
+    No,
+    Primary,
+    Replica,
+}
+
+impl Spelled for MultiRegion {
+    const SPELLINGS: &'static [(Self, &'static str)] =
+        &[(Self::No, ""), (Self::Primary, "primary"), (Self::Replica, "replica")];
+}
+
+/// What a version of a key came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Made with the key.
+    Created,
+    /// A rotation that its period asked for.
+    Automatic,
+    /// A rotation that somebody asked for.
+    OnDemand,
+    /// Imported.
+    Imported,
+    /// From the primary of a multi-Region key.
+    Replicated,
+}
+
+impl Spelled for Source {
+    const SPELLINGS: &'static [(Self, &'static str)] = &[
+        (Self::Created, "created"),
+        (Self::Automatic, "automatic"),
+        (Self::OnDemand, "on demand"),
+        (Self::Imported, "imported"),
+        (Self::Replicated, "replicated"),
+    ];
+}
+
+/// A row of `key_versions`, without its key.
+#[derive(Clone, Debug)]
+pub(super) struct VersionRecord {
+    pub(super) version: u32,
+    /// `None` once the material was deleted.
+    pub(super) wrapped: Option<Vec<u8>>,
+    pub(super) created_at: i64,
+    pub(super) source: Source,
+    /// From when the material may not be used any more.
+    pub(super) expires_at: Option<i64>,
+    /// What tells, wrapped, whether material that is imported again is the same.
+    pub(super) sameness: Option<Vec<u8>>,
 }
 
 impl KeyRecord {
@@ -59,9 +126,7 @@ impl KeyRecord {
 
     /// Makes a key with its first version.
     pub(super) fn create(tx: &mut Tx<'_>, manager: KeyManager, description: &str) -> Result<Self> {
-        if description.chars().count() > DESCRIPTION_MAX {
-            return Err(validation(format!("the description is longer than {DESCRIPTION_MAX} characters")));
-        }
+        check_description(description)?;
         let mut random = [0; 16];
         crypto::random::fill(&mut random)?;
         let mut key = Self {
@@ -72,28 +137,54 @@ impl KeyRecord {
             description: description.to_owned(),
             created_at: tx.now,
             current_version: 0,
+            rotation_period_days: None,
+            next_rotation_at: None,
+            deletion_at: None,
+            pending_window_days: None,
+            multi_region: MultiRegion::No,
+            primary_region: None,
         };
-        key.add_version(tx)?;
+        if manager == KeyManager::Managed {
+            key.rotation_period_days = Some(MANAGED_PERIOD_DAYS);
+            key.next_rotation_at = Some(tx.now.saturating_add(MANAGED_PERIOD_DAYS * DAY));
+        }
+        key.add_version(tx, Source::Created)?;
         tx.insert(&KEYS, key.to_row())?;
+        tx.event.key_id.clone_from(&key.key_id);
         Ok(key)
     }
 
-    /// Adds a version with fresh material, which encrypts from now on.
-    pub(super) fn rotate(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        self.add_version(tx)?;
+    /// Writes the key as it is now.
+    pub(super) fn save(&self, tx: &mut Tx<'_>) -> Result<()> {
         tx.update(&KEYS, self.to_row())
     }
 
-    fn add_version(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        let version = self.current_version.checked_add(1);
-        let version = version.ok_or_else(|| Error::limit("the key has as many versions as a key can have"))?;
+    /// Adds a version with fresh material, which encrypts from now on.
+    pub(super) fn rotate(&mut self, tx: &mut Tx<'_>, source: Source) -> Result<()> {
+        self.add_version(tx, source)?;
+        self.save(tx)
+    }
+
+    fn add_version(&mut self, tx: &mut Tx<'_>, source: Source) -> Result<()> {
+        let version = self.next_version()?;
         let material = Secret::try_init(|out| crypto::random::fill(out))?;
-        let wrapped = cipher::wrap(&tx.keys.root, self.place(tx.realm, version), &material)?;
-        let row =
-            vec![text(&self.key_id), Value::Integer(version.into()), Value::Blob(wrapped), Value::Integer(tx.now)];
-        tx.insert(&KEY_VERSIONS, row)?;
+        let wrapped = Some(self.wrap(tx, version, &material)?);
+        let record = VersionRecord { version, wrapped, created_at: tx.now, source, expires_at: None, sameness: None };
+        tx.insert(&KEY_VERSIONS, record.to_row(&self.key_id))?;
         self.current_version = version;
         Ok(())
+    }
+
+    /// The number that the next version gets.
+    pub(super) fn next_version(&self) -> Result<u32> {
+        self.current_version
+            .checked_add(1)
+            .ok_or_else(|| Error::limit("the key has as many versions as a key can have"))
+    }
+
+    /// Encrypts the material of a version under the root key.
+    pub(super) fn wrap(&self, tx: &Tx<'_>, version: u32, material: &Secret<32>) -> Result<Vec<u8>> {
+        cipher::wrap(&tx.keys.root, self.place(tx.realm, version), material)
     }
 
     /// The material that encrypts.
@@ -102,13 +193,11 @@ impl KeyRecord {
             .ok_or_else(|| Error::tampered(format!("the key {} has no current version", self.key_id)))
     }
 
-    /// The material of a version; `None` if the key never had it.
+    /// The material of a version; `None` if the key never had it, or it is gone.
     pub(super) fn material(&self, tx: &Tx<'_>, version: u32) -> Result<Option<Material>> {
-        let Some(row) = tx.row(&KEY_VERSIONS, &[text(&self.key_id), Value::Integer(version.into())])? else {
+        let Some(VersionRecord { wrapped: Some(wrapped), .. }) = VersionRecord::find(tx, &self.key_id, version)? else {
             return Ok(None);
         };
-        let mut row = Fields(row.into_iter().skip(KEY_VERSIONS.identity));
-        let wrapped = row.blob()?;
         let secret = cipher::unwrap(&tx.keys.root, self.place(tx.realm, version), &wrapped).map_err(|e| {
             Error::tampered(format!("the material of the key {} is not authentic", self.key_id)).with_source(e)
         })?;
@@ -116,15 +205,9 @@ impl KeyRecord {
     }
 
     /// Every version, oldest first.
-    pub(super) fn versions(&self, tx: &Tx<'_>) -> Result<Vec<KeyVersion>> {
+    pub(super) fn versions(&self, tx: &Tx<'_>) -> Result<Vec<VersionRecord>> {
         (1..=self.current_version)
-            .filter_map(|version| {
-                let row = tx.row(&KEY_VERSIONS, &[text(&self.key_id), Value::Integer(version.into())]).transpose()?;
-                Some(row.and_then(|row| {
-                    let created_at = Fields(row.into_iter().skip(KEY_VERSIONS.identity + 1)).integer()?;
-                    Ok(KeyVersion { version, creation_date: time(created_at) })
-                }))
-            })
+            .filter_map(|version| VersionRecord::find(tx, &self.key_id, version).transpose())
             .collect()
     }
 
@@ -155,6 +238,12 @@ impl KeyRecord {
             description: row.text()?,
             created_at: row.integer()?,
             current_version: row.u32()?,
+            rotation_period_days: row.optional_integer()?,
+            next_rotation_at: row.optional_integer()?,
+            deletion_at: row.optional_integer()?,
+            pending_window_days: row.optional_integer()?,
+            multi_region: row.spelled()?,
+            primary_region: row.optional_text()?,
         })
     }
 
@@ -167,174 +256,60 @@ impl KeyRecord {
             text(&self.description),
             Value::Integer(self.created_at),
             Value::Integer(self.current_version.into()),
+            integer(self.rotation_period_days),
+            integer(self.next_rotation_at),
+            integer(self.deletion_at),
+            integer(self.pending_window_days),
+            text(self.multi_region.spelling()),
+            self.primary_region.as_deref().map_or(Value::Null, text),
         ]
     }
 }
 
-/// A row of `aliases`.
-#[derive(Clone, Debug)]
-pub(super) struct Alias {
-    pub(super) alias: String,
-    pub(super) key_id: String,
-    created_at: i64,
-    updated_at: i64,
-}
-
-impl Alias {
-    pub(super) fn find(tx: &Tx<'_>, alias: &str) -> Result<Option<Self>> {
-        tx.row(&ALIASES, &[text(alias)])?.map(Self::from_row).transpose()
+impl VersionRecord {
+    pub(super) fn find(tx: &Tx<'_>, key_id: &str, version: u32) -> Result<Option<Self>> {
+        tx.row(&KEY_VERSIONS, &[text(key_id), Value::Integer(version.into())])?.map(Self::from_row).transpose()
     }
 
-    /// Every alias, by name.
-    pub(super) fn all(tx: &Tx<'_>) -> Result<Vec<Self>> {
-        tx.rows(&ALIASES)?.into_iter().map(Self::from_row).collect()
+    /// Writes this version of a key, which must exist, as it is now.
+    pub(super) fn save(&self, tx: &mut Tx<'_>, key_id: &str) -> Result<()> {
+        tx.update(&KEY_VERSIONS, self.to_row(key_id))
     }
 
-    /// Makes an alias that does not exist.
-    pub(super) fn create(tx: &mut Tx<'_>, alias: &str, key_id: &str) -> Result<()> {
-        let alias = Self { alias: alias.to_owned(), key_id: key_id.to_owned(), created_at: tx.now, updated_at: tx.now };
-        tx.insert(&ALIASES, alias.to_row())?;
-        alias.remember(tx)
-    }
-
-    /// Points the alias at another key.
-    pub(super) fn point_to(mut self, tx: &mut Tx<'_>, key_id: &str) -> Result<()> {
-        key_id.clone_into(&mut self.key_id);
-        self.updated_at = tx.now;
-        tx.update(&ALIASES, self.to_row())?;
-        self.remember(tx)
-    }
-
-    /// Removes the alias. What it pointed to stays known, should it be made again.
-    pub(super) fn delete(&self, tx: &mut Tx<'_>) -> Result<()> {
-        tx.delete(&ALIASES, &[text(&self.alias)])
-    }
-
-    /// Every key that an alias ever pointed to, oldest first.
-    pub(super) fn history(tx: &Tx<'_>, alias: &str) -> Result<Vec<String>> {
-        let mut keys = Vec::new();
-        for position in 1.. {
-            let Some(row) = tx.row(&ALIAS_HISTORY, &[text(alias), Value::Integer(position)])? else { break };
-            keys.push(Fields(row.into_iter().skip(ALIAS_HISTORY.identity)).text()?);
-        }
-        Ok(keys)
-    }
-
-    fn remember(&self, tx: &mut Tx<'_>) -> Result<()> {
-        let history = Self::history(tx, &self.alias)?;
-        if history.contains(&self.key_id) {
-            return Ok(());
-        }
-        let position = i64::try_from(history.len() + 1).map_err(|_| Error::limit("the alias was moved too often"))?;
-        let row = vec![text(&self.alias), Value::Integer(position), text(&self.key_id), Value::Integer(tx.now)];
-        tx.insert(&ALIAS_HISTORY, row)
-    }
-
-    pub(super) fn entry(self) -> AliasEntry {
-        AliasEntry {
-            alias_name: self.alias,
-            target_key_id: self.key_id,
-            creation_date: time(self.created_at),
-            last_updated_date: time(self.updated_at),
-        }
+    pub(super) fn answer(&self) -> KeyVersion {
+        KeyVersion { version: self.version, creation_date: time(self.created_at) }
     }
 
     fn from_row(row: Columns) -> Result<Self> {
-        let mut row = Fields(row.into_iter());
-        Ok(Self { alias: row.text()?, key_id: row.text()?, created_at: row.integer()?, updated_at: row.integer()? })
+        let mut row = Fields(row.into_iter().skip(1));
+        Ok(Self {
+            version: row.u32()?,
+            wrapped: row.optional_blob()?,
+            created_at: row.integer()?,
+            source: row.spelled()?,
+            expires_at: row.optional_integer()?,
+            sameness: row.optional_blob()?,
+        })
     }
 
-    fn to_row(&self) -> Columns {
-        vec![text(&self.alias), text(&self.key_id), Value::Integer(self.created_at), Value::Integer(self.updated_at)]
-    }
-}
-
-/// Runs `operation` on the key that `name` stands for. The first use of an alias below
-/// `alias/envelock/` makes its managed key, in the same transaction; every other use only reads.
-pub(super) fn with_key<T>(
-    store: &mut Store,
-    name: &str,
-    operation: impl Fn(&Tx<'_>, &KeyRecord) -> Result<T>,
-) -> Result<T> {
-    let done = store.read(|tx| match KeyRecord::resolve(tx, name)? {
-        Some(key) => operation(tx, &key).map(Some),
-        None if managed_alias(tx.realm, name)?.is_some() => Ok(None),
-        None => Err(not_found(format!("the alias {name} does not exist"))),
-    })?;
-    match done {
-        Some(answer) => Ok(answer),
-        None => store.write(|tx| {
-            let key = ensure_managed(tx, name)?;
-            operation(tx, &key)
-        }),
+    pub(super) fn to_row(&self, key_id: &str) -> Columns {
+        vec![
+            text(key_id),
+            Value::Integer(self.version.into()),
+            blob(self.wrapped.as_deref()),
+            Value::Integer(self.created_at),
+            text(self.source.spelling()),
+            integer(self.expires_at),
+            blob(self.sameness.as_deref()),
+        ]
     }
 }
 
-/// The managed key of an alias below `alias/envelock/`, made if it does not exist.
-fn ensure_managed(tx: &mut Tx<'_>, name: &str) -> Result<KeyRecord> {
-    if let Some(key) = KeyRecord::resolve(tx, name)? {
-        return Ok(key);
+pub(super) fn check_description(description: &str) -> Result<()> {
+    match description.chars().count() {
+        0..=DESCRIPTION_MAX => Ok(()),
+        _ => Err(validation(format!("the description is longer than {DESCRIPTION_MAX} characters"))),
     }
-    let alias = managed_alias(tx.realm, name)?.ok_or_else(|| not_found(format!("the alias {name} does not exist")))?;
-    let key = KeyRecord::create(tx, KeyManager::Managed, "made by the first use of its alias")?;
-    Alias::create(tx, alias, &key.key_id)?;
-    Ok(key)
-}
-
-/// The alias in `name`, if it is a managed key's: `alias/envelock/` and one word.
-fn managed_alias<'a>(realm: &Realm, name: &'a str) -> Result<Option<&'a str>> {
-    Ok(match realm.resolve(name)? {
-        KeyName::Alias(alias) => {
-            alias.strip_prefix(MANAGED_PREFIX).filter(|word| !word.is_empty() && !word.contains('/')).map(|_| alias)
-        }
-        KeyName::Id(_) => None,
-    })
-}
-
-/// The columns of an authenticated row, one after another: of the types that they were written with.
-struct Fields<I>(I);
-
-impl<I: Iterator<Item = Value>> Fields<I> {
-    fn text(&mut self) -> Result<String> {
-        match self.0.next() {
-            Some(Value::Text(text)) => Ok(text),
-            _ => Err(unreadable()),
-        }
-    }
-
-    fn integer(&mut self) -> Result<i64> {
-        match self.0.next() {
-            Some(Value::Integer(number)) => Ok(number),
-            _ => Err(unreadable()),
-        }
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        self.integer()?.try_into().map_err(|_| unreadable())
-    }
-
-    fn blob(&mut self) -> Result<Vec<u8>> {
-        match self.0.next() {
-            Some(Value::Blob(bytes)) => Ok(bytes),
-            _ => Err(unreadable()),
-        }
-    }
-
-    fn spelled<T: Spelled>(&mut self) -> Result<T> {
-        T::of_spelling(&self.text()?).ok_or_else(unreadable)
-    }
-}
-
-fn unreadable() -> Error {
-    Error::internal("an authentic row of the keystore is not of the form that this version writes")
-}
-
-fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
-}
-
-fn time(millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
 /// AWS's.

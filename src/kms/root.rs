@@ -273,7 +273,7 @@ impl RootKeys {
         export(&self.rows.keystore_id, &self.root)
     }
 
-    /// The row of `meta` for a keystore that is made now.
+    /// The row of `meta` for a keystore that is made now, without its last column.
     pub(super) fn meta(&self, region: &str, now: i64, kind: Kind) -> Vec<Value> {
         let (name, argon) = match kind {
             Kind::Key => ("key", [Value::Null, Value::Null, Value::Null, Value::Null]),
@@ -296,6 +296,7 @@ impl RootKeys {
             Value::Blob(self.check.to_vec()),
         ];
         row.extend(argon);
+        row.push(Value::Null);
         row
     }
 }

@@ -133,6 +133,11 @@ impl Rows {
         self.buckets.get(name.bucket()).and_then(|bucket| bucket.rows.get(name))
     }
 
+    /// All rows, by bucket and name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RowName, &RowHash)> {
+        self.buckets.iter().flat_map(|bucket| bucket.rows.iter())
+    }
+
     /// How many rows `table` must have.
     pub(super) fn count(&self, table: &Table) -> usize {
         self.buckets.iter().flat_map(|bucket| bucket.rows.keys()).filter(|name| name.is_of(table)).count()

@@ -1,13 +1,14 @@
-//! The tables of a keystore file, and which of their columns decide something: all of them.
+//! The tables of a keystore file, and which of their columns decide something.
 //!
-//! Schema 1. Times are milliseconds since the Unix epoch. Every table but `head` ends in `row_mac`,
-//! under which, with the head, all its other columns are authenticated ([`super::rows`]).
+//! Schema 2. Times are milliseconds since the Unix epoch. Every table of [`TABLES`] ends in `row_mac`,
+//! under which, with the head, all its other columns are authenticated ([`super::rows`]). The audit
+//! trail is authenticated by its own chain ([`super::audit`]), whose end is in the head.
 
 use crate::error::{Error, Result};
 use rusqlite::Connection;
 
 /// This version's schema: in `PRAGMA user_version`, and in the head, under its MAC.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 /// `PRAGMA application_id`: "elk1".
 pub(super) const APPLICATION_ID: i32 = 0x656c_6b31;
 
@@ -21,7 +22,7 @@ pub(super) struct Table {
     pub(super) identity: usize,
 }
 
-/// One row: who this keystore is, and what its root key must match.
+/// One row: who this keystore is, what its root key must match, and the audit trail's key, wrapped.
 pub(super) static META: Table = Table {
     name: "meta",
     columns: &[
@@ -35,23 +36,45 @@ pub(super) static META: Table = Table {
         "argon_memory_kib",
         "argon_passes",
         "argon_lanes",
+        "root_slots",
+        "audit_key",
     ],
     identity: 1,
 };
 
 /// Where `meta` has the Region.
 pub(super) const META_REGION: usize = 2;
+/// Where `meta` has the wrapped key of the audit trail.
+pub(super) const META_AUDIT_KEY: usize = 11;
 
-/// Keys: who made them, their state, and their newest version.
+/// Keys: who made them, their state, their newest version, and what will become of them when.
 pub(super) static KEYS: Table = Table {
     name: "keys",
-    columns: &["key_id", "manager", "state", "origin", "description", "created_at", "current_version"],
+    columns: &[
+        "key_id",
+        "manager",
+        "state",
+        "origin",
+        "description",
+        "created_at",
+        "current_version",
+        "rotation_period_days",
+        "next_rotation_at",
+        "deletion_at",
+        "pending_window_days",
+        "multi_region",
+        "primary_region",
+    ],
     identity: 1,
 };
 
-/// Wrapped key material, by key and version.
-pub(super) static KEY_VERSIONS: Table =
-    Table { name: "key_versions", columns: &["key_id", "version", "wrapped", "created_at"], identity: 2 };
+/// Wrapped key material, by key and version; what it came from, and until when it may be used.
+/// `wrapped` is null once the material was deleted; `sameness` is kept, so that only the same comes back.
+pub(super) static KEY_VERSIONS: Table = Table {
+    name: "key_versions",
+    columns: &["key_id", "version", "wrapped", "created_at", "source", "expires_at", "sameness"],
+    identity: 2,
+};
 
 /// What each alias points to now.
 pub(super) static ALIASES: Table =
@@ -61,10 +84,52 @@ pub(super) static ALIASES: Table =
 pub(super) static ALIAS_HISTORY: Table =
     Table { name: "alias_history", columns: &["alias", "position", "key_id", "since"], identity: 2 };
 
-/// Every table of deciding rows.
-pub(super) static TABLES: [&Table; 5] = [&META, &KEYS, &KEY_VERSIONS, &ALIASES, &ALIAS_HISTORY];
+/// Labels of keys.
+pub(super) static TAGS: Table = Table { name: "tags", columns: &["key_id", "tag_key", "tag_value"], identity: 2 };
 
-/// Run in the transaction that makes the keystore.
+/// The policy of a key that has one of its own, as it was put.
+pub(super) static POLICIES: Table =
+    Table { name: "policies", columns: &["key_id", "policy", "updated_at"], identity: 1 };
+
+/// What single principals may do with single keys besides.
+pub(super) static GRANTS: Table = Table {
+    name: "grants",
+    columns: &["grant_id", "key_id", "grantee", "retiring", "operations", "constraints", "name", "token", "created_at"],
+    identity: 1,
+};
+
+/// RSA keys, whose private part is wrapped, to which others wrap key material that is meant for here.
+pub(super) static WRAPPING_KEYS: Table = Table {
+    name: "wrapping_keys",
+    columns: &["wrapping_id", "purpose", "key_id", "public_key", "wrapped", "created_at", "valid_until"],
+    identity: 1,
+};
+
+/// Other keystores that have the same multi-Region key, as far as this one knows.
+pub(super) static REPLICAS: Table =
+    Table { name: "replicas", columns: &["key_id", "keystore_id", "region", "since"], identity: 2 };
+
+/// Files that passed between keystores: each serial is issued once and taken once.
+pub(super) static PARCELS: Table =
+    Table { name: "parcels", columns: &["direction", "peer", "key_id", "serial", "kind", "at", "file"], identity: 4 };
+
+/// Every table of deciding rows.
+pub(super) static TABLES: [&Table; 11] = [
+    &META,
+    &KEYS,
+    &KEY_VERSIONS,
+    &ALIASES,
+    &ALIAS_HISTORY,
+    &TAGS,
+    &POLICIES,
+    &GRANTS,
+    &WRAPPING_KEYS,
+    &REPLICAS,
+    &PARCELS,
+];
+
+/// Run in the transaction that makes the keystore, and in the one that migrates it from schema 1, after
+/// the tables of that were put aside.
 pub(super) const CREATE: &str = "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -85,6 +150,8 @@ CREATE TABLE meta (
     argon_memory_kib INTEGER,
     argon_passes INTEGER,
     argon_lanes INTEGER,
+    root_slots BLOB,
+    audit_key BLOB NOT NULL,
     row_mac BLOB NOT NULL
 ) STRICT;
 CREATE TABLE keys (
@@ -95,13 +162,22 @@ CREATE TABLE keys (
     description TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     current_version INTEGER NOT NULL,
+    rotation_period_days INTEGER,
+    next_rotation_at INTEGER,
+    deletion_at INTEGER,
+    pending_window_days INTEGER,
+    multi_region TEXT NOT NULL,
+    primary_region TEXT,
     row_mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE key_versions (
     key_id TEXT NOT NULL,
     version INTEGER NOT NULL,
-    wrapped BLOB NOT NULL,
+    wrapped BLOB,
     created_at INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    expires_at INTEGER,
+    sameness BLOB,
     row_mac BLOB NOT NULL,
     PRIMARY KEY (key_id, version)
 ) STRICT, WITHOUT ROWID;
@@ -120,6 +196,85 @@ CREATE TABLE alias_history (
     row_mac BLOB NOT NULL,
     PRIMARY KEY (alias, position)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE tags (
+    key_id TEXT NOT NULL,
+    tag_key TEXT NOT NULL,
+    tag_value TEXT NOT NULL,
+    row_mac BLOB NOT NULL,
+    PRIMARY KEY (key_id, tag_key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE policies (
+    key_id TEXT PRIMARY KEY,
+    policy TEXT NOT NULL,
+    updated_at INTEGER NOT NULL,
+    row_mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE grants (
+    grant_id TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL,
+    grantee TEXT NOT NULL,
+    retiring TEXT,
+    operations TEXT NOT NULL,
+    constraints TEXT NOT NULL,
+    name TEXT NOT NULL,
+    token TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    row_mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX grants_by_key ON grants (key_id);
+CREATE TABLE wrapping_keys (
+    wrapping_id TEXT PRIMARY KEY,
+    purpose TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    public_key BLOB NOT NULL,
+    wrapped BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    valid_until INTEGER NOT NULL,
+    row_mac BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE replicas (
+    key_id TEXT NOT NULL,
+    keystore_id TEXT NOT NULL,
+    region TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    row_mac BLOB NOT NULL,
+    PRIMARY KEY (key_id, keystore_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE parcels (
+    direction TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    serial INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    file BLOB,
+    row_mac BLOB NOT NULL,
+    PRIMARY KEY (direction, peer, key_id, serial)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit (
+    sequence INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    code TEXT NOT NULL,
+    details TEXT NOT NULL,
+    changes BLOB NOT NULL,
+    previous BLOB NOT NULL,
+    mac BLOB NOT NULL
+) STRICT;
+CREATE INDEX audit_by_key ON audit (key_id) WHERE key_id <> '';
+CREATE TABLE audit_checkpoint (
+    row_name TEXT PRIMARY KEY,
+    row_hash BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit_counts (
+    name TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    code TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (name, key_id, code)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// What a file at the keystore's path turned out to be.
@@ -129,6 +284,8 @@ pub(super) enum Found {
     Nothing,
     /// A keystore of this schema, as far as its unauthenticated version says.
     Keystore,
+    /// A keystore of schema 1, likewise.
+    Older,
 }
 
 /// Looks at what the file holds, before any of it is trusted.
@@ -144,6 +301,7 @@ pub(super) fn look(sql: &Connection) -> Result<Found> {
     match (objects, application) {
         (0, 0) => Ok(Found::Nothing),
         (_, APPLICATION_ID) if version == i64::from(SCHEMA_VERSION) => Ok(Found::Keystore),
+        (_, APPLICATION_ID) if version == 1 => Ok(Found::Older),
         (_, APPLICATION_ID) if version > i64::from(SCHEMA_VERSION) => Err(Error::newer_schema(version)),
         (_, APPLICATION_ID) => Err(Error::tampered(format!("schema version {version} was never written"))),
         _ => Err(Error::not_a_keystore()),

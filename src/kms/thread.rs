@@ -1,30 +1,36 @@
 //! The one thread that owns the connection to a keystore file.
 //!
 //! It is named `envelock-kms`, starts with [`LocalKms::open`](super::LocalKms::open), and ends when the
-//! last handle is dropped or the keystore is closed. It takes one call after another; answers go
-//! back over one-shot channels, so that nothing in an async caller waits on SQLite, and a caller that
-//! no longer waits disturbs nobody.
+//! last handle is dropped or the keystore is closed. It takes all calls that have come by the time that it
+//! is free, and runs them in one transaction; answers go back over one-shot channels, so that nothing in an
+//! async caller waits on SQLite, and a caller that no longer waits disturbs nobody.
 
+use super::buffer::Buffer;
+use super::call::{Call, Job};
+use super::migrate::migrate;
 use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{Claim, RootKey, RootKeys};
 use super::root_text::RootKeyFile;
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
-use super::store::{Store, millis};
+use super::store::{Settings, Store, millis};
 use super::waiting::{Waiting, is_busy};
-use super::{KmsOptions, Missing, Opened};
+use super::{KmsOptions, Missing, OWNER, Opened};
 use crate::error::{Error, ErrorKind, Result};
+use crate::provider::Revocations;
 use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-/// One call on the keystore, which answers by its own channel.
-pub(super) type Job = Box<dyn FnOnce(&mut Store) + Send>;
+/// What is no call on the KMS, and answers by its own channel.
+pub(super) type Look = Box<dyn FnOnce(&mut Store) + Send>;
 
 pub(super) enum Message {
-    Job(Job),
+    Job(Box<dyn Job>),
+    Look(Look),
     /// End; the answer comes once the file is closed and the root key wiped.
     Close(oneshot::Sender<()>),
 }
@@ -49,13 +55,18 @@ impl Handle {
 }
 
 /// Starts the thread, and waits until the keystore is open or is known not to open.
-pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result<(Handle, Opened)> {
+pub(super) fn start(
+    path: PathBuf,
+    root: RootKey,
+    options: KmsOptions,
+    revocations: Revocations,
+) -> Result<(Handle, Opened)> {
     let (jobs, inbox) = mpsc::channel();
     let (closing, closed) = mpsc::channel();
     let (reply, answer) = mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name("envelock-kms".to_owned())
-        .spawn(move || match open(&path, &root, &options).map_err(|e| at(e, &path)) {
+        .spawn(move || match open(&path, &root, &options, revocations).map_err(|e| at(e, &path)) {
             Err(error) => drop(reply.send(Err(error))),
             Ok((store, registered, opened)) => {
                 // The source may hold a passphrase, which is needed no more.
@@ -77,15 +88,39 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions) -> Result
 
 fn serve(registered: Registered, mut store: Store, inbox: &mpsc::Receiver<Message>) {
     let mut closed = None;
-    while let Ok(message) = inbox.recv() {
+    let mut next = None;
+    loop {
+        let message = match next.take().map_or_else(|| receive(inbox, store.next_tick()), Ok) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => {
+                store.tick();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         match message {
-            Message::Job(job) => job(&mut store),
+            Message::Job(job) => {
+                let mut jobs = vec![job];
+                while jobs.len() < GROUP_MAX {
+                    match inbox.try_recv() {
+                        Ok(Message::Job(job)) => jobs.push(job),
+                        Ok(other) => {
+                            next = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                store.run(jobs);
+            }
+            Message::Look(look) => look(&mut store),
             Message::Close(reply) => {
                 closed = Some(reply);
                 break;
             }
         }
     }
+    store.flush();
     // In this order: the file stays on the list for as long as it is open.
     drop(store);
     drop(registered);
@@ -94,7 +129,20 @@ fn serve(registered: Registered, mut store: Store, inbox: &mpsc::Receiver<Messag
     }
 }
 
-fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Registered, Opened)> {
+/// The next message, or that there was none for as long as nothing is to be done.
+fn receive(inbox: &mpsc::Receiver<Message>, most: Option<Duration>) -> Result<Message, RecvTimeoutError> {
+    match most {
+        Some(most) => inbox.recv_timeout(most),
+        None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    }
+}
+
+fn open(
+    path: &Path,
+    root: &RootKey,
+    options: &KmsOptions,
+    revocations: Revocations,
+) -> Result<(Store, Registered, Opened)> {
     let registered = match options.missing {
         Missing::Make => Registered::new(path)?,
         Missing::Refuse => Registered::existing(path)?,
@@ -113,7 +161,11 @@ fn open(path: &Path, root: &RootKey, options: &KmsOptions) -> Result<(Store, Reg
     }
     use_wal(&sql, waiting.patience())?;
     let keys = root.for_existing(&Claim::read(&sql)?)?;
-    let store = Store::open(sql, keys, waiting, options.clock.clone())?;
+    if look(&sql)? == Found::Older {
+        migrate(&sql, &keys, &waiting, millis(options.clock.wall()))?;
+    }
+    let buffer = options.audit_delay.map(Buffer::new);
+    let store = Store::open(sql, keys, Settings { waiting, clock: options.clock.clone(), revocations, buffer })?;
     let realm = store.realm().clone();
     if let Some(region) = &options.region
         && *region != realm.region
@@ -132,15 +184,16 @@ fn create(sql: &Connection, root: &RootKey, waiting: &Waiting, options: &KmsOpti
     let keys = RootKeys::derive(&material)?;
     use_wal(sql, waiting.patience())?;
     let tx = waiting.begin(sql)?;
-    if look(&tx)? == Found::Keystore {
+    if look(&tx)? != Found::Nothing {
         return Ok((false, root_key_file));
     }
     tx.execute_batch(CREATE).map_err(Error::sqlite)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(Error::sqlite)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(Error::sqlite)?;
     let region = options.region.as_deref().unwrap_or(DEFAULT_REGION);
-    let meta = keys.meta(region, millis(options.clock.wall()), kind);
-    Store::initialise(&tx, &keys, meta)?;
+    let now = millis(options.clock.wall());
+    let call = Call::new("CreateKeystore", &Arc::from(OWNER)).with("region", region);
+    Store::initialise(&tx, &keys, keys.meta(region, now, kind), (0, now), &call, |_| Ok(()))?;
     tx.commit().map_err(Error::sqlite)?;
     waiting.fold(sql);
     Ok((true, root_key_file))
@@ -213,3 +266,5 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const CHILD_WAIT: Duration = Duration::from_secs(15);
 /// The Region of a keystore that is made without a word about it.
 const DEFAULT_REGION: &str = "local";
+/// Calls that share a transaction at most: the first of them waits for all.
+const GROUP_MAX: usize = 128;

@@ -184,9 +184,14 @@ fn remove_all(sql: &Connection, table: &Table, row: &[Value]) {
 fn rows_swapped_between_keys_or_aliases_are_found() {
     let (place, kms) = furnished();
     let sql = place.sql();
+    let mut swapped_tables = 0;
     for table in TABLES.into_iter().filter(|table| table.name != "meta") {
         let rows = dump(&sql, table);
-        let last = rows.last().unwrap().clone();
+        if rows.len() < 2 {
+            continue;
+        }
+        swapped_tables += 1;
+        let last = rows[rows.len() - 1].clone();
         // The contents change places, with and without their MACs; the identities stay.
         for width in [rows[0].len(), rows[0].len() - 1] {
             let mut swapped = (rows[0].clone(), last.clone());
@@ -204,6 +209,7 @@ fn rows_swapped_between_keys_or_aliases_are_found() {
             use_everything(&kms).unwrap();
         }
     }
+    assert_eq!(swapped_tables, 4);
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! Keystores of older schemas, brought to this one when they are opened.
+//!
+//! One transaction: the old head and all rows are checked, the rows are written anew with what the new schema
+//! adds, and the audit trail begins. A process that is killed in between leaves the keystore as it was.
+
+use super::call::Call;
+use super::head::Head;
+use super::root::RootKeys;
+use super::rows::{Columns, RowName};
+use super::schema::{self, CREATE, Found, SCHEMA_VERSION, Table, look};
+use super::store::Store;
+use super::trust::{check_root_key, for_each, read_all};
+use super::tx::Tx;
+use super::waiting::Waiting;
+use crate::error::{Error, Result};
+use rusqlite::Connection;
+use rusqlite::types::Value;
+use std::sync::Arc;
+
+/// The tables of schema 1, which had no rotation, no life cycle, no policies and no audit trail.
+static TABLES_1: [&Table; 5] = [&META_1, &KEYS_1, &KEY_VERSIONS_1, &schema::ALIASES, &schema::ALIAS_HISTORY];
+
+static META_1: Table = Table {
+    name: "meta",
+    columns: &[
+        "id",
+        "keystore_id",
+        "region",
+        "created_at",
+        "root_kind",
+        "check_value",
+        "argon_salt",
+        "argon_memory_kib",
+        "argon_passes",
+        "argon_lanes",
+    ],
+    identity: 1,
+};
+
+static KEYS_1: Table = Table {
+    name: "keys",
+    columns: &["key_id", "manager", "state", "origin", "description", "created_at", "current_version"],
+    identity: 1,
+};
+
+static KEY_VERSIONS_1: Table =
+    Table { name: "key_versions", columns: &["key_id", "version", "wrapped", "created_at"], identity: 2 };
+
+/// Brings a keystore of schema 1 to this schema, unless another process has just done so.
+pub(super) fn migrate(sql: &Connection, keys: &RootKeys, waiting: &Waiting, now: i64) -> Result<()> {
+    let tx = waiting.begin(sql)?;
+    if look(&tx)? != Found::Older {
+        return Ok(());
+    }
+    check_root_key(&tx, keys)?;
+    let head = Head::read_any(&tx, keys)?;
+    if head.schema_version != 1 {
+        return Err(Error::tampered(format!("its head has schema version {}, and its tables 1", head.schema_version)));
+    }
+    if read_all(&tx, keys, &TABLES_1)?.digest() != head.digest {
+        return Err(Error::tampered("a row was removed, or replaced by an older one"));
+    }
+    let mut rows = Vec::new();
+    for table in TABLES_1 {
+        for_each(&tx, table, |columns, _| {
+            rows.push((table.name, columns));
+            Ok(())
+        })?;
+        tx.execute_batch(&format!("DROP TABLE {}", table.name)).map_err(Error::sqlite)?;
+    }
+    tx.execute_batch("DROP TABLE head").map_err(Error::sqlite)?;
+    tx.execute_batch(CREATE).map_err(Error::sqlite)?;
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(Error::sqlite)?;
+    let at = rows.iter().position(|(name, _)| *name == META_1.name);
+    let (_, mut meta) =
+        at.map(|at| rows.swap_remove(at)).ok_or_else(|| Error::tampered("it has no row that names it"))?;
+    meta.push(Value::Null);
+    let call = Call::new("MigrateKeystore", &Arc::from(super::OWNER)).with("fromSchema", 1);
+    Store::initialise(&tx, keys, meta, (head.sequence, now), &call, |tx| {
+        rows.into_iter().try_for_each(|(name, columns)| carry_over(tx, name, columns))
+    })?;
+    tx.commit().map_err(Error::sqlite)?;
+    // The old tables lie in the log until it is emptied.
+    waiting.fold(sql);
+    Ok(())
+}
+
+/// A row of schema 1 with what this schema adds.
+fn carry_over(tx: &mut Tx<'_>, name: &str, mut columns: Columns) -> Result<()> {
+    let table = schema::TABLES.iter().find(|table| table.name == name);
+    let table = table.ok_or_else(|| Error::internal("a table of schema 1 has no successor"))?;
+    if name == KEYS_1.name {
+        let managed = columns.get(1) == Some(&Value::Text("managed".to_owned()));
+        // A year from now, not from its making: what was never promised is not made up for.
+        let rotation = match managed {
+            true => [Value::Integer(MANAGED_PERIOD_DAYS), Value::Integer(tx.now + MANAGED_PERIOD_DAYS * DAY)],
+            false => [Value::Null, Value::Null],
+        };
+        columns.extend(rotation);
+        columns.extend([Value::Null, Value::Null, Value::Text(String::new()), Value::Null]);
+    } else if name == KEY_VERSIONS_1.name {
+        let first = columns.get(1) == Some(&Value::Integer(1));
+        columns.push(Value::Text(if first { "created" } else { "on demand" }.to_owned()));
+        columns.extend([Value::Null, Value::Null]);
+    }
+    debug_assert_eq!(columns.len(), table.columns.len(), "{:?}", RowName::of(table, &columns));
+    tx.insert(table, columns)
+}
+
+/// Managed keys are rotated every year.
+pub(super) const MANAGED_PERIOD_DAYS: i64 = 365;
+/// In milliseconds.
+pub(super) const DAY: i64 = 86_400_000;

@@ -1,0 +1,128 @@
+//! What this process knows of the file: the head that was last checked, and the hash of every deciding row.
+
+use super::head::{AuditEnds, Head};
+use super::root::RootKeys;
+use super::rows::{Columns, RowName, Rows};
+use super::schema::{TABLES, Table};
+use crate::error::{Error, Result};
+use rusqlite::Connection;
+use rusqlite::types::{Value, ValueRef};
+use subtle::ConstantTimeEq;
+
+/// What the last check of the file found.
+#[derive(Debug)]
+pub(super) struct Trust {
+    pub(super) sequence: u64,
+    /// The digest over `rows`; `None` if they must be read again.
+    pub(super) digest: Option<[u8; 32]>,
+    pub(super) rows: Rows,
+}
+
+/// What a check found besides that all is in order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checked {
+    pub(super) audit: AuditEnds,
+    /// Whether another process changed a deciding row since the last check.
+    pub(super) changed: bool,
+}
+
+impl Trust {
+    /// Nothing is known, save that the sequence cannot be lower.
+    pub(super) fn nothing(sequence: u64) -> Self {
+        Self { sequence, digest: None, rows: Rows::new() }
+    }
+
+    /// Checks what a transaction sees, before anything in it is used.
+    pub(super) fn check(&mut self, sql: &Connection, keys: &RootKeys) -> Result<Checked> {
+        check_root_key(sql, keys)?;
+        let head = Head::read(sql, keys)?;
+        let audit = head.audit_ends()?;
+        if head.sequence < self.sequence {
+            return Err(Error::tampered("its head is older than one that this process has seen"));
+        }
+        if self.digest == Some(head.digest) {
+            self.sequence = head.sequence;
+            return Ok(Checked { audit, changed: false });
+        }
+        if self.digest.is_some() && head.sequence == self.sequence {
+            return Err(Error::tampered("two heads have the same sequence"));
+        }
+        let rows = read_all(sql, keys, &TABLES)?;
+        if rows.digest() != head.digest {
+            return Err(Error::tampered("a row was removed, or replaced by an older one"));
+        }
+        self.rows = rows;
+        self.sequence = head.sequence;
+        self.digest = Some(head.digest);
+        Ok(Checked { audit, changed: true })
+    }
+}
+
+/// The value in the clear that tells another root key from tampering.
+pub(super) fn check_root_key(sql: &Connection, keys: &RootKeys) -> Result<()> {
+    let check: Vec<u8> = sql
+        .prepare_cached("SELECT check_value FROM meta")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(Error::sqlite)?;
+    match bool::from(check.ct_eq(&keys.check)) {
+        true => Ok(()),
+        false => Err(Error::root_key_replaced()),
+    }
+}
+
+/// Reads every deciding row of `tables` and checks its MAC.
+pub(super) fn read_all(sql: &Connection, keys: &RootKeys, tables: &[&Table]) -> Result<Rows> {
+    let mut rows = Rows::new();
+    for table in tables {
+        for_each(sql, table, |columns, mac| {
+            let name = RowName::of(table, &columns);
+            let hash = keys.rows.verify(table, &columns, &mac)?;
+            match rows.set_unhashed(name.clone(), Some(hash)) {
+                None => Ok(()),
+                Some(_) => Err(Error::tampered(format!("the row {:?} is there twice", name.as_str()))),
+            }
+        })?;
+    }
+    rows.rehash_all()?;
+    Ok(rows)
+}
+
+/// Every row of a table, with its MAC, in no order.
+pub(super) fn for_each(
+    sql: &Connection,
+    table: &Table,
+    mut what: impl FnMut(Columns, Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    let mut statement = sql.prepare_cached(&select(table)).map_err(Error::sqlite)?;
+    let mut found = statement.query([]).map_err(Error::sqlite)?;
+    while let Some(row) = found.next().map_err(Error::sqlite)? {
+        let (columns, mac) = columns_of(table, row)?;
+        what(columns, mac)?;
+    }
+    Ok(())
+}
+
+pub(super) fn columns_of(table: &Table, row: &rusqlite::Row<'_>) -> Result<(Columns, Vec<u8>)> {
+    let value = |index| row.get_ref(index).map_err(Error::sqlite);
+    let damaged = |_| Error::tampered(format!("a row of the table {} holds what is no text", table.name));
+    let columns = (0..table.columns.len())
+        .map(|index| {
+            Ok(match value(index)? {
+                ValueRef::Null => Value::Null,
+                ValueRef::Integer(number) => Value::Integer(number),
+                ValueRef::Real(number) => Value::Real(number),
+                ValueRef::Text(text) => Value::Text(std::str::from_utf8(text).map_err(damaged)?.to_owned()),
+                ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+            })
+        })
+        .collect::<Result<_>>()?;
+    let mac = match value(table.columns.len())? {
+        ValueRef::Blob(mac) => mac.to_vec(),
+        _ => Vec::new(),
+    };
+    Ok((columns, mac))
+}
+
+pub(super) fn select(table: &Table) -> String {
+    format!("SELECT {}, row_mac FROM {}", table.columns.join(", "), table.name)
+}

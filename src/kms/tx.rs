@@ -1,0 +1,233 @@
+//! A transaction with its head checked: rows in and out.
+//!
+//! Each deciding row that is used, or should have been found, is compared with the row hashes kept from
+//! the last check of the file. What one operation changes is noted, for its audit record, and can be
+//! undone without the operations that share the transaction.
+
+use super::call::Event;
+use super::key::Realm;
+use super::root::RootKeys;
+use super::rows::{Columns, RowHash, RowName, changed};
+use super::schema::Table;
+use super::trust::{Trust, columns_of, select};
+use crate::codec::put_byte_string;
+use crate::error::{Error, Result};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What operations work on.
+#[derive(Debug)]
+pub(super) struct Tx<'a> {
+    pub(super) sql: &'a Connection,
+    pub(super) keys: &'a RootKeys,
+    pub(super) realm: &'a Realm,
+    pub(super) trust: &'a mut Trust,
+    /// Milliseconds since the Unix epoch.
+    pub(super) now: i64,
+    /// Who calls.
+    pub(super) principal: Arc<str>,
+    /// What the audit trail will say of the call.
+    pub(super) event: Event,
+    /// Whether a data key that was handed out before may no longer be used.
+    pub(super) revoked: bool,
+    access: Access,
+    changes: Vec<Changed>,
+    savepoint: bool,
+}
+
+/// Whether a transaction may change anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It holds no write lock.
+    Reading,
+    /// As `Reading`, and an operation found that it has to change something.
+    Wanted,
+    Writing,
+}
+
+#[derive(Debug)]
+struct Changed {
+    name: RowName,
+    before: Option<RowHash>,
+    after: Option<RowHash>,
+}
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(
+        sql: &'a Connection,
+        keys: &'a RootKeys,
+        realm: &'a Realm,
+        trust: &'a mut Trust,
+        access: Access,
+        now: i64,
+    ) -> Self {
+        Self {
+            sql,
+            keys,
+            realm,
+            trust,
+            now,
+            principal: Arc::from(""),
+            event: Event::default(),
+            revoked: false,
+            access,
+            changes: Vec::new(),
+            savepoint: false,
+        }
+    }
+
+    pub(super) fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The row of `table` with this identity; `None` only if there is none and should be none.
+    pub(super) fn row(&self, table: &Table, identity: &[Value]) -> Result<Option<Columns>> {
+        let query = format!("{} WHERE {}", select(table), condition(table));
+        let mut statement = self.sql.prepare_cached(&query).map_err(Error::sqlite)?;
+        let mut found = statement.query(params_from_iter(identity)).map_err(Error::sqlite)?;
+        let name = RowName::new(table, identity);
+        let Some(row) = found.next().map_err(Error::sqlite)? else {
+            return match self.trust.rows.hash_of(&name) {
+                Some(_) => Err(Error::tampered(format!("the row {:?} was removed", name.as_str()))),
+                None => Ok(None),
+            };
+        };
+        let columns = self.known(table, row)?;
+        if RowName::of(table, &columns) != name || found.next().map_err(Error::sqlite)?.is_some() {
+            return Err(changed(&name));
+        }
+        Ok(Some(columns))
+    }
+
+    /// All rows of `table`, by identity.
+    pub(super) fn rows(&self, table: &Table) -> Result<Vec<Columns>> {
+        let mut statement = self.sql.prepare_cached(&select(table)).map_err(Error::sqlite)?;
+        let mut found = statement.query([]).map_err(Error::sqlite)?;
+        let mut all = BTreeMap::new();
+        while let Some(row) = found.next().map_err(Error::sqlite)? {
+            let columns = self.known(table, row)?;
+            let name = RowName::of(table, &columns);
+            if all.insert(name.clone(), columns).is_some() {
+                return Err(Error::tampered(format!("the row {:?} is there twice", name.as_str())));
+            }
+        }
+        if all.len() != self.trust.rows.count(table) {
+            return Err(Error::tampered(format!("rows of the table {} were removed", table.name)));
+        }
+        Ok(all.into_values().collect())
+    }
+
+    pub(super) fn insert(&mut self, table: &Table, columns: Columns) -> Result<()> {
+        let name = RowName::of(table, &columns);
+        if self.trust.rows.hash_of(&name).is_some() {
+            return Err(Error::internal(format!("the row {:?} exists already", name.as_str())));
+        }
+        self.put("INSERT", table, columns)
+    }
+
+    /// Puts `columns` in the place of the row of the same identity, which must exist.
+    pub(super) fn update(&mut self, table: &Table, columns: Columns) -> Result<()> {
+        let name = RowName::of(table, &columns);
+        if self.trust.rows.hash_of(&name).is_none() {
+            return Err(Error::internal(format!("the row {:?} does not exist", name.as_str())));
+        }
+        self.put("INSERT OR REPLACE", table, columns)
+    }
+
+    /// Removes a row that must exist.
+    pub(super) fn delete(&mut self, table: &Table, identity: &[Value]) -> Result<()> {
+        self.changing()?;
+        let statement = format!("DELETE FROM {} WHERE {}", table.name, condition(table));
+        let removed = self.sql.execute(&statement, params_from_iter(identity)).map_err(Error::sqlite)?;
+        let name = RowName::new(table, identity);
+        let before = self.trust.rows.set(name.clone(), None)?;
+        self.changes.push(Changed { name: name.clone(), before, after: None });
+        match (removed, before) {
+            (1, Some(_)) => Ok(()),
+            _ => Err(changed(&name)),
+        }
+    }
+
+    fn put(&mut self, verb: &str, table: &Table, mut columns: Columns) -> Result<()> {
+        self.changing()?;
+        let (mac, hash) = self.keys.rows.authenticate(table, &columns)?;
+        let name = RowName::of(table, &columns);
+        columns.push(Value::Blob(mac.to_vec()));
+        let places = vec!["?"; columns.len()].join(", ");
+        let statement = format!("{verb} INTO {} ({}, row_mac) VALUES ({places})", table.name, table.columns.join(", "));
+        self.sql.execute(&statement, params_from_iter(columns)).map_err(Error::sqlite)?;
+        let before = self.trust.rows.set(name.clone(), Some(hash))?;
+        self.changes.push(Changed { name, before, after: Some(hash) });
+        Ok(())
+    }
+
+    /// A row as read, if it is the one that was there at the last check.
+    fn known(&self, table: &Table, row: &rusqlite::Row<'_>) -> Result<Columns> {
+        let (columns, mac) = columns_of(table, row)?;
+        let name = RowName::of(table, &columns);
+        let hash = self.keys.rows.hash(table, &columns, &mac)?;
+        match self.trust.rows.hash_of(&name) {
+            Some(known) if *known == hash => Ok(columns),
+            Some(_) => Err(changed(&name)),
+            None => Err(Error::tampered(format!("the row {:?} was added", name.as_str()))),
+        }
+    }
+
+    /// The first change of an operation sets the point to which it can be undone.
+    fn changing(&mut self) -> Result<()> {
+        if self.access != Access::Writing {
+            self.access = Access::Wanted;
+            return Err(Error::internal("a reading transaction was asked to change the keystore"));
+        }
+        if !self.savepoint {
+            self.sql.execute_batch("SAVEPOINT operation").map_err(Error::sqlite)?;
+            self.savepoint = true;
+        }
+        Ok(())
+    }
+
+    /// Keeps what the operation changed, and says what it was: for each row its name, and its hash if it
+    /// is still there. Empty if nothing was changed.
+    ///
+    /// ```text
+    /// change = byte string of the row's name || 00 if it was removed | 01 || row hash
+    /// ```
+    pub(super) fn keep(&mut self) -> Result<Vec<u8>> {
+        if !std::mem::take(&mut self.savepoint) {
+            return Ok(Vec::new());
+        }
+        self.sql.execute_batch("RELEASE operation").map_err(Error::sqlite)?;
+        let last: BTreeMap<_, _> = self.changes.drain(..).map(|change| (change.name, change.after)).collect();
+        let mut encoded = Vec::with_capacity(last.len() * 96);
+        for (name, after) in last {
+            put_byte_string(&mut encoded, name.as_str().as_bytes())?;
+            match after {
+                None => encoded.push(0),
+                Some(hash) => {
+                    encoded.push(1);
+                    encoded.extend_from_slice(&hash);
+                }
+            }
+        }
+        Ok(encoded)
+    }
+
+    /// Undoes what the operation changed.
+    pub(super) fn undo(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.savepoint) {
+            self.sql.execute_batch("ROLLBACK TO operation; RELEASE operation").map_err(Error::sqlite)?;
+        }
+        for change in std::mem::take(&mut self.changes).into_iter().rev() {
+            self.trust.rows.set(change.name, change.before)?;
+        }
+        self.revoked = false;
+        Ok(())
+    }
+}
+
+fn condition(table: &Table) -> String {
+    let conditions: Vec<_> = table.columns.iter().take(table.identity).map(|column| format!("{column} = ?")).collect();
+    conditions.join(" AND ")
+}
