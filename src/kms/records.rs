@@ -9,6 +9,7 @@ use super::migrate::{DAY, MANAGED_PERIOD_DAYS};
 use super::rows::Columns;
 use super::schema::{KEY_VERSIONS, KEYS};
 use super::tx::Tx;
+use super::wrapped;
 use crate::crypto;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -225,7 +226,7 @@ impl KeyRecord {
     }
 
     fn place<'a>(&'a self, realm: &'a Realm, version: u32) -> Place<'a> {
-        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: "material", version }
+        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: wrapped::MATERIAL, version }
     }
 
     fn from_row(row: Columns) -> Result<Self> {
