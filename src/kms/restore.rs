@@ -210,10 +210,12 @@ fn checked_image(
 #[expect(dead_code, reason = "the locks are held until this is dropped")]
 enum Old {
     Nothing,
-    /// SQLite could make it one file, and has its lock.
-    Whole(Connection, Found),
+    /// A keystore, or another program's database: SQLite has made it one file, and has its lock.
+    Whole(Connection),
     /// It is damaged, and locked past SQLite.
     Damaged(File),
+    /// No table is in it, which SQLite cannot lock without writing: locked likewise.
+    Empty(File),
 }
 
 fn put_in_place(image: &[u8], path: &Path, existing: Existing) -> Result<Restored> {
@@ -221,7 +223,7 @@ fn put_in_place(image: &[u8], path: &Path, existing: Existing) -> Result<Restore
     let waiting = Waiting::new(&path, PATIENCE);
     let _turn = waiting.turn_to_replace()?;
     let old = Old::hold(&path)?;
-    let worth_keeping = !matches!(old, Old::Nothing | Old::Whole(_, Found::Nothing));
+    let worth_keeping = matches!(old, Old::Whole(_) | Old::Damaged(_));
     if worth_keeping && existing == Existing::Keep {
         return Err(Error::new(ErrorKind::InvalidInput, "there is a keystore already, and it was kept")
             .with_source(io::Error::from(io::ErrorKind::AlreadyExists))
@@ -258,44 +260,42 @@ impl Old {
             return Err(in_use());
         }
         let start = Instant::now();
-        loop {
-            match Self::fold(path) {
-                Ok(old) => return Ok(old),
+        let lock_it: fn(File) -> Self = loop {
+            match fold(path) {
+                Ok(Some(sql)) => return Ok(Self::Whole(sql)),
+                Ok(None) => break Self::Empty,
                 // One that is being closed.
                 Err(e) if is_busy(&e) && start.elapsed() < PATIENCE / 10 => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(e) if is_busy(&e) => return Err(in_use()),
-                Err(_) => break,
+                Err(_) => break Self::Damaged,
             }
-        }
+        };
         // SQLite's locks are of this kind (fcntl), and no connection of this process is left to lose them.
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.map_err(|e| Error::unchanged("cannot open", path, e))?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self::Damaged(file)),
+            Ok(()) => Ok(lock_it(file)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Err(in_use()),
             Err(e) => Err(Error::io_at("cannot lock this file", path, e.into())),
         }
     }
+}
 
-    /// Brings the log into the file, so that it is alone, and keeps everybody from it. Each process that has a
-    /// keystore open keeps SQLite from leaving the mode with a log.
-    fn fold(path: &Path) -> rusqlite::Result<Self> {
-        let damaged = || rusqlite::Error::QueryReturnedNoRows;
-        let sql = connect(path, Duration::ZERO).map_err(|_| damaged())?;
-        let mode: String = sql.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
-        if mode != "delete" {
-            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None));
-        }
-        sql.execute_batch("BEGIN EXCLUSIVE")?;
-        let found = match look(&sql) {
-            Ok(found) => found,
-            // Another program's database, or a newer one's keystore: to be kept in any case.
-            Err(_) => Found::Keystore,
-        };
-        Ok(Self::Whole(sql, found))
+/// Brings the log into the file, so that it is alone, and keeps everybody from it; `None` if no table is in it.
+/// Each process that has a keystore open keeps SQLite from leaving the mode with a log.
+fn fold(path: &Path) -> rusqlite::Result<Option<Connection>> {
+    let sql = connect(path, Duration::ZERO).map_err(|_| rusqlite::Error::QueryReturnedNoRows)?;
+    let mode: String = sql.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+    if mode != "delete" {
+        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None));
     }
+    if matches!(look(&sql), Ok(Found::Nothing)) {
+        return Ok(None);
+    }
+    sql.execute_batch("BEGIN EXCLUSIVE")?;
+    Ok(Some(sql))
 }
 
 /// Gives what is at `path` a second name, if it is worth it, and moves logs away that are no part of what will be

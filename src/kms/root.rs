@@ -191,7 +191,7 @@ impl RootKey {
     /// The file of this root key, if there is one, and it exists.
     pub(super) fn existing_file(&self) -> Option<PathBuf> {
         let Source::File(path) = &self.0 else { return None };
-        [Some(path.clone()), pending(path).ok()].into_iter().flatten().find(|it| it.symlink_metadata().is_ok())
+        [Some(path.clone()), pending(path).ok()].into_iter().flatten().find(|it| it.exists())
     }
 
     /// The root key for a keystore that exists: never made anew.

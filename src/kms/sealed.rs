@@ -21,7 +21,7 @@ use crate::provider::multi::more_retryable;
 use crate::provider::{DataKeyAnswer, KeyProvider, Recipient, Recipients};
 use crate::secret::Secret;
 use crate::worker;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use uuid::Uuid;
 
 impl LocalKms {
@@ -105,7 +105,7 @@ async fn peek(path: &Path, options: &KmsOptions) -> Result<Option<Claim>> {
     worker::run("envelock-unseal", move || look(&path, &options).map_err(|e| at(e, &path))).await
 }
 
-fn look(path: &PathBuf, options: &KmsOptions) -> Result<Option<Claim>> {
+fn look(path: &Path, options: &KmsOptions) -> Result<Option<Claim>> {
     let existing = options.clone().must_exist();
     let missing = match existing.missing == options.missing {
         true => None,

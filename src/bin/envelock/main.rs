@@ -25,6 +25,7 @@ mod small;
 mod streams;
 mod terminal;
 mod text;
+mod upkeep;
 mod value;
 mod verify;
 
@@ -60,6 +61,7 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
         Command::Keys(it) => keys::keys(&it, signals, notes),
+        Command::Keystore(it) => upkeep::keystore(&it, signals, notes),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(folder.as_deref()),
     }

@@ -3,13 +3,17 @@
 mod cipher;
 mod operations;
 mod provider;
+mod rekey;
+mod restore;
 mod root;
+mod sealed;
 mod states;
 mod store;
 mod tamper;
 
 use super::{CreateKeyRequest, KmsOptions, LocalKms, RootKey};
 use crate::context::EncryptionContext;
+use crate::provider::passphrase::PassphraseCost;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +21,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// OWASP's minimum, so that the tests are quick.
+pub(super) const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 19_456, passes: 2, lanes: 1 };
 
 /// A folder with a keystore in it.
 pub(super) struct Place {
