@@ -53,6 +53,8 @@ mod kms_old;
 mod kms_processes;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
+#[cfg(feature = "local-kms")]
+mod kms_rekey;
 mod layers;
 mod memory;
 mod one_call;
