@@ -64,12 +64,12 @@ fn a_backup_opens_what_was_encrypted_before_it_and_replaces_nothing() {
     let desk = Desk::new();
     desk.run("keys backup b.db").exits(4).says("there is no keystore");
     desk.write("a", "plaintext");
-    desk.run("keys create --alias alias/orders").exits(0).says("back up both").says("keys backup");
+    desk.run("keys create --alias alias/orders").exits(0).says("back up both").says("keystore backup");
     desk.run("encrypt a -p local:alias/orders").exits(0);
     desk.run("keys backup b.db").exits(0).says("root key");
     assert_eq!(fs::metadata(desk.path("b.db")).unwrap().permissions().mode() & 0o777, 0o600);
     let backup = desk.read("b.db");
-    desk.run("keys rotate alias/orders").exits(0).says("keys backup");
+    desk.run("keys rotate alias/orders").exits(0).says("keystore backup");
     desk.run("keys backup b.db").exits(7).says("b.db");
     assert_eq!(desk.read("b.db"), backup);
     desk.run("keys backup nowhere/b.db").exits(6).says("nowhere/b.db");
