@@ -42,6 +42,11 @@ impl RowName {
         Self::new(table, columns.get(..table.identity).unwrap_or(columns))
     }
 
+    /// A name as [`as_str`](Self::as_str) gave it.
+    pub(super) fn read(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     fn bucket(&self) -> usize {
         usize::from(crypto::sha256(&[self.0.as_bytes()])[0])
     }

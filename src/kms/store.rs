@@ -13,7 +13,7 @@ use super::group::Group;
 use super::head::Head;
 use super::key::Realm;
 use super::root::RootKeys;
-use super::rows::{Columns, Rows};
+use super::rows::Columns;
 use super::schema::{META, META_AUDIT_KEY, META_REGION, SCHEMA_VERSION};
 use super::trust::Trust;
 use super::tx::{Access, Tx};
@@ -88,7 +88,7 @@ impl Store {
         let audit_key = Secret::try_init(|out| crypto::random::fill(out))?;
         meta.push(Value::Blob(cipher::wrap(&keys.root, audit_place(&realm), &audit_key)?));
         Head::make(sql)?;
-        let mut trust = Trust { sequence, digest: None, rows: Rows::new() };
+        let mut trust = Trust::nothing(sequence);
         let mut first = Tx::new(sql, keys, &realm, &mut trust, Access::Writing, now);
         first.insert(&META, meta)?;
         fill(&mut first)?;
@@ -164,6 +164,7 @@ impl Store {
         }
         let digest = if changed { self.trust.rows.digest() } else { known.unwrap_or_default() };
         let sequence = self.trust.sequence + 1;
+        self.trust.audited = ends.last;
         if ends != checked.audit {
             let head = Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() };
             head.write(&sql, &self.keys)?;

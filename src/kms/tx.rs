@@ -4,13 +4,13 @@
 //! the last check of the file. What one operation changes is noted, for its audit record, and can be
 //! undone without the operations that share the transaction.
 
+use super::audit::changes;
 use super::call::Event;
 use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::{Columns, RowHash, RowName, changed};
 use super::schema::Table;
 use super::trust::{Trust, columns_of, select};
-use crate::codec::put_byte_string;
 use crate::error::{Error, Result};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
@@ -190,10 +190,7 @@ impl<'a> Tx<'a> {
 
     /// Keeps what the operation changed, and says what it was: for each row its name, and its hash if it
     /// is still there. Empty if nothing was changed.
-    ///
-    /// ```text
-    /// change = byte string of the row's name || 00 if it was removed | 01 || row hash
-    /// ```
+    /// Encoded as [`changes`] has it.
     pub(super) fn keep(&mut self) -> Result<Vec<u8>> {
         if !std::mem::take(&mut self.savepoint) {
             return Ok(Vec::new());
@@ -202,14 +199,7 @@ impl<'a> Tx<'a> {
         let last: BTreeMap<_, _> = self.changes.drain(..).map(|change| (change.name, change.after)).collect();
         let mut encoded = Vec::with_capacity(last.len() * 96);
         for (name, after) in last {
-            put_byte_string(&mut encoded, name.as_str().as_bytes())?;
-            match after {
-                None => encoded.push(0),
-                Some(hash) => {
-                    encoded.push(1);
-                    encoded.extend_from_slice(&hash);
-                }
-            }
+            changes::put(&mut encoded, &name, after.as_ref())?;
         }
         Ok(encoded)
     }

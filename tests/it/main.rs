@@ -48,6 +48,8 @@ mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
 #[cfg(feature = "local-kms")]
+mod kms_load;
+#[cfg(feature = "local-kms")]
 mod kms_old;
 #[cfg(feature = "local-kms")]
 mod kms_processes;

@@ -3,6 +3,7 @@
 //! Records form a hash chain, whose end is in the authenticated head, so that nothing can be changed, dropped
 //! or moved unnoticed; and each carries a MAC, so that the first one that is not as it was written is named.
 
+pub(super) mod changes;
 mod record;
 
 pub(super) use record::{Entry, Record};
