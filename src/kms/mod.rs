@@ -21,6 +21,7 @@ mod key;
 mod migrate;
 mod open_list;
 mod operations;
+mod policy;
 mod provider;
 mod records;
 mod root;
@@ -43,6 +44,10 @@ pub use answers::{
 pub use authorise::OWNER;
 pub use cipher::version_of_blob;
 pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
+pub use policy::{
+    AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
+    OWNER, PolicyAction, StatementRef, decide, would_lock_out,
+};
 pub use provider::LocalProvider;
 pub use root::RootKey;
 pub use root_text::RootKeyExport;

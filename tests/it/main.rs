@@ -60,6 +60,8 @@ mod memory;
 mod one_call;
 mod ordering;
 mod parallel;
+#[cfg(feature = "local-kms")]
+mod policy;
 mod providers;
 mod python;
 mod ranges;
