@@ -21,6 +21,7 @@ mod key;
 mod migrate;
 mod open_list;
 mod operations;
+mod permissions;
 mod policy;
 mod provider;
 mod records;
@@ -41,7 +42,6 @@ pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
-pub use authorise::OWNER;
 pub use cipher::version_of_blob;
 pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
 pub use policy::{
@@ -59,7 +59,7 @@ use crate::error::{Error, Result};
 use crate::provider::Revocations;
 use call::{Asked, Call, Reply};
 use futures_channel::oneshot;
-use key::{Realm, check_region, validation};
+use key::{Realm, check_region};
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -264,14 +264,10 @@ impl LocalKms {
     /// ```
     ///
     /// # Errors
-    /// ValidationException unless `principal` has 1 to 256 characters, none of them a control character.
+    /// ValidationException unless `principal` has 1 to 256 characters, none of them `*`, `?` or a control character.
     pub fn as_principal(&self, principal: impl AsRef<str>) -> Result<Self> {
         let principal = principal.as_ref();
-        if !(1..=PRINCIPAL_MAX).contains(&principal.chars().count()) || principal.chars().any(char::is_control) {
-            return Err(validation(format!(
-                "a principal is named by 1 to {PRINCIPAL_MAX} characters that can be printed"
-            )));
-        }
+        policy::check_principal(principal)?;
         Ok(Self { shared: Arc::clone(&self.shared), principal: principal.into() })
     }
 
@@ -454,6 +450,3 @@ impl Drop for Shared {
         }
     }
 }
-
-/// The longest name of a principal, in characters.
-const PRINCIPAL_MAX: usize = 256;

@@ -2,12 +2,15 @@
 
 use super::audit::changes;
 use super::head::{AuditEnds, Head};
+use super::policy::KeyPolicy;
 use super::root::RootKeys;
-use super::rows::{Columns, RowName, Rows};
+use super::rows::{Columns, RowHash, RowName, Rows};
 use super::schema::{TABLES, Table};
 use crate::error::{Error, Result};
 use rusqlite::Connection;
 use rusqlite::types::{Value, ValueRef};
+use std::collections::HashMap;
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 /// What the last check of the file found.
@@ -19,6 +22,8 @@ pub(super) struct Trust {
     pub(super) rows: Rows,
     /// The last audit record whose changes are in `rows`.
     pub(super) audited: u64,
+    /// Policies as read, by key, with the hash of the row that each is in.
+    pub(super) policies: HashMap<String, (RowHash, Arc<KeyPolicy>)>,
 }
 
 /// What a check found besides that all is in order.
@@ -32,7 +37,7 @@ pub(super) struct Checked {
 impl Trust {
     /// Nothing is known, save that the sequence cannot be lower.
     pub(super) fn nothing(sequence: u64) -> Self {
-        Self { sequence, digest: None, rows: Rows::new(), audited: 0 }
+        Self { sequence, digest: None, rows: Rows::new(), audited: 0, policies: HashMap::new() }
     }
 
     /// Checks what a transaction sees, before anything in it is used.

@@ -103,8 +103,20 @@ impl<'a> Tx<'a> {
 
     /// All rows of `table`, by identity.
     pub(super) fn rows(&self, table: &Table) -> Result<Vec<Columns>> {
-        let mut statement = self.sql.prepare_cached(&select(table)).map_err(Error::sqlite)?;
-        let mut found = statement.query([]).map_err(Error::sqlite)?;
+        self.matching(table, &select(table), &[], self.trust.rows.count(table))
+    }
+
+    /// The rows of `table` whose identity begins with `first` and has more: what belongs to a key.
+    pub(super) fn rows_of(&self, table: &Table, first: &Value) -> Result<Vec<Columns>> {
+        let column = table.columns.first().copied().unwrap_or_default();
+        let query = format!("{} WHERE {column} = ?", select(table));
+        self.matching(table, &query, std::slice::from_ref(first), self.trust.rows.count_of(table, first))
+    }
+
+    /// The rows that a query finds, which must be so many.
+    fn matching(&self, table: &Table, query: &str, values: &[Value], expected: usize) -> Result<Vec<Columns>> {
+        let mut statement = self.sql.prepare_cached(query).map_err(Error::sqlite)?;
+        let mut found = statement.query(params_from_iter(values)).map_err(Error::sqlite)?;
         let mut all = BTreeMap::new();
         while let Some(row) = found.next().map_err(Error::sqlite)? {
             let columns = self.known(table, row)?;
@@ -113,10 +125,10 @@ impl<'a> Tx<'a> {
                 return Err(Error::tampered(format!("the row {:?} is there twice", name.as_str())));
             }
         }
-        if all.len() != self.trust.rows.count(table) {
-            return Err(Error::tampered(format!("rows of the table {} were removed", table.name)));
+        match all.len() == expected {
+            true => Ok(all.into_values().collect()),
+            false => Err(Error::tampered(format!("rows of the table {} were removed", table.name))),
         }
-        Ok(all.into_values().collect())
     }
 
     pub(super) fn insert(&mut self, table: &Table, columns: Columns) -> Result<()> {

@@ -53,6 +53,8 @@ mod kms_load;
 mod kms_old;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
+#[cfg(feature = "local-kms")]
+mod kms_permissions;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
 mod layers;

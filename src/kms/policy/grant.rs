@@ -172,6 +172,20 @@ impl CreateGrantRequest {
         self
     }
 
+    /// What the audit trail says of the request.
+    pub(in crate::kms) fn parameters(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let mut parameters = vec![
+            ("granteePrincipal", self.grantee_principal.as_str().into()),
+            ("operations", self.operations.iter().map(GrantOperation::name).collect()),
+        ];
+        parameters.extend(self.retiring_principal.as_deref().map(|it| ("retiringPrincipal", it.into())));
+        parameters.extend(self.name.as_deref().map(|it| ("name", it.into())));
+        if !self.constraints.is_empty() {
+            parameters.push(("constraints", self.constraints.to_json().into()));
+        }
+        parameters
+    }
+
     /// The grant that the request makes.
     ///
     /// # Errors
