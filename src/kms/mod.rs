@@ -18,6 +18,8 @@ mod root;
 mod root_text;
 mod rows;
 mod schema;
+mod state;
+mod state_table;
 mod store;
 mod thread;
 mod waiting;
@@ -30,10 +32,12 @@ pub use answers::{
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
 pub use cipher::version_of_blob;
-pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
+pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
 pub use provider::LocalProvider;
 pub use root::RootKey;
 pub use root_text::RootKeyExport;
+pub use state::{KeyKind, KeyOperation, KeyState, Refusal, allowed};
+pub use state_table::state_table;
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto;

@@ -202,3 +202,22 @@ fn the_keystores_place_may_stand_after_the_command() {
     by_variable.env("ENVELOCK_KEYSTORE", "k.db").env("ENVELOCK_ROOT_KEY", "k.key");
     assert_eq!(Ran::of("list", by_variable.output().unwrap()).exits(0).text().lines().count(), 1);
 }
+
+#[test]
+fn the_states_of_keys_are_told_without_a_keystore() {
+    let desk = Desk::new();
+    desk.run("keys states").exits(0);
+    assert_eq!(desk.run("keys states --table").exits(0).text(), envelock::kms::state_table());
+    let ran = desk.run("keys states --json").exits(0);
+    let cells: serde_json::Value = serde_json::from_str(ran.text()).unwrap();
+    let cell = |kind: &str, state: &str, operation: &str| {
+        let is = |cell: &&serde_json::Value| {
+            cell["kind"] == kind && cell["state"] == state && cell["operation"] == operation
+        };
+        cells.as_array().unwrap().iter().find(is).unwrap()["code"].clone()
+    };
+    assert_eq!(cell("customer key", "Disabled", "Encrypt"), "DisabledException");
+    assert_eq!(cell("imported key", "PendingImport", "ImportKeyMaterial"), serde_json::Value::Null);
+    desk.run("keys states --json --table").exits(2);
+    assert!(!desk.path(KEYSTORE).exists() && !desk.path(ROOT_KEY).exists());
+}

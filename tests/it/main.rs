@@ -51,6 +51,8 @@ mod kms_helper;
 mod kms_processes;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
+#[cfg(feature = "local-kms")]
+mod kms_states;
 mod layers;
 mod memory;
 mod one_call;

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing};
 use crate::signals::Signals;
+use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
 use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyVersion};
 use envelock::{CreateKeyRequest, LocalKms, blocking::wait};
@@ -15,6 +16,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if let KeysCommand::States { table, json } = arguments.command {
+        return states::states(match (table, json) {
+            (true, _) => Form::Table,
+            (_, true) => Form::Json,
+            _ => Form::Meanings,
+        });
+    }
     let missing = match &arguments.command {
         KeysCommand::Create { making, .. } => Missing::make(*making),
         _ => Missing::Refuse,
@@ -43,6 +51,8 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
             notes.say(BACK_UP);
             Ok(())
         }
+        // Answered above: it looks into no keystore.
+        KeysCommand::States { .. } => Ok(()),
         KeysCommand::Backup { output } => backup(&kms, output, signals, notes),
         KeysCommand::Root(RootCommand::Export { output }) => export(&kms, output.as_deref(), signals, notes),
     }

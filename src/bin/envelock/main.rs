@@ -22,6 +22,7 @@ mod resume;
 mod rewrap;
 mod signals;
 mod small;
+mod states;
 mod streams;
 mod terminal;
 mod text;
