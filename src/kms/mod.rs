@@ -17,6 +17,8 @@ mod records;
 mod root;
 mod root_text;
 mod rows;
+#[cfg_attr(not(test), expect(dead_code, reason = "the operations that ask for dates come after the dates"))]
+mod schedule;
 mod schema;
 mod state;
 mod state_table;
@@ -36,6 +38,7 @@ pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
 pub use provider::LocalProvider;
 pub use root::RootKey;
 pub use root_text::RootKeyExport;
+pub use schedule::{DeletionWindow, RotationPeriod};
 pub use state::{KeyKind, KeyOperation, KeyState, Refusal, allowed};
 pub use state_table::state_table;
 
