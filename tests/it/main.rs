@@ -47,6 +47,7 @@ mod kms_disk;
 mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
+mod kms_operations;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
