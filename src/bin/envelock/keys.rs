@@ -7,6 +7,7 @@ use crate::keystore::{self, Missing};
 use crate::signals::Signals;
 use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
+use crate::time::local;
 use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyVersion};
 use envelock::{CreateKeyRequest, LocalKms, blocking::wait};
 use serde_json::{Value, json};
@@ -99,7 +100,7 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
         key.arn,
         key.key_state.name(),
         manager(&key),
-        date(key.creation_date)
+        local(key.creation_date)
     );
     if !key.description.is_empty() {
         out.push_str(&format!("description  {}\n", plain(&key.description)));
@@ -109,7 +110,7 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
     }
     for version in &versions {
         let current = if version.version == key.current_version { ", current" } else { "" };
-        out.push_str(&format!("version      {} ({}{current})\n", version.version, date(version.creation_date)));
+        out.push_str(&format!("version      {} ({}{current})\n", version.version, local(version.creation_date)));
     }
     answer(&out)
 }

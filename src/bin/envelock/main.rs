@@ -26,6 +26,7 @@ mod states;
 mod streams;
 mod terminal;
 mod text;
+mod time;
 mod value;
 mod verify;
 
