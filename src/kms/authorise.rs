@@ -1,9 +1,9 @@
 //! Who may do what: the question that every operation asks before it does anything.
 
-use super::key::{KeyOperation, check_state};
 use super::permissions::{grants_of, policy_of};
 use super::policy::{AccessRequest, CreateGrantRequest, Decision, Grant, OWNER, PolicyAction, decide};
 use super::records::KeyRecord;
+use super::state::{self, KeyOperation};
 use super::tx::Tx;
 use crate::context::KmsContext;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +36,15 @@ impl Tx<'_> {
     ) -> Result<()> {
         self.event.key_id.clone_from(&key.key_id);
         self.permit(key, operation, context)?;
-        check_state(&key.key_id, key.state, operation)
+        self.check_state(key, operation)
+    }
+
+    /// Whether the key's kind and state take the operation.
+    ///
+    /// # Errors
+    /// DisabledException, KMSInvalidStateException, UnsupportedOperationException.
+    pub(super) fn check_state(&self, key: &KeyRecord, operation: KeyOperation) -> Result<()> {
+        state::check(&key.key_id, key.kind(), key.state, operation)
     }
 
     /// Whether the caller may do this with the key.

@@ -28,7 +28,11 @@ mod records;
 mod root;
 mod root_text;
 mod rows;
+#[cfg_attr(not(test), expect(dead_code, reason = "the operations that ask for dates come after the dates"))]
+mod schedule;
 mod schema;
+mod state;
+mod state_table;
 mod store;
 mod thread;
 mod trust;
@@ -43,7 +47,7 @@ pub use answers::{
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
 pub use cipher::version_of_blob;
-pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
+pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
 pub use policy::{
     AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
     OWNER, PolicyAction, StatementRef, decide, would_lock_out,
@@ -51,6 +55,9 @@ pub use policy::{
 pub use provider::LocalProvider;
 pub use root::RootKey;
 pub use root_text::RootKeyExport;
+pub use schedule::{DeletionWindow, RotationPeriod};
+pub use state::{KeyKind, KeyOperation, KeyState, Refusal, allowed};
+pub use state_table::state_table;
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto;

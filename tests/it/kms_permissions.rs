@@ -3,7 +3,7 @@
 use crate::kms_helper::open;
 use envelock::kms::{CreateGrantRequest, Decision, GrantConstraints, GrantOperation, KeyOperation, KeyPolicy, OWNER};
 use envelock::{
-    CacheLimits, CreateKeyRequest, EncryptionContext, Envelope, Error, ErrorKind, LocalKms, blocking,
+    CacheLimits, CreateKeyRequest, EncryptionContext, Envelope, Error, ErrorKind, LocalKms, RewrapOptions, blocking,
 };
 use pollster::block_on;
 use std::path::Path;
@@ -209,7 +209,7 @@ fn whoever_may_re_encrypt_and_not_decrypt_rewraps_blind() {
     assert_eq!(rewrapper.decrypt(&sealed, &context()).unwrap_err().code(), Some("AccessDeniedException"));
     let file = folder.path().join("a.elk");
     std::fs::write(&file, &sealed).unwrap();
-    rewrapper.rewrap_file(&file, &context()).unwrap();
+    rewrapper.rewrap_file(&rewrapper, &file, &context(), RewrapOptions::default()).unwrap();
     let rewrapped = std::fs::read(&file).unwrap();
     assert_ne!(rewrapped, sealed);
     assert_eq!(envelope(&kms).decrypt(&rewrapped, &context()).unwrap(), b"attack at dawn");

@@ -47,6 +47,7 @@ mod kms_disk;
 mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
+mod kms_operations;
 #[cfg(feature = "local-kms")]
 mod kms_load;
 #[cfg(feature = "local-kms")]
@@ -57,6 +58,8 @@ mod kms_processes;
 mod kms_permissions;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
+#[cfg(feature = "local-kms")]
+mod kms_states;
 mod layers;
 mod memory;
 mod one_call;

@@ -420,6 +420,15 @@ Examples:
         /// A key id, a full key name, or alias/NAME
         key: String,
     },
+    /// Tell the states of keys, and what each allows; needs no keystore
+    States {
+        /// Each operation in each state, for each kind of key, as Markdown
+        #[arg(long)]
+        table: bool,
+        /// The same as JSON
+        #[arg(long, conflicts_with = "table")]
+        json: bool,
+    },
     /// Copy the keystore to a new file, while it is in use; the copy needs the same root key
     #[command(after_long_help = "\
 The copy has the keys of this moment: make one after each `keys create` and `keys rotate`. The root key is

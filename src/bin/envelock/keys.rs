@@ -5,7 +5,9 @@ use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing};
 use crate::signals::Signals;
+use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
+use crate::time::local;
 use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyVersion};
 use envelock::{CreateKeyRequest, LocalKms, blocking::wait};
 use serde_json::{Value, json};
@@ -15,6 +17,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if let KeysCommand::States { table, json } = arguments.command {
+        return states::states(match (table, json) {
+            (true, _) => Form::Table,
+            (_, true) => Form::Json,
+            _ => Form::Meanings,
+        });
+    }
     let missing = match &arguments.command {
         KeysCommand::Create { making, .. } => Missing::make(*making),
         _ => Missing::Refuse,
@@ -43,6 +52,8 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
             notes.say(BACK_UP);
             Ok(())
         }
+        // Answered above: it looks into no keystore.
+        KeysCommand::States { .. } => Ok(()),
         KeysCommand::Backup { output } => backup(&kms, output, signals, notes),
         KeysCommand::Root(RootCommand::Export { output }) => export(&kms, output.as_deref(), signals, notes),
     }
@@ -89,7 +100,7 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
         key.arn,
         key.key_state.name(),
         manager(&key),
-        date(key.creation_date)
+        local(key.creation_date)
     );
     if !key.description.is_empty() {
         out.push_str(&format!("description  {}\n", plain(&key.description)));
@@ -99,7 +110,7 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
     }
     for version in &versions {
         let current = if version.version == key.current_version { ", current" } else { "" };
-        out.push_str(&format!("version      {} ({}{current})\n", version.version, date(version.creation_date)));
+        out.push_str(&format!("version      {} ({}{current})\n", version.version, local(version.creation_date)));
     }
     answer(&out)
 }

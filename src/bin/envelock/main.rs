@@ -22,9 +22,11 @@ mod resume;
 mod rewrap;
 mod signals;
 mod small;
+mod states;
 mod streams;
 mod terminal;
 mod text;
+mod time;
 mod value;
 mod verify;
 

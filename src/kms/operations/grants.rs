@@ -5,10 +5,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kms::LocalKms;
 use crate::kms::authorise::With;
 use crate::kms::fields::time;
-use crate::kms::key::{KeyOperation, check_state};
 use crate::kms::permissions::{add_grant, all_grants, grants_of, remove_grant};
 use crate::kms::policy::{CreateGrantRequest, Grant};
 use crate::kms::records::KeyRecord;
+use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -42,7 +42,7 @@ impl LocalKms {
             let key = KeyRecord::existing(tx, &name)?;
             tx.event.key_id.clone_from(&key.key_id);
             tx.permit_with(&key, KeyOperation::CreateGrant, With { creating: Some(&request), ..With::default() })?;
-            check_state(&key.key_id, key.state, KeyOperation::CreateGrant)?;
+            tx.check_state(&key, KeyOperation::CreateGrant)?;
             let (id, token) = (random_text(32, hex)?, random_text(64, |bytes| URL_SAFE_NO_PAD.encode(bytes))?);
             let grant = request.to_grant(id, &key.key_id, token, time(tx.now))?;
             let others = grants_of(tx, &key.key_id)?;
@@ -154,7 +154,7 @@ fn end(tx: &mut Tx<'_>, operation: KeyOperation, grant: &Grant) -> Result<()> {
     tx.event.key_id.clone_from(&key.key_id);
     tx.event.set("grantId", grant.grant_id.as_str());
     tx.permit_with(&key, operation, With { retiring: Some(grant), ..With::default() })?;
-    check_state(&key.key_id, key.state, operation)?;
+    tx.check_state(&key, operation)?;
     tx.revoked = true;
     remove_grant(tx, grant)
 }

@@ -4,10 +4,10 @@ use crate::context::{EncryptionContext, KmsContext};
 use crate::error::{Error, Result};
 use crate::kms::LocalKms;
 use crate::kms::authorise::With;
-use crate::kms::key::{KeyManager, KeyOperation};
 use crate::kms::permissions::{policy_of, put_policy};
 use crate::kms::policy::{Decision, KeyPolicy, PolicyAction, would_lock_out};
 use crate::kms::records::KeyRecord;
+use crate::kms::state::KeyOperation;
 use std::time::Duration;
 
 /// Who may use a key: AWS's key policies, of which every key has one, `default`.
@@ -68,11 +68,7 @@ impl LocalKms {
             let key = KeyRecord::existing(tx, &name)?;
             tx.event.key_id.clone_from(&key.key_id);
             tx.permit_with(&key, KeyOperation::PutKeyPolicy, With { bypass, ..With::default() })?;
-            if key.manager == KeyManager::Managed {
-                return Err(Error::invalid_input(format!("{name} is a managed key, whose policy stays as it is"))
-                    .with_code("UnsupportedOperationException")
-                    .with_advice("make a key of your own, under an alias of your own, and give that a policy"));
-            }
+            tx.check_state(&key, KeyOperation::PutKeyPolicy)?;
             let now = Duration::from_millis(u64::try_from(tx.now).unwrap_or(0));
             if !bypass && would_lock_out(&policy, &tx.principal, &tx.realm.full_name(&key.key_id), now) {
                 return Err(Error::invalid_input(format!(

@@ -3,7 +3,7 @@
 use super::pattern::{Pattern, Version};
 use super::{malformed, shown};
 use crate::error::Result;
-use crate::kms::key::KeyOperation;
+use crate::kms::state::KeyOperation;
 use std::fmt;
 
 /// An action on a key, as a policy names it.
@@ -27,46 +27,9 @@ impl PolicyAction {
     /// Its name in a policy.
     #[must_use]
     pub fn name(self) -> &'static str {
-        use KeyOperation as Op;
         match self {
             Self::ChangeEncryptionContext => "kms:ChangeEncryptionContext",
-            Self::Operation(operation) => match operation {
-                Op::CancelKeyDeletion => "kms:CancelKeyDeletion",
-                Op::CreateAlias => "kms:CreateAlias",
-                Op::CreateGrant => "kms:CreateGrant",
-                Op::Decrypt => "kms:Decrypt",
-                Op::DeleteAlias => "kms:DeleteAlias",
-                Op::DeleteImportedKeyMaterial => "kms:DeleteImportedKeyMaterial",
-                Op::DescribeKey => "kms:DescribeKey",
-                Op::DisableKey => "kms:DisableKey",
-                Op::DisableKeyRotation => "kms:DisableKeyRotation",
-                Op::EnableKey => "kms:EnableKey",
-                Op::EnableKeyRotation => "kms:EnableKeyRotation",
-                Op::Encrypt => "kms:Encrypt",
-                Op::GenerateDataKey => "kms:GenerateDataKey",
-                Op::GenerateDataKeyWithoutPlaintext => "kms:GenerateDataKeyWithoutPlaintext",
-                Op::GetKeyPolicy => "kms:GetKeyPolicy",
-                Op::GetKeyRotationStatus => "kms:GetKeyRotationStatus",
-                Op::GetParametersForImport => "kms:GetParametersForImport",
-                Op::ImportKeyMaterial => "kms:ImportKeyMaterial",
-                Op::ListAliases => "kms:ListAliases",
-                Op::ListGrants => "kms:ListGrants",
-                Op::ListKeyRotations => "kms:ListKeyRotations",
-                Op::ListResourceTags => "kms:ListResourceTags",
-                Op::PutKeyPolicy => "kms:PutKeyPolicy",
-                Op::ReEncryptFrom => "kms:ReEncryptFrom",
-                Op::ReEncryptTo => "kms:ReEncryptTo",
-                Op::ReplicateKey => "kms:ReplicateKey",
-                Op::RetireGrant => "kms:RetireGrant",
-                Op::RevokeGrant => "kms:RevokeGrant",
-                Op::RotateKeyOnDemand => "kms:RotateKeyOnDemand",
-                Op::ScheduleKeyDeletion => "kms:ScheduleKeyDeletion",
-                Op::TagResource => "kms:TagResource",
-                Op::UntagResource => "kms:UntagResource",
-                Op::UpdateAlias => "kms:UpdateAlias",
-                Op::UpdateKeyDescription => "kms:UpdateKeyDescription",
-                Op::UpdatePrimaryRegion => "kms:UpdatePrimaryRegion",
-            },
+            Self::Operation(operation) => operation.action(),
         }
     }
 

@@ -4,7 +4,7 @@ use super::KeyPolicy;
 use super::grant::Grant;
 use super::request::AccessRequest;
 use super::statement::{Effect, Statement};
-use crate::kms::key::KeyOperation;
+use crate::kms::state::KeyOperation;
 use std::fmt;
 use std::time::Duration;
 

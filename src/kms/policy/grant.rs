@@ -6,7 +6,8 @@ use super::constraints::GrantConstraints;
 use super::json::Json;
 use super::request::AccessRequest;
 use crate::error::Result;
-use crate::kms::key::{KeyOperation, validation};
+use crate::kms::key::validation;
+use crate::kms::state::KeyOperation;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 

@@ -2,7 +2,7 @@
 
 use super::action::PolicyAction;
 use super::grant::{CreateGrantRequest, Grant};
-use crate::kms::key::KeyOperation;
+use crate::kms::state::KeyOperation;
 use std::time::Duration;
 
 /// Who wants to do what with which key, for [`decide`](super::decide).

@@ -4,6 +4,7 @@ mod cipher;
 mod operations;
 mod provider;
 mod root;
+mod schedule;
 mod states;
 mod store;
 mod tamper;
