@@ -116,7 +116,7 @@ fn actions() -> Vec<Case> {
         for_action("a star at the beginning", r#""*:Decrypt""#, Decrypt, Allowed(1)),
         for_action("several stars", r#""kms:*Key*Rotation*""#, GetKeyRotationStatus, Allowed(1)),
         for_action("a question mark is one character", r#""kms:?ncrypt""#, Encrypt, Allowed(1)),
-        for_action("a question mark is not two characters", r#""kms:?crypt*""#, Encrypt, Nothing),
+        for_action("a question mark is not two characters", r#""kms:?agResource""#, UntagResource, Nothing),
         for_action("question marks for each character", r#""kms:??crypt""#, Encrypt, Allowed(1)),
         for_action("a wildcard is compared without case too", r#""kms:generate*""#, GenerateDataKey, Allowed(1)),
         for_action("the name's beginning alone is not the name", r#""kms:GenerateDataKey""#, GenerateDataKeyWithoutPlaintext, Nothing),
