@@ -59,7 +59,13 @@ fn equality() -> Vec<Case> {
         tenant("another value is there", equals, r#""other""#, ACME, false),
         tenant("values are compared by case", equals, r#""Acme""#, ACME, false),
         tenant("StringEquals of a missing key is false", equals, r#""acme""#, NONE, false),
-        tenant("StringEquals of a missing key beside another is false", equals, r#""acme""#, &[("colour", "blue")], false),
+        tenant(
+            "StringEquals of a missing key beside another is false",
+            equals,
+            r#""acme""#,
+            &[("colour", "blue")],
+            false,
+        ),
         tenant("more keys do no harm", equals, r#""acme""#, ACME_BLUE, true),
         tenant("several values are alternatives", equals, two, ACME, true),
         tenant("several values, none of them", equals, r#"["other", "third"]"#, ACME, false),
@@ -69,9 +75,30 @@ fn equality() -> Vec<Case> {
         tenant("an empty value is not a missing key", equals, r#""""#, NONE, false),
         tenant("a longer value is another", equals, r#""acme""#, &[("tenant", "acme2")], false),
         tenant("the value stands under another key", equals, r#""acme""#, &[("owner", "acme")], false),
-        about("the context key's case does not matter", equals, "kms:EncryptionContext:Tenant", r#""acme""#, ACME, true),
-        about("the condition key's case does not matter", equals, "KMS:encryptionCONTEXT:tenant", r#""acme""#, ACME, true),
-        about("a context key with a colon", equals, "kms:EncryptionContext:aws:s3:arn", r#""x""#, &[("aws:s3:arn", "x")], true),
+        about(
+            "the context key's case does not matter",
+            equals,
+            "kms:EncryptionContext:Tenant",
+            r#""acme""#,
+            ACME,
+            true,
+        ),
+        about(
+            "the condition key's case does not matter",
+            equals,
+            "KMS:encryptionCONTEXT:tenant",
+            r#""acme""#,
+            ACME,
+            true,
+        ),
+        about(
+            "a context key with a colon",
+            equals,
+            "kms:EncryptionContext:aws:s3:arn",
+            r#""x""#,
+            &[("aws:s3:arn", "x")],
+            true,
+        ),
         tenant("a context key in another case", equals, r#""acme""#, &[("TENANT", "acme")], true),
         tenant("StringNotEquals of another value is true", differs, r#""other""#, ACME, true),
         tenant("StringNotEquals of the value is false", differs, r#""acme""#, ACME, false),
@@ -133,7 +160,13 @@ fn sets() -> Vec<Case> {
         keys("some key differs", "ForAnyValue:StringNotEquals", r#""tenant""#, ACME_BLUE, true),
         keys("no key differs", "ForAnyValue:StringNotEquals", both, ACME_BLUE, false),
         keys("some key of none differs", "ForAnyValue:StringNotEquals", r#""tenant""#, NONE, false),
-        keys("the envelope's own key counts", all_equal, r#""tenant""#, &[("envelock-use", "message/1"), ("tenant", "acme")], false),
+        keys(
+            "the envelope's own key counts",
+            all_equal,
+            r#""tenant""#,
+            &[("envelock-use", "message/1"), ("tenant", "acme")],
+            false,
+        ),
         tenant("ForAllValues over one value that matches", all_equal, r#""acme""#, ACME, true),
         tenant("ForAllValues over one value that does not", all_equal, r#""other""#, ACME, false),
         tenant("ForAllValues over a missing key", all_equal, r#""acme""#, NONE, true),
@@ -167,9 +200,8 @@ fn combinations() -> Vec<Case> {
 }
 
 fn truths_and_dates() -> Vec<Case> {
-    let urgent = |name, value, context, holds| {
-        about(name, "Bool", "kms:EncryptionContext:urgent", value, context, holds)
-    };
+    let urgent =
+        |name, value, context, holds| about(name, "Bool", "kms:EncryptionContext:urgent", value, context, holds);
     let (before, after) = ("DateLessThan", "DateGreaterThan");
     vec![
         urgent("true is true", r#""true""#, &[("urgent", "true")], true),
@@ -179,7 +211,14 @@ fn truths_and_dates() -> Vec<Case> {
         urgent("Bool of a missing key is false", "false", NONE, false),
         urgent("what is no truth value is neither", "false", &[("urgent", "no")], false),
         urgent("either truth value", "[true, false]", &[("urgent", "false")], true),
-        about("only putting a policy may bypass the check", "Bool", "kms:BypassPolicyLockoutSafetyCheck", "false", NONE, false),
+        about(
+            "only putting a policy may bypass the check",
+            "Bool",
+            "kms:BypassPolicyLockoutSafetyCheck",
+            "false",
+            NONE,
+            false,
+        ),
         time("before a later date", before, r#""2026-07-02""#, true),
         time("before an earlier date", before, r#""2026-07-01""#, false),
         time("before this very moment", before, r#""2026-07-01T12:00:00Z""#, false),
@@ -197,8 +236,18 @@ fn truths_and_dates() -> Vec<Case> {
         time("before one of two dates", before, r#"["2020-01-01", "2030-01-01"]"#, true),
         about("the epoch's time is the time", before, "aws:EpochTime", "1782907201", NONE, true),
         about("a time in any case", before, "AWS:currenttime", r#""2026-07-02""#, NONE, true),
-        whole("between two dates", r#"{"DateGreaterThan": {"aws:CurrentTime": "2026-07-01"}, "DateLessThan": {"aws:CurrentTime": "2026-08-01"}}"#, NONE, true),
-        whole("not between two dates", r#"{"DateGreaterThan": {"aws:CurrentTime": "2026-07-02"}, "DateLessThan": {"aws:CurrentTime": "2026-08-01"}}"#, NONE, false),
+        whole(
+            "between two dates",
+            r#"{"DateGreaterThan": {"aws:CurrentTime": "2026-07-01"}, "DateLessThan": {"aws:CurrentTime": "2026-08-01"}}"#,
+            NONE,
+            true,
+        ),
+        whole(
+            "not between two dates",
+            r#"{"DateGreaterThan": {"aws:CurrentTime": "2026-07-02"}, "DateLessThan": {"aws:CurrentTime": "2026-08-01"}}"#,
+            NONE,
+            false,
+        ),
     ]
 }
 
@@ -214,7 +263,8 @@ fn allow_all() -> String {
 #[test]
 fn conditions_hold_as_awss_rules_say() {
     for case in cases() {
-        let request = AccessRequest::new("alice", Decrypt, KEY, case.now).encryption_context(case.context.iter().copied());
+        let request =
+            AccessRequest::new("alice", Decrypt, KEY, case.now).encryption_context(case.context.iter().copied());
         let allowing = policy(&[under("Allow", &case.condition)]);
         let expected = if case.holds { Allowed(1) } else { Nothing };
         assert_eq!(outcome(&allowing, &[], &request), expected, "{}, in an Allow", case.name);

@@ -1,7 +1,7 @@
 //! Grants: what they add to a policy, their constraints, and what may be granted on.
 
 use super::Outcome::{self, Allowed, Denied, Granted, Nothing};
-use super::{KEY, KEY_ID, NOON, ask, outcome, policy, statement};
+use super::{KEY_ID, ask, outcome, policy, statement};
 use envelock::kms::KeyOperation::{self, *};
 use envelock::kms::{
     AccessRequest, CreateGrantRequest, Grant, GrantConstraints, GrantOperation as Op, GrantOperations, PolicyAction,
@@ -38,7 +38,13 @@ fn subset(pairs: Entries) -> GrantConstraints {
 }
 
 fn one(name: &'static str, grant: &CreateGrantRequest, request: AccessRequest<'static>, expected: Outcome) -> Case {
-    Case { name, grants: vec![made(0, grant)], statements: vec![statement("Allow", r#""Principal": {"AWS": "owner"}"#, r#""*""#)], request, expected }
+    Case {
+        name,
+        grants: vec![made(0, grant)],
+        statements: vec![statement("Allow", r#""Principal": {"AWS": "owner"}"#, r#""*""#)],
+        request,
+        expected,
+    }
 }
 
 fn with(operation: KeyOperation, context: Entries) -> AccessRequest<'static> {
@@ -61,21 +67,47 @@ pub fn cases() -> Vec<Case> {
 
 fn operations() -> Vec<Case> {
     let decrypt = to_alice([Op::Decrypt]);
-    let other_key = made(0, &decrypt.clone());
-    let other_key = Grant { key_id: "1b0c8f4e-52b4-4d27-9d0b-d9e5e1a0c6ab".to_owned(), ..other_key };
-    let ended = |name, request| Case { name, grants: Vec::new(), statements: vec![statement("Allow", r#""Principal": {"AWS": "owner"}"#, r#""*""#)], request, expected: Nothing };
+    let mut other_key = made(0, &decrypt);
+    other_key.key_id = "1b0c8f4e-52b4-4d27-9d0b-d9e5e1a0c6ab".to_owned();
+    let ended = |name, request| Case {
+        name,
+        grants: Vec::new(),
+        statements: vec![statement("Allow", r#""Principal": {"AWS": "owner"}"#, r#""*""#)],
+        request,
+        expected: Nothing,
+    };
     vec![
         one("the grantee does what is granted", &decrypt, with(Decrypt, &[]), GRANT),
         one("a grant without constraints is for any context", &decrypt, with(Decrypt, ACME), GRANT),
         one("the grantee does nothing else", &decrypt, with(Encrypt, &[]), Nothing),
         one("another principal", &decrypt, ask("bob", Decrypt), Nothing),
         one("grantees are compared by case", &decrypt, ask("Alice", Decrypt), Nothing),
-        one("a data key is not a data key without plaintext", &to_alice([Op::GenerateDataKey]), with(GenerateDataKeyWithoutPlaintext, &[]), Nothing),
-        one("the other data key", &to_alice([Op::GenerateDataKeyWithoutPlaintext]), with(GenerateDataKeyWithoutPlaintext, &[]), GRANT),
+        one(
+            "a data key is not a data key without plaintext",
+            &to_alice([Op::GenerateDataKey]),
+            with(GenerateDataKeyWithoutPlaintext, &[]),
+            Nothing,
+        ),
+        one(
+            "the other data key",
+            &to_alice([Op::GenerateDataKeyWithoutPlaintext]),
+            with(GenerateDataKeyWithoutPlaintext, &[]),
+            GRANT,
+        ),
         one("re-encrypting from, granted", &to_alice([Op::ReEncryptFrom]), with(ReEncryptFrom, &[]), GRANT),
         one("re-encrypting to, not granted", &to_alice([Op::ReEncryptFrom]), with(ReEncryptTo, &[]), Nothing),
-        one("re-encrypting is not decrypting", &to_alice([Op::ReEncryptFrom, Op::ReEncryptTo]), with(Decrypt, &[]), Nothing),
-        one("a grant does not change contexts", &to_alice(Op::ALL), ask("alice", PolicyAction::ChangeEncryptionContext), Nothing),
+        one(
+            "re-encrypting is not decrypting",
+            &to_alice([Op::ReEncryptFrom, Op::ReEncryptTo]),
+            with(Decrypt, &[]),
+            Nothing,
+        ),
+        one(
+            "a grant does not change contexts",
+            &to_alice(Op::ALL),
+            ask("alice", PolicyAction::ChangeEncryptionContext),
+            Nothing,
+        ),
         one("a grant puts no policy", &to_alice(Op::ALL), ask("alice", PutKeyPolicy), Nothing),
         one("a grant revokes no grant", &to_alice(Op::ALL), ask("alice", RevokeGrant), Nothing),
         one("describing, granted", &to_alice([Op::DescribeKey]), ask("alice", DescribeKey), GRANT),
@@ -95,7 +127,12 @@ fn constraints() -> Vec<Case> {
         one("equal, and there is more", &exact, with(Decrypt, ACME_BLUE), Nothing),
         one("equal, and there is less", &under(equals(ACME_BLUE)), with(Decrypt, ACME), Nothing),
         one("equal, and there is none", &exact, with(Decrypt, &[]), Nothing),
-        one("equal, in another order", &under(equals(ACME_BLUE)), with(Decrypt, &[("tenant", "acme"), ("colour", "blue")]), GRANT),
+        one(
+            "equal, in another order",
+            &under(equals(ACME_BLUE)),
+            with(Decrypt, &[("tenant", "acme"), ("colour", "blue")]),
+            GRANT,
+        ),
         one("equal, another value", &exact, with(Decrypt, &[("tenant", "other")]), Nothing),
         one("equal, values go by case", &exact, with(Decrypt, &[("tenant", "Acme")]), Nothing),
         one("equal, keys do not go by case", &exact, with(Decrypt, &[("Tenant", "acme")]), GRANT),
@@ -108,7 +145,12 @@ fn constraints() -> Vec<Case> {
         one("part, only some of it", &under(subset(ACME_BLUE)), with(Decrypt, ACME), Nothing),
         one("part, values go by case", &part, with(Decrypt, &[("tenant", "ACME")]), Nothing),
         one("part, keys do not go by case", &part, with(Decrypt, &[("TENANT", "acme")]), GRANT),
-        one("part, the key in two cases with two values", &part, with(Decrypt, &[("TENANT", "acme"), ("tenant", "other")]), Nothing),
+        one(
+            "part, the key in two cases with two values",
+            &part,
+            with(Decrypt, &[("TENANT", "acme"), ("tenant", "other")]),
+            Nothing,
+        ),
         one("both constraints, both hold", &both, with(Decrypt, ACME_BLUE), GRANT),
         one("both constraints, one holds", &both, with(Decrypt, ACME), Nothing),
         one("both constraints, which cannot both hold", &torn, with(Decrypt, ACME_BLUE), Nothing),
@@ -156,21 +198,41 @@ fn granting_on() -> Vec<Case> {
     let none = GrantConstraints::new;
     vec![
         one("granting on an operation that one has", &free, asked(to_bob(none())), GRANT),
-        one("granting on the right to grant", &free, asked(CreateGrantRequest::new("bob", [Op::CreateGrant, Op::Decrypt])), GRANT),
-        one("granting an operation that one has not", &free, asked(CreateGrantRequest::new("bob", [Op::Decrypt, Op::GenerateDataKey])), Nothing),
+        one(
+            "granting on the right to grant",
+            &free,
+            asked(CreateGrantRequest::new("bob", [Op::CreateGrant, Op::Decrypt])),
+            GRANT,
+        ),
+        one(
+            "granting an operation that one has not",
+            &free,
+            asked(CreateGrantRequest::new("bob", [Op::Decrypt, Op::GenerateDataKey])),
+            Nothing,
+        ),
         one("granting on without the right to grant", &to_alice([Op::Decrypt]), asked(to_bob(none())), Nothing),
         one("granting on with a constraint of one's own", &free, asked(to_bob(equals(ACME))), GRANT),
         one("granting on without one's constraint, equal", &within(equals(ACME)), asked(to_bob(none())), Nothing),
         one("granting on without one's constraint, part", &within(subset(ACME)), asked(to_bob(none())), Nothing),
         one("equal to equal, the same", &within(equals(ACME)), asked(to_bob(equals(ACME))), GRANT),
         one("equal to equal, more pairs", &within(equals(ACME)), asked(to_bob(equals(ACME_BLUE))), Nothing),
-        one("equal to equal, another value", &within(equals(ACME)), asked(to_bob(equals(&[("tenant", "other")]))), Nothing),
+        one(
+            "equal to equal, another value",
+            &within(equals(ACME)),
+            asked(to_bob(equals(&[("tenant", "other")]))),
+            Nothing,
+        ),
         one("equal to part is wider", &within(equals(ACME)), asked(to_bob(subset(ACME))), Nothing),
         one("part to part, the same", &within(subset(ACME)), asked(to_bob(subset(ACME))), GRANT),
         one("part to part, more pairs", &within(subset(ACME)), asked(to_bob(subset(ACME_BLUE))), GRANT),
         one("part to part, fewer pairs", &within(subset(ACME_BLUE)), asked(to_bob(subset(ACME))), Nothing),
         one("part to equal, with the pairs", &within(subset(ACME)), asked(to_bob(equals(ACME_BLUE))), GRANT),
-        one("part to equal, without the pairs", &within(subset(ACME)), asked(to_bob(equals(&[("colour", "blue")]))), Nothing),
+        one(
+            "part to equal, without the pairs",
+            &within(subset(ACME)),
+            asked(to_bob(equals(&[("colour", "blue")]))),
+            Nothing,
+        ),
     ]
 }
 
