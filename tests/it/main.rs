@@ -22,6 +22,8 @@ mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_lines;
 #[cfg(feature = "cli")]
+mod cli_permissions;
+#[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "cli")]
 mod cli_value;

@@ -14,6 +14,7 @@ mod keystore;
 mod lines;
 mod pages;
 mod passphrase;
+mod permissions;
 mod progress;
 mod provider;
 mod range;
@@ -62,6 +63,8 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
         Command::Keys(it) => keys::keys(&it, signals, notes),
+        Command::Policy(it) => permissions::policy(&it, notes),
+        Command::Grants(it) => permissions::grants(&it, notes),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(folder.as_deref()),
     }
