@@ -1,6 +1,10 @@
 //! What the fuzz targets do with their input. The ordinary tests call the same functions on the
 //! committed corpora (`tests/it/fuzz_corpora.rs`).
 
+use envelock::kms::{
+    AccessRequest, CreateGrantRequest, Decision, GrantConstraints, GrantOperation, GrantOperations, KeyOperation,
+    KeyPolicy, PolicyAction, decide, would_lock_out,
+};
 use envelock::{
     AssociatedData, EncryptionContext, Envelope, ErrorKind, Fingerprint, Header, HeaderParse, Limits, LocalKms,
     PassphraseProvider, RawKeyProvider, RecordSet, RecordSetHeader, RewrapOptions, RootKey, Secret, blocking,
@@ -9,6 +13,7 @@ use envelock::{
 use std::fs;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::sync::OnceLock;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A message of three segments, whose body the `body` target replaces.
 const BASE: &[u8] = include_bytes!("base.elk");
@@ -302,4 +307,56 @@ pub fn record(data: &[u8]) {
     let value = damaged(&good.value);
     let opened = good.envelope.open_value(&value, &context);
     assert_eq!(opened.is_ok(), value == good.value, "a damaged value opened");
+}
+
+/// Any bytes as a key policy, as a grant's operations and constraints; and every request of a few on what parses.
+pub fn policy(data: &[u8]) {
+    const KEY_ID: &str = "0b0c8f4e-52b4-4d27-9d0b-d9e5e1a0c6ab";
+    const KEY: &str = "envelock:local:7f7f3f1c-6a3c-4a55-8f0e-3f2b5a1f0c11:key/0b0c8f4e-52b4-4d27-9d0b-d9e5e1a0c6ab";
+    const NOW: Duration = Duration::from_secs(1_782_907_200);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+
+    if let Ok(operations) = GrantOperations::from_json(text) {
+        assert_eq!(GrantOperations::from_json(&operations.to_json()).expect("our own text"), operations);
+    }
+    let mut grants = Vec::new();
+    if let Ok(constraints) = GrantConstraints::from_json(text) {
+        assert_eq!(GrantConstraints::from_json(&constraints.to_json()).expect("our own text"), constraints);
+        let request = CreateGrantRequest::new("alice", GrantOperation::ALL).constraints(constraints);
+        grants.push(request.to_grant("grant", KEY_ID, "token", UNIX_EPOCH).expect("good constraints"));
+    }
+    let (policy, parsed) = match KeyPolicy::parse(text) {
+        Ok(policy) => {
+            assert_eq!(policy.text(), text);
+            (policy, true)
+        }
+        Err(error) => {
+            let kind = if text.len() > 32_768 { ErrorKind::LimitExceeded } else { ErrorKind::InvalidInput };
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.code().is_some() && error.to_string().len() < 2_000, "{error}");
+            (KeyPolicy::default(), false)
+        }
+    };
+
+    let granting = CreateGrantRequest::new("bob", [GrantOperation::Decrypt]);
+    let contexts: [&[(&str, &str)]; 3] =
+        [&[], &[("tenant", "acme")], &[("TENANT", "other"), ("colour", "blue"), ("tenant", "acme")]];
+    for principal in ["owner", "alice", "bob"] {
+        for action in PolicyAction::all() {
+            for context in contexts {
+                let request = AccessRequest::new(principal, action, KEY, NOW)
+                    .encryption_context(context.iter().copied())
+                    .creating(&granting);
+                let alone = decide(&policy, &[], &request);
+                let granted = decide(&policy, &grants, &request);
+                // A grant changes nothing but what nobody spoke of.
+                let by_grant =
+                    matches!(granted, Decision::AllowedByGrant { .. }) && alone == Decision::DeniedImplicitly;
+                assert!(by_grant || alone == granted, "{alone} became {granted}");
+                assert!(parsed || alone.is_allowed() == (principal == "owner"), "{alone}");
+            }
+        }
+        let putting = AccessRequest::new(principal, KeyOperation::PutKeyPolicy, KEY, NOW);
+        assert_eq!(would_lock_out(&policy, principal, KEY, NOW), !decide(&policy, &[], &putting).is_allowed());
+    }
 }
