@@ -3,6 +3,8 @@
 pub(crate) mod builder;
 pub(crate) mod file;
 pub(crate) mod file_source;
+#[cfg(feature = "local-kms")]
+mod figures;
 pub(crate) mod head;
 mod keys;
 pub(crate) mod message;

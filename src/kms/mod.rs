@@ -14,6 +14,8 @@ mod authorise;
 mod buffer;
 mod call;
 mod cipher;
+mod cost;
+mod counts;
 mod fields;
 mod group;
 mod head;
@@ -46,7 +48,10 @@ pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
+pub use audit::{AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed};
 pub use cipher::version_of_blob;
+pub use cost::{CacheFigures, CostReport, Prices};
+pub use counts::OperationCount;
 pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
 pub use policy::{
     AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
@@ -64,7 +69,7 @@ use crate::crypto;
 use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, Result};
 use crate::provider::Revocations;
-use call::{Asked, Call, Reply};
+use call::{Asked, Call, Job, Reply};
 use futures_channel::oneshot;
 use key::{Realm, check_region};
 use std::fmt;
@@ -382,8 +387,13 @@ impl LocalKms {
         call: Call,
         operation: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.ask(|reply| Box::new(Asked::new(call, operation, reply))).await
+    }
+
+    /// As [`call`](Self::call), for a job that needs more than the transaction.
+    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(Reply<T>) -> Box<dyn Job>) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Job(Box::new(Asked::new(call, operation, Reply::Async(reply)))))?;
+        self.send(Message::Job(job(Reply::Async(reply))))?;
         self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 

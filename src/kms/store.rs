@@ -26,7 +26,7 @@ use crate::secret::Secret;
 use rusqlite::types::Value;
 use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An open keystore: the connection, the keys, and what this process knows of the file.
 #[derive(Debug)]
@@ -119,6 +119,20 @@ impl Store {
         }
         let now = millis(self.clock.wall());
         operation(&mut Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now))
+    }
+
+    /// As [`read`](Self::read), with the audit trail. What waits to be written to that is written before.
+    pub(super) fn read_trail<T>(&mut self, operation: impl FnOnce(&Tx<'_>, &Trail<'_>) -> Result<T>) -> Result<T> {
+        self.flush();
+        let key = &self.audit_key;
+        let sql = begin_reading(&mut self.sql)?;
+        let checked = self.trust.check(&sql, &self.keys)?;
+        if checked.changed {
+            self.revocations.bump();
+        }
+        let now = millis(self.clock.wall());
+        let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
+        operation(&tx, &Trail { ends: checked.audit, key })
     }
 
     /// Runs calls that came together, and answers them once what they did is durable.
@@ -264,6 +278,11 @@ pub(super) fn begin_reading(sql: &mut Connection) -> Result<Transaction<'_>> {
 /// Keeps no pages from before, so that bytes changed past SQLite are seen.
 fn forget_pages(sql: &Connection) -> Result<()> {
     sql.release_memory().map_err(Error::sqlite)
+}
+
+/// Milliseconds since the Unix epoch; 0 for what was before.
+pub(super) fn millis_of(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 pub(super) fn millis(time: Duration) -> i64 {

@@ -127,8 +127,15 @@ impl<'a> Tx<'a> {
         }
         match all.len() == expected {
             true => Ok(all.into_values().collect()),
-            false => Err(Error::tampered(format!("rows of the table {} were removed", table.name))),
+            false => Err(self.removed(table, values.first(), &all)),
         }
+    }
+
+    /// Names a row that should have been found.
+    fn removed(&self, table: &Table, first: Option<&Value>, found: &BTreeMap<RowName, Columns>) -> Error {
+        let missing = self.trust.rows.names_of(table, first).find(|name| !found.contains_key(*name));
+        let name = missing.map_or_else(|| table.name.to_owned(), |name| format!("{:?}", name.as_str()));
+        Error::tampered(format!("the row {name} was removed"))
     }
 
     pub(super) fn insert(&mut self, table: &Table, columns: Columns) -> Result<()> {
@@ -185,6 +192,12 @@ impl<'a> Tx<'a> {
             Some(_) => Err(changed(&name)),
             None => Err(Error::tampered(format!("the row {:?} was added", name.as_str()))),
         }
+    }
+
+    /// The connection, for what an operation changes of the audit trail.
+    pub(super) fn changing_trail(&mut self) -> Result<&'a Connection> {
+        self.changing()?;
+        Ok(self.sql)
     }
 
     /// The first change of an operation sets the point to which it can be undone.

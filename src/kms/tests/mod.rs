@@ -1,5 +1,6 @@
 //! Tests of the embedded KMS from inside the crate.
 
+mod audit;
 mod cipher;
 mod operations;
 mod provider;
