@@ -20,7 +20,8 @@ fn a_policy_is_put_asked_and_obeyed() {
     desk.run("policy put alias/orders mine.json").exits(0);
     assert_eq!(desk.run("policy get alias/orders").exits(0).text(), mine);
     assert_eq!(desk.run(read).exits(0).out, b"plaintext");
-    let decrypt = desk.run("policy simulate alias/orders decrypt --by billing -c tenant=acme").exits(0).text().to_owned();
+    let decrypt =
+        desk.run("policy simulate alias/orders decrypt --by billing -c tenant=acme").exits(0).text().to_owned();
     assert_eq!(decrypt, "allowed by statement 1 of the key's policy (\"reads acme\")\n");
     let encrypt = desk.run("policy simulate alias/orders kms:Encrypt --by billing --json").exits(0).text().to_owned();
     let encrypt: serde_json::Value = serde_json::from_str(&encrypt).unwrap();
