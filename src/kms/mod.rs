@@ -12,6 +12,7 @@ mod cipher;
 mod key;
 mod open_list;
 mod operations;
+mod parcel;
 mod provider;
 mod records;
 mod root;
@@ -31,6 +32,10 @@ pub use answers::{
 };
 pub use cipher::version_of_blob;
 pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
+pub use parcel::{
+    FileDescription, FileKind, ImportParameters, KeyMaterialText, MultiRegionConfiguration, MultiRegionKey,
+    MultiRegionKeyType, Sha256Fingerprint, describe_file, seal_key_material, wrap_key_material,
+};
 pub use provider::LocalProvider;
 pub use root::RootKey;
 pub use root_text::RootKeyExport;
