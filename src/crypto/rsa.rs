@@ -100,8 +100,8 @@ impl fmt::Debug for RsaPublicKey {
 pub(crate) struct RsaPrivateKey(<choice::ForRsa as RsaBackend>::Private);
 
 impl RsaPrivateKey {
-    /// A fresh key. Two primes are searched for, which takes as long as luck has it, from a tenth of a second
-    /// to several: run it on a thread of its own (`worker`), and outside of any transaction.
+    /// A fresh key. Two primes are searched for, which takes as long as luck has it, from a fifth of a second
+    /// to more than one: run it on a thread of its own (`worker`), and outside of any transaction.
     ///
     /// # Errors
     /// Kind RandomFailed, where the system gives no random bytes; kind Internal if the backend fails.

@@ -17,8 +17,8 @@ pub(crate) struct KeyPair {
 }
 
 impl KeyPair {
-    /// A fresh pair, made on a thread of its own, since two primes have to be found: a tenth of a second with
-    /// aws-lc-rs, seconds with RustCrypto, and now and then several times that. Not inside a transaction.
+    /// A fresh pair, made on a thread of its own, since two primes have to be found: 0.2 to 1.3 s of a core,
+    /// as luck has it, and now and then more. Not inside a transaction.
     ///
     /// # Errors
     /// Kind RandomFailed; kind Io if no thread can be started.
