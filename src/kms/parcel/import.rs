@@ -123,6 +123,16 @@ impl ImportParameters {
 /// `openssl pkeyutl -encrypt -pubin -inkey public.der -keyform DER -pkeyopt rsa_padding_mode:oaep
 /// -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256`.
 ///
+/// ```no_run
+/// # fn example(file: &[u8], told: &str, material: &envelock::Secret<32>) -> Result<(), envelock::Error> {
+/// use envelock::kms::{ImportParameters, wrap_key_material};
+/// let parameters = ImportParameters::parse(file)?;
+/// // What the keystore's owner has read out, and not what came with the file.
+/// let wrapped = wrap_key_material(material, &parameters, &told.parse()?)?;
+/// assert_eq!(wrapped.len(), 512);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed) if the public key does not have the
 /// `fingerprint` that came another way; [`RandomFailed`](crate::ErrorKind::RandomFailed).

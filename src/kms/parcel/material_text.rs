@@ -41,7 +41,7 @@ impl KeyMaterialText {
 /// ```
 /// # fn main() -> Result<(), envelock::Error> {
 /// use envelock::{PassphraseCost, Secret, kms::seal_key_material};
-/// let material = Secret::from_slice(&[7; 32]).ok_or("32 bytes")?; // from where the material is kept
+/// let material = Secret::init(|key| key.fill(7)); // from where the material is kept
 /// let cost = PassphraseCost { memory_kib: 19 * 1_024, passes: 2, lanes: 1 };
 /// let text = seal_key_material(&material, b"correct horse battery staple", cost)?;
 /// assert!(text.as_str().starts_with("envelock-material1."));
