@@ -5,6 +5,7 @@ use envelock::kms::{
     AccessRequest, CreateGrantRequest, Decision, GrantConstraints, GrantOperation, GrantOperations, KeyOperation,
     KeyPolicy, PolicyAction, decide, would_lock_out,
 };
+use envelock::kms::{FileKind, ImportParameters, Sha256Fingerprint, describe_file, wrap_key_material};
 use envelock::{
     AssociatedData, EncryptionContext, Envelope, ErrorKind, Fingerprint, Header, HeaderParse, Limits, LocalKms,
     PassphraseProvider, RawKeyProvider, RecordSet, RecordSetHeader, RewrapOptions, RootKey, Secret, blocking,
@@ -23,6 +24,8 @@ const BASE_PLAINTEXT_LEN: usize = 70;
 /// The base in the middle of a rewrap, some bytes of its slots being the new ones already, and the journal of that.
 const TORN: &[u8] = include_bytes!("torn.elk");
 const JOURNAL: &[u8] = include_bytes!("torn.elk.rewrap");
+/// One file of each kind that keystores exchange.
+const KMS_FILES: &str = include_str!("../../tests/vectors/kms/files.json");
 const ROOT_KEY: &str = "envelock-root1.eJs0yvVPLiIKzZQecbiNWDaGbQ2Fi2NUnpS-LKzGf1t-8o8tmQOVn2PT2JPc51J3RrYAjw";
 /// A message for a passphrase, whose wrapped key the `passphrase_slot` target replaces.
 const LOCKED: &[u8] = include_bytes!("passphrase.elk");
@@ -174,6 +177,68 @@ pub fn root_text(data: &[u8]) {
     }
     if let Ok(text) = std::str::from_utf8(&damaged) {
         assert_eq!(parse(text).is_ok(), text == ROOT_KEY, "a damaged root key was taken");
+    }
+}
+
+fn kms_files() -> &'static [Vec<u8>] {
+    static FILES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let hex = |text: &str| {
+            (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+        };
+        // (The text of key material is no file.)
+        let of = |line: &str| Some(hex(line.trim().strip_prefix("\"file\": \"45")?.trim_end_matches('"')));
+        let files: Vec<Vec<u8>> =
+            KMS_FILES.lines().filter_map(of).map(|rest: Vec<u8>| [&[0x45], &rest[..]].concat()).collect();
+        assert_eq!(files.len(), FileKind::ALL.len());
+        files
+    })
+}
+
+/// Any bytes as a file that keystores exchange and as a fingerprint, and as damage to a good file: what is described
+/// is what was there, and nothing is wrapped for a public key that was exchanged.
+pub fn kms_file(data: &[u8]) {
+    let describe = |file: &[u8]| match describe_file(file) {
+        Ok(description) => {
+            assert_eq!(description.sha256, Sha256Fingerprint::of(file));
+            assert_eq!(description.key_id.is_some(), description.kind != FileKind::ReplicationKey);
+            assert_eq!(description.serial.is_some(), description.target.is_some());
+            if description.kind == FileKind::ImportParameters {
+                let parameters = ImportParameters::parse(file).expect("it was described");
+                assert_eq!(parameters.to_file(), file);
+            }
+        }
+        Err(error) => assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::Malformed
+                    | ErrorKind::Unsupported
+                    | ErrorKind::Truncated
+                    | ErrorKind::TrailingData
+                    | ErrorKind::LimitExceeded
+            ),
+            "{error:?}"
+        ),
+    };
+    describe(data);
+    if let Some(fingerprint) = std::str::from_utf8(data).ok().and_then(|it| it.parse::<Sha256Fingerprint>().ok()) {
+        assert!(fingerprint.to_string().as_bytes().eq_ignore_ascii_case(data));
+    }
+    let Some((&[which, high, low], damage)) = data.split_first_chunk() else { return };
+    let good = &kms_files()[usize::from(which) % kms_files().len()];
+    let mut damaged = good.clone();
+    for (byte, flip) in damaged.iter_mut().skip(usize::from(u16::from_be_bytes([high, low]))).zip(damage) {
+        *byte ^= flip;
+    }
+    describe(&damaged);
+    let (Ok(parameters), Ok(was)) = (ImportParameters::parse(&damaged), ImportParameters::parse(good)) else { return };
+    let material = Secret::init(|key| key.fill(7));
+    match wrap_key_material(&material, &parameters, &was.fingerprint()) {
+        Ok(wrapped) => assert!(wrapped.len() == 512 && parameters.public_key() == was.public_key()),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::AuthenticationFailed);
+            assert_ne!(parameters.public_key(), was.public_key());
+        }
     }
 }
 

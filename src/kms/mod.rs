@@ -25,6 +25,7 @@ mod key;
 mod migrate;
 mod open_list;
 mod operations;
+mod parcel;
 mod permissions;
 mod policy;
 mod provider;
@@ -61,6 +62,10 @@ pub use cipher::version_of_blob;
 pub use cost::{CacheFigures, CostReport, Prices};
 pub use counts::OperationCount;
 pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
+pub use parcel::{
+    FileDescription, FileKind, ImportParameters, KeyMaterialText, MultiRegionConfiguration, MultiRegionKey,
+    Sha256Fingerprint, describe_file, seal_key_material, wrap_key_material,
+};
 pub use policy::{
     AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
     OWNER, PolicyAction, StatementRef, decide, would_lock_out,

@@ -59,3 +59,8 @@ fn the_policy_corpus_replays() {
 fn the_record_corpus_replays() {
     replay("record", targets::record);
 }
+
+#[test]
+fn the_kms_file_corpus_replays() {
+    replay("kms_file", targets::kms_file);
+}
