@@ -1,6 +1,7 @@
 //! What the operations take and answer, with AWS KMS's names.
 
-use super::key::{KeyManager, KeyOrigin, KeyState};
+use super::key::{KeyManager, KeyOrigin};
+use super::state::KeyState;
 use crate::material::DataKey;
 use std::fmt;
 use std::time::SystemTime;

@@ -1,225 +1,9 @@
-//! What a key is, what it is called, and what each of its states allows.
+//! What a key is, and what it is called.
 
+use super::state::KeyState;
 use crate::error::{Error, ErrorKind, Result};
 use std::fmt;
 use uuid::Uuid;
-
-/// The life-cycle state of a key, as AWS KMS names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KeyState {
-    /// Usable.
-    Enabled,
-    /// Not usable until it is enabled again.
-    Disabled,
-    /// Will be deleted when its waiting period ends.
-    PendingDeletion,
-    /// Has no key material yet, or no longer.
-    PendingImport,
-    /// A multi-Region primary key that will be deleted once its last replica is.
-    PendingReplicaDeletion,
-}
-
-impl KeyState {
-    /// Every state.
-    pub const ALL: [Self; 5] =
-        [Self::Enabled, Self::Disabled, Self::PendingDeletion, Self::PendingImport, Self::PendingReplicaDeletion];
-
-    /// AWS's name for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Enabled => "Enabled",
-            Self::Disabled => "Disabled",
-            Self::PendingDeletion => "PendingDeletion",
-            Self::PendingImport => "PendingImport",
-            Self::PendingReplicaDeletion => "PendingReplicaDeletion",
-        }
-    }
-}
-
-/// What may be asked of an existing key, as AWS KMS names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the names are AWS's, and AWS's API reference says what each does")]
-pub enum KeyOperation {
-    CancelKeyDeletion,
-    CreateAlias,
-    CreateGrant,
-    Decrypt,
-    DeleteAlias,
-    DeleteImportedKeyMaterial,
-    DescribeKey,
-    DisableKey,
-    DisableKeyRotation,
-    EnableKey,
-    EnableKeyRotation,
-    Encrypt,
-    GenerateDataKey,
-    GenerateDataKeyWithoutPlaintext,
-    GetKeyPolicy,
-    GetKeyRotationStatus,
-    GetParametersForImport,
-    ImportKeyMaterial,
-    ListAliases,
-    ListGrants,
-    ListKeyRotations,
-    ListResourceTags,
-    PutKeyPolicy,
-    ReEncryptFrom,
-    ReEncryptTo,
-    ReplicateKey,
-    RetireGrant,
-    RevokeGrant,
-    RotateKeyOnDemand,
-    ScheduleKeyDeletion,
-    TagResource,
-    UntagResource,
-    UpdateAlias,
-    UpdateKeyDescription,
-    UpdatePrimaryRegion,
-}
-
-impl KeyOperation {
-    /// Every operation.
-    pub const ALL: [Self; 35] = [
-        Self::CancelKeyDeletion,
-        Self::CreateAlias,
-        Self::CreateGrant,
-        Self::Decrypt,
-        Self::DeleteAlias,
-        Self::DeleteImportedKeyMaterial,
-        Self::DescribeKey,
-        Self::DisableKey,
-        Self::DisableKeyRotation,
-        Self::EnableKey,
-        Self::EnableKeyRotation,
-        Self::Encrypt,
-        Self::GenerateDataKey,
-        Self::GenerateDataKeyWithoutPlaintext,
-        Self::GetKeyPolicy,
-        Self::GetKeyRotationStatus,
-        Self::GetParametersForImport,
-        Self::ImportKeyMaterial,
-        Self::ListAliases,
-        Self::ListGrants,
-        Self::ListKeyRotations,
-        Self::ListResourceTags,
-        Self::PutKeyPolicy,
-        Self::ReEncryptFrom,
-        Self::ReEncryptTo,
-        Self::ReplicateKey,
-        Self::RetireGrant,
-        Self::RevokeGrant,
-        Self::RotateKeyOnDemand,
-        Self::ScheduleKeyDeletion,
-        Self::TagResource,
-        Self::UntagResource,
-        Self::UpdateAlias,
-        Self::UpdateKeyDescription,
-        Self::UpdatePrimaryRegion,
-    ];
-}
-
-/// Why a state refuses an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The key is disabled.
-    Disabled,
-    /// The key waits for its deletion.
-    PendingDeletion,
-    /// The key waits for its material.
-    PendingImport,
-    /// The key does not wait for its deletion.
-    NotPendingDeletion,
-}
-
-impl Refusal {
-    /// AWS's name for the error.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Disabled => "DisabledException",
-            Self::PendingDeletion | Self::PendingImport | Self::NotPendingDeletion => "KMSInvalidStateException",
-        }
-    }
-
-    fn error(self, key: &str) -> Error {
-        let (what, advice) = match self {
-            Self::Disabled => ("is disabled", "enable it, or use another key"),
-            Self::PendingDeletion => ("is pending deletion", "cancel the deletion and enable it, or use another key"),
-            Self::PendingImport => ("has no key material", "import its key material"),
-            Self::NotPendingDeletion => ("is not pending deletion", "there is no deletion to cancel"),
-        };
-        Error::new(ErrorKind::KeyState, format!("the key {key} {what}")).with_code(self.code()).with_advice(advice)
-    }
-}
-
-/// Whether a key in `state` takes `operation`: AWS's table "Key states of AWS KMS keys", as far as
-/// it depends on the state alone. An alias operation is judged by the state of the key that the
-/// alias is to point to.
-///
-/// # Errors
-/// The reason for the refusal.
-pub fn allowed(state: KeyState, operation: KeyOperation) -> Result<(), Refusal> {
-    use KeyOperation as Op;
-    let pending_deletion = matches!(state, KeyState::PendingDeletion | KeyState::PendingReplicaDeletion);
-    let not_enabled = match state {
-        KeyState::Enabled => Ok(()),
-        KeyState::Disabled => Err(Refusal::Disabled),
-        KeyState::PendingImport => Err(Refusal::PendingImport),
-        KeyState::PendingDeletion | KeyState::PendingReplicaDeletion => Err(Refusal::PendingDeletion),
-    };
-    match operation {
-        Op::DeleteAlias
-        | Op::DescribeKey
-        | Op::GetKeyPolicy
-        | Op::GetKeyRotationStatus
-        | Op::ListAliases
-        | Op::ListGrants
-        | Op::ListKeyRotations
-        | Op::ListResourceTags
-        | Op::PutKeyPolicy
-        | Op::RetireGrant
-        | Op::RevokeGrant => Ok(()),
-        Op::CreateGrant
-        | Op::Decrypt
-        | Op::DisableKeyRotation
-        | Op::EnableKeyRotation
-        | Op::Encrypt
-        | Op::GenerateDataKey
-        | Op::GenerateDataKeyWithoutPlaintext
-        | Op::ReEncryptFrom
-        | Op::ReEncryptTo
-        | Op::ReplicateKey
-        | Op::RotateKeyOnDemand
-        | Op::UpdatePrimaryRegion => not_enabled,
-        Op::DisableKey | Op::EnableKey if state == KeyState::Disabled => Ok(()),
-        Op::DisableKey | Op::EnableKey => not_enabled,
-        Op::CreateAlias
-        | Op::DeleteImportedKeyMaterial
-        | Op::GetParametersForImport
-        | Op::ImportKeyMaterial
-        | Op::ScheduleKeyDeletion
-        | Op::TagResource
-        | Op::UntagResource
-        | Op::UpdateAlias
-        | Op::UpdateKeyDescription => match pending_deletion {
-            true => Err(Refusal::PendingDeletion),
-            false => Ok(()),
-        },
-        Op::CancelKeyDeletion => match pending_deletion {
-            true => Ok(()),
-            false => Err(Refusal::NotPendingDeletion),
-        },
-    }
-}
-
-/// [`allowed`], as an error that names the key.
-pub(super) fn check_state(key: &str, state: KeyState, operation: KeyOperation) -> Result<()> {
-    allowed(state, operation).map_err(|refusal| refusal.error(key))
-}
 
 /// Who made a key and who looks after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -239,6 +23,16 @@ pub enum KeyOrigin {
     Local,
     /// Imported.
     External,
+}
+
+/// What a multi-Region key is among those that share its id and material, as AWS KMS names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MultiRegionKeyType {
+    /// The one that is replicated, rotated, and deleted last.
+    Primary,
+    /// One that another keystore's primary key was replicated to.
+    Replica,
 }
 
 /// How the keystore's rows spell an enumeration.

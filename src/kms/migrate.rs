@@ -75,7 +75,7 @@ pub(super) fn migrate(sql: &Connection, keys: &RootKeys, waiting: &Waiting, now:
     let (_, mut meta) =
         at.map(|at| rows.swap_remove(at)).ok_or_else(|| Error::tampered("it has no row that names it"))?;
     meta.push(Value::Null);
-    let call = Call::new("MigrateKeystore", &Arc::from(super::OWNER)).with("fromSchema", 1);
+    let call = Call::new("MigrateKeystore", &Arc::from(super::policy::OWNER)).with("fromSchema", 1);
     Store::initialise(&tx, keys, meta, (head.sequence, now), &call, |tx| {
         rows.into_iter().try_for_each(|(name, columns)| carry_over(tx, name, columns))
     })?;

@@ -16,6 +16,8 @@ mod call;
 mod check;
 mod cipher;
 mod claim;
+mod cost;
+mod counts;
 mod fields;
 mod group;
 mod head;
@@ -23,6 +25,9 @@ mod key;
 mod migrate;
 mod open_list;
 mod operations;
+mod parcel;
+mod permissions;
+mod policy;
 mod provider;
 mod records;
 mod rekey;
@@ -31,8 +36,12 @@ mod root;
 mod root_file;
 mod root_text;
 mod rows;
+#[cfg_attr(not(test), expect(dead_code, reason = "the operations that ask for dates come after the dates"))]
+mod schedule;
 mod schema;
 mod sealed;
+mod state;
+mod state_table;
 mod store;
 mod thread;
 mod trust;
@@ -47,23 +56,36 @@ pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
-pub use authorise::OWNER;
+pub use audit::{AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed};
 pub use check::KeystoreReport;
 pub use cipher::version_of_blob;
-pub use key::{KeyManager, KeyOperation, KeyOrigin, KeyState, Refusal, allowed};
+pub use cost::{CacheFigures, CostReport, Prices};
+pub use counts::OperationCount;
+pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
+pub use parcel::{
+    FileDescription, FileKind, ImportParameters, KeyMaterialText, MultiRegionConfiguration, MultiRegionKey,
+    Sha256Fingerprint, describe_file, seal_key_material, wrap_key_material,
+};
+pub use policy::{
+    AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
+    OWNER, PolicyAction, StatementRef, decide, would_lock_out,
+};
 pub use provider::LocalProvider;
 pub use restore::{RestoreOptions, Restored};
 pub use root::RootKey;
 pub use root_text::RootKeyExport;
+pub use schedule::{DeletionWindow, RotationPeriod};
+pub use state::{KeyKind, KeyOperation, KeyState, Refusal, allowed};
+pub use state_table::state_table;
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto;
 use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, Result};
 use crate::provider::Revocations;
-use call::{Asked, Call, Reply};
+use call::{Asked, Call, Job, Reply};
 use futures_channel::oneshot;
-use key::{Realm, check_region, validation};
+use key::{Realm, check_region};
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -280,14 +302,10 @@ impl LocalKms {
     /// ```
     ///
     /// # Errors
-    /// ValidationException unless `principal` has 1 to 256 characters, none of them a control character.
+    /// ValidationException unless `principal` has 1 to 256 characters, none of them `*`, `?` or a control character.
     pub fn as_principal(&self, principal: impl AsRef<str>) -> Result<Self> {
         let principal = principal.as_ref();
-        if !(1..=PRINCIPAL_MAX).contains(&principal.chars().count()) || principal.chars().any(char::is_control) {
-            return Err(validation(format!(
-                "a principal is named by 1 to {PRINCIPAL_MAX} characters that can be printed"
-            )));
-        }
+        policy::check_principal(principal)?;
         Ok(Self { shared: Arc::clone(&self.shared), principal: principal.into() })
     }
 
@@ -395,8 +413,13 @@ impl LocalKms {
         call: Call,
         operation: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.ask(|reply| Box::new(Asked::new(call, operation, reply))).await
+    }
+
+    /// As [`call`](Self::call), for a job that needs more than the transaction.
+    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(Reply<T>) -> Box<dyn Job>) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Job(Box::new(Asked::new(call, operation, Reply::Async(reply)))))?;
+        self.send(Message::Job(job(Reply::Async(reply))))?;
         self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
@@ -470,6 +493,3 @@ impl Drop for Shared {
         }
     }
 }
-
-/// The longest name of a principal, in characters.
-const PRINCIPAL_MAX: usize = 256;

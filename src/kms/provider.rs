@@ -6,10 +6,11 @@
 use super::LocalKms;
 use super::alias::Alias;
 use super::answers::EncryptAnswer;
-use super::key::{KeyName, KeyOperation, validation};
+use super::key::{KeyName, validation};
 use super::operations::cryptographic::{check_blob, decrypt, encrypt, generate, generates, re_encrypt, re_encrypts};
 use super::operations::keys::describe;
 use super::records::KeyRecord;
+use super::state::KeyOperation;
 use super::tx::Tx;
 use crate::context::KmsContext;
 use crate::error::{Error, Result};

@@ -4,10 +4,11 @@ use super::alias::Alias;
 use super::answers::{KeyMetadata, KeyVersion};
 use super::cipher::{self, Material, Place};
 use super::fields::{Fields, blob, integer, text, time};
-use super::key::{KeyManager, KeyName, KeyOrigin, KeyState, Realm, Spelled, not_found, validation};
+use super::key::{KeyManager, KeyName, KeyOrigin, MultiRegionKeyType, Realm, Spelled, not_found, validation};
 use super::migrate::{DAY, MANAGED_PERIOD_DAYS};
 use super::rows::Columns;
 use super::schema::{KEY_VERSIONS, KEYS};
+use super::state::{KeyKind, KeyState};
 use super::tx::Tx;
 use super::wrapped;
 use crate::crypto;
@@ -46,6 +47,16 @@ pub(super) enum MultiRegion {
     No,
     Primary,
     Replica,
+}
+
+impl MultiRegion {
+    pub(super) fn key_type(self) -> Option<MultiRegionKeyType> {
+        match self {
+            Self::No => None,
+            Self::Primary => Some(MultiRegionKeyType::Primary),
+            Self::Replica => Some(MultiRegionKeyType::Replica),
+        }
+    }
 }
 
 impl Spelled for MultiRegion {
@@ -96,6 +107,11 @@ impl KeyRecord {
     /// The key with this id, if there is one.
     pub(super) fn find(tx: &Tx<'_>, key_id: &str) -> Result<Option<Self>> {
         tx.row(&KEYS, &[text(key_id)])?.map(Self::from_row).transpose()
+    }
+
+    /// What the state table calls it.
+    pub(super) fn kind(&self) -> KeyKind {
+        KeyKind::of(self.manager, self.origin, self.multi_region.key_type())
     }
 
     /// Every key, oldest first.

@@ -21,7 +21,7 @@ use crate::crypto;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use rusqlite::types::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use subtle::ConstantTimeEq;
 
 /// The columns of a row, without its MAC.
@@ -42,12 +42,13 @@ impl RowName {
         Self::new(table, columns.get(..table.identity).unwrap_or(columns))
     }
 
-    fn bucket(&self) -> usize {
-        usize::from(crypto::sha256(&[self.0.as_bytes()])[0])
+    /// A name as [`as_str`](Self::as_str) gave it.
+    pub(super) fn read(text: &str) -> Self {
+        Self(text.to_owned())
     }
 
-    fn is_of(&self, table: &Table) -> bool {
-        self.0.strip_prefix(table.name).is_some_and(|rest| rest.starts_with(' '))
+    fn bucket(&self) -> usize {
+        usize::from(crypto::sha256(&[self.0.as_bytes()])[0])
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -116,6 +117,8 @@ impl RowKey {
 #[derive(Debug)]
 pub(super) struct Rows {
     buckets: Vec<Bucket>,
+    /// All names, so that the rows that belong to one key are known without reading them.
+    names: BTreeSet<RowName>,
 }
 
 #[derive(Clone, Debug)]
@@ -126,7 +129,8 @@ struct Bucket {
 
 impl Rows {
     pub(super) fn new() -> Self {
-        Self { buckets: vec![Bucket { rows: BTreeMap::new(), digest: crypto::sha256(&[]) }; 256] }
+        let empty = Bucket { rows: BTreeMap::new(), digest: crypto::sha256(&[]) };
+        Self { buckets: vec![empty; 256], names: BTreeSet::new() }
     }
 
     pub(super) fn hash_of(&self, name: &RowName) -> Option<&RowHash> {
@@ -140,7 +144,25 @@ impl Rows {
 
     /// How many rows `table` must have.
     pub(super) fn count(&self, table: &Table) -> usize {
-        self.buckets.iter().flat_map(|bucket| bucket.rows.keys()).filter(|name| name.is_of(table)).count()
+        self.names_of(table, None).count()
+    }
+
+    /// How many rows `table` must have whose identity begins with `first` and has more.
+    pub(super) fn count_of(&self, table: &Table, first: &Value) -> usize {
+        self.names_of(table, Some(first)).count()
+    }
+
+    /// The rows that `table` must have, or those of them whose identity begins with `first` and has more.
+    pub(super) fn names_of(&self, table: &Table, first: Option<&Value>) -> impl Iterator<Item = &RowName> {
+        self.below(match first {
+            None => format!("{} ", table.name),
+            Some(first) => format!("{} {}/", table.name, text_of(first)),
+        })
+    }
+
+    fn below(&self, prefix: String) -> impl Iterator<Item = &RowName> {
+        let from = RowName(prefix.clone());
+        self.names.range(from..).take_while(move |name| name.0.starts_with(&prefix))
     }
 
     /// Sets a row's hash, or removes the row, and gives what was there before.
@@ -152,6 +174,10 @@ impl Rows {
 
     /// As [`set`](Self::set), for many: [`rehash_all`](Self::rehash_all) must follow.
     pub(super) fn set_unhashed(&mut self, name: RowName, hash: Option<RowHash>) -> Option<RowHash> {
+        match hash {
+            Some(_) => self.names.insert(name.clone()),
+            None => self.names.remove(&name),
+        };
         let bucket = self.buckets.get_mut(name.bucket())?;
         match hash {
             Some(hash) => bucket.rows.insert(name, hash),

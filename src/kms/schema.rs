@@ -99,8 +99,8 @@ pub(super) static POLICIES: Table =
 /// What single principals may do with single keys besides.
 pub(super) static GRANTS: Table = Table {
     name: "grants",
-    columns: &["grant_id", "key_id", "grantee", "retiring", "operations", "constraints", "name", "token", "created_at"],
-    identity: 1,
+    columns: &["key_id", "grant_id", "grantee", "retiring", "operations", "constraints", "name", "token", "created_at"],
+    identity: 2,
 };
 
 /// RSA keys, whose private part is wrapped, to which others wrap key material that is meant for here.
@@ -215,18 +215,18 @@ CREATE TABLE policies (
     row_mac BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE grants (
-    grant_id TEXT PRIMARY KEY,
     key_id TEXT NOT NULL,
+    grant_id TEXT NOT NULL,
     grantee TEXT NOT NULL,
     retiring TEXT,
     operations TEXT NOT NULL,
     constraints TEXT NOT NULL,
-    name TEXT NOT NULL,
+    name TEXT,
     token TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    row_mac BLOB NOT NULL
+    row_mac BLOB NOT NULL,
+    PRIMARY KEY (key_id, grant_id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX grants_by_key ON grants (key_id);
 CREATE TABLE wrapping_keys (
     wrapping_id TEXT PRIMARY KEY,
     purpose TEXT NOT NULL,

@@ -13,7 +13,7 @@ use super::group::Group;
 use super::head::Head;
 use super::key::Realm;
 use super::root::RootKeys;
-use super::rows::{Columns, Rows};
+use super::rows::Columns;
 use super::schema::{META, META_AUDIT_KEY, META_REGION, SCHEMA_VERSION};
 use super::trust::{Trust, check_root_key};
 use super::tx::{Access, Tx};
@@ -27,7 +27,7 @@ use crate::secret::Secret;
 use rusqlite::types::Value;
 use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An open keystore: the connection, the keys, and what this process knows of the file.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Store {
         let audit_key = Secret::try_init(|out| crypto::random::fill(out))?;
         meta.push(Value::Blob(cipher::wrap(&keys.root, audit_place(&realm), &audit_key)?));
         Head::make(sql)?;
-        let mut trust = Trust { sequence, digest: None, rows: Rows::new() };
+        let mut trust = Trust::nothing(sequence);
         let mut first = Tx::new(sql, keys, &realm, &mut trust, Access::Writing, now);
         first.insert(&META, meta)?;
         fill(&mut first)?;
@@ -120,6 +120,20 @@ impl Store {
         }
         let now = millis(self.clock.wall());
         operation(&mut Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now))
+    }
+
+    /// As [`read`](Self::read), with the audit trail. What waits to be written to that is written before.
+    pub(super) fn read_trail<T>(&mut self, operation: impl FnOnce(&Tx<'_>, &Trail<'_>) -> Result<T>) -> Result<T> {
+        self.flush();
+        let key = &self.audit_key;
+        let sql = begin_reading(&mut self.sql)?;
+        let checked = self.trust.check(&sql, &self.keys)?;
+        if checked.changed {
+            self.revocations.bump();
+        }
+        let now = millis(self.clock.wall());
+        let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
+        operation(&tx, &Trail { ends: checked.audit, key })
     }
 
     /// Runs calls that came together, and answers them once what they did is durable.
@@ -172,6 +186,7 @@ impl Store {
         }
         let digest = if changed { self.trust.rows.digest() } else { known.unwrap_or_default() };
         let sequence = self.trust.sequence + 1;
+        self.trust.audited = ends.last;
         if ends != checked.audit {
             let head = Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() };
             head.write(&sql, successor.as_ref().filter(|_| replaced).unwrap_or(&self.keys))?;
@@ -289,6 +304,11 @@ pub(super) fn begin_reading(sql: &mut Connection) -> Result<Transaction<'_>> {
 /// Keeps no pages from before, so that bytes changed past SQLite are seen.
 fn forget_pages(sql: &Connection) -> Result<()> {
     sql.release_memory().map_err(Error::sqlite)
+}
+
+/// Milliseconds since the Unix epoch; 0 for what was before.
+pub(super) fn millis_of(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 pub(super) fn millis(time: Duration) -> i64 {

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Revocations;
 use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -197,9 +197,8 @@ impl Opening {
         // this one, which keeps others from it, but for a file that holds nothing.
         let (sql, found) = {
             let _turn = waiting.turn_to_open();
-            let sql = connect(path, waiting.patience())?;
+            let (sql, found) = connect_and_look(path, waiting.patience())?;
             registered.check(path)?;
-            let found = look(&sql)?;
             if found != Found::Nothing {
                 use_wal(&sql, waiting.patience())?;
                 look(&sql)?;
@@ -257,6 +256,42 @@ fn create(
     tx.commit().map_err(Error::sqlite)?;
     waiting.fold(sql);
     Ok((true, root_key_file))
+}
+
+/// A connection, and what it finds.
+///
+/// SQLite makes a file beside the keystore for what processes share of the log's index (`-shm`), and cannot on a
+/// full disk, where the trail must be readable still. If nobody else has the keystore open, that index can be in
+/// this process's memory instead (<https://sqlite.org/wal.html>, "Use of WAL Without Shared-Memory"): then others
+/// find the keystore busy until this process closes it.
+fn connect_and_look(path: &Path, busy_timeout: Duration) -> Result<(Connection, Found)> {
+    let sql = connect(path, busy_timeout)?;
+    let error = match look(&sql) {
+        Ok(found) => return Ok((sql, found)),
+        Err(error) if !lacks_shared_index(&error) => return Err(error),
+        Err(error) => error,
+    };
+    drop(sql);
+    let sql = connect(path, Duration::ZERO)?;
+    sql.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(Error::sqlite)?;
+    match look(&sql) {
+        Ok(found) => {
+            sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
+            Ok((sql, found))
+        }
+        // Somebody else has it open, and so it has the file; or it is something else that is wrong.
+        Err(_) => Err(error),
+    }
+}
+
+/// Whether there is no room for the file of the log's index.
+fn lacks_shared_index(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
+    let code = source.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);
+    matches!(
+        code,
+        Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_FULL)
+    )
 }
 
 /// A connection that trusts nothing in the file's schema and leaves nothing behind in free pages.

@@ -1,12 +1,16 @@
 //! What this process knows of the file: the head that was last checked, and the hash of every deciding row.
 
+use super::audit::{blame, changes};
 use super::head::{AuditEnds, Head};
+use super::policy::KeyPolicy;
 use super::root::RootKeys;
-use super::rows::{Columns, RowName, Rows};
+use super::rows::{Columns, RowHash, RowName, Rows};
 use super::schema::{TABLES, Table};
 use crate::error::{Error, Result};
 use rusqlite::Connection;
 use rusqlite::types::{Value, ValueRef};
+use std::collections::HashMap;
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 /// What the last check of the file found.
@@ -16,6 +20,10 @@ pub(super) struct Trust {
     /// The digest over `rows`; `None` if they must be read again.
     pub(super) digest: Option<[u8; 32]>,
     pub(super) rows: Rows,
+    /// The last audit record whose changes are in `rows`.
+    pub(super) audited: u64,
+    /// Policies as read, by key, with the hash of the row that each is in.
+    pub(super) policies: HashMap<String, (RowHash, Arc<KeyPolicy>)>,
 }
 
 /// What a check found besides that all is in order.
@@ -29,7 +37,7 @@ pub(super) struct Checked {
 impl Trust {
     /// Nothing is known, save that the sequence cannot be lower.
     pub(super) fn nothing(sequence: u64) -> Self {
-        Self { sequence, digest: None, rows: Rows::new() }
+        Self { sequence, digest: None, rows: Rows::new(), audited: 0, policies: HashMap::new() }
     }
 
     /// Checks what a transaction sees, before anything in it is used.
@@ -42,21 +50,52 @@ impl Trust {
         }
         if self.digest == Some(head.digest) {
             self.sequence = head.sequence;
+            self.audited = audit.last;
             return Ok(Checked { audit, changed: false });
         }
         if self.digest.is_some() && head.sequence == self.sequence {
             return Err(Error::tampered("two heads have the same sequence"));
         }
-        let rows = read_all(sql, keys, &TABLES)?;
-        if rows.digest() != head.digest {
-            return Err(Error::tampered("a row was removed, or replaced by an older one"));
+        let followed =
+            self.digest.take().is_some() && self.follow(sql, audit.last)? && self.rows.digest() == head.digest;
+        if !followed {
+            let rows = read_all(sql, keys, &TABLES)?;
+            if rows.digest() != head.digest {
+                return Err(blame(sql, &rows, &head.digest));
+            }
+            self.rows = rows;
         }
-        self.rows = rows;
         self.sequence = head.sequence;
         self.digest = Some(head.digest);
+        self.audited = audit.last;
         Ok(Checked { audit, changed: true })
     }
+
+    /// Takes over what the audit trail says that others have changed since: a few rows, where reading all would
+    /// take long. Whether it is all, and true, the digest says, which is authentic. `false` if it cannot be known
+    /// from the trail.
+    fn follow(&mut self, sql: &Connection, last: u64) -> Result<bool> {
+        let (Ok(from), Ok(to)) = (i64::try_from(self.audited), i64::try_from(last)) else { return Ok(false) };
+        if to - from > FOLLOWED_MAX {
+            return Ok(false);
+        }
+        let mut statement = sql
+            .prepare_cached("SELECT changes FROM audit WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence")
+            .map_err(Error::sqlite)?;
+        let mut found = statement.query([from, to]).map_err(Error::sqlite)?;
+        while let Some(row) = found.next().map_err(Error::sqlite)? {
+            let Ok(ValueRef::Blob(changes)) = row.get_ref(0) else { return Ok(false) };
+            for change in changes::read(changes) {
+                let Ok((name, hash)) = change else { return Ok(false) };
+                self.rows.set(name, hash)?;
+            }
+        }
+        Ok(true)
+    }
 }
+
+/// Records that are followed one by one; beyond them all rows are read.
+const FOLLOWED_MAX: i64 = 4_096;
 
 /// The value in the clear that tells another root key from tampering.
 pub(super) fn check_root_key(sql: &Connection, keys: &RootKeys) -> Result<()> {

@@ -4,13 +4,13 @@
 //! the last check of the file. What one operation changes is noted, for its audit record, and can be
 //! undone without the operations that share the transaction.
 
+use super::audit::changes;
 use super::call::Event;
 use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::{Columns, RowHash, RowName, changed};
 use super::schema::Table;
 use super::trust::{Trust, columns_of, select};
-use crate::codec::put_byte_string;
 use crate::error::{Error, Result};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
@@ -106,8 +106,20 @@ impl<'a> Tx<'a> {
 
     /// All rows of `table`, by identity.
     pub(super) fn rows(&self, table: &Table) -> Result<Vec<Columns>> {
-        let mut statement = self.sql.prepare_cached(&select(table)).map_err(Error::sqlite)?;
-        let mut found = statement.query([]).map_err(Error::sqlite)?;
+        self.matching(table, &select(table), &[], self.trust.rows.count(table))
+    }
+
+    /// The rows of `table` whose identity begins with `first` and has more: what belongs to a key.
+    pub(super) fn rows_of(&self, table: &Table, first: &Value) -> Result<Vec<Columns>> {
+        let column = table.columns.first().copied().unwrap_or_default();
+        let query = format!("{} WHERE {column} = ?", select(table));
+        self.matching(table, &query, std::slice::from_ref(first), self.trust.rows.count_of(table, first))
+    }
+
+    /// The rows that a query finds, which must be so many.
+    fn matching(&self, table: &Table, query: &str, values: &[Value], expected: usize) -> Result<Vec<Columns>> {
+        let mut statement = self.sql.prepare_cached(query).map_err(Error::sqlite)?;
+        let mut found = statement.query(params_from_iter(values)).map_err(Error::sqlite)?;
         let mut all = BTreeMap::new();
         while let Some(row) = found.next().map_err(Error::sqlite)? {
             let columns = self.known(table, row)?;
@@ -116,10 +128,17 @@ impl<'a> Tx<'a> {
                 return Err(Error::tampered(format!("the row {:?} is there twice", name.as_str())));
             }
         }
-        if all.len() != self.trust.rows.count(table) {
-            return Err(Error::tampered(format!("rows of the table {} were removed", table.name)));
+        match all.len() == expected {
+            true => Ok(all.into_values().collect()),
+            false => Err(self.removed(table, values.first(), &all)),
         }
-        Ok(all.into_values().collect())
+    }
+
+    /// Names a row that should have been found.
+    fn removed(&self, table: &Table, first: Option<&Value>, found: &BTreeMap<RowName, Columns>) -> Error {
+        let missing = self.trust.rows.names_of(table, first).find(|name| !found.contains_key(*name));
+        let name = missing.map_or_else(|| table.name.to_owned(), |name| format!("{:?}", name.as_str()));
+        Error::tampered(format!("the row {name} was removed"))
     }
 
     pub(super) fn insert(&mut self, table: &Table, columns: Columns) -> Result<()> {
@@ -186,6 +205,12 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// The connection, for what an operation changes of the audit trail.
+    pub(super) fn changing_trail(&mut self) -> Result<&'a Connection> {
+        self.changing()?;
+        Ok(self.sql)
+    }
+
     /// The first change of an operation sets the point to which it can be undone.
     fn changing(&mut self) -> Result<()> {
         if self.access != Access::Writing {
@@ -201,10 +226,7 @@ impl<'a> Tx<'a> {
 
     /// Keeps what the operation changed, and says what it was: for each row its name, and its hash if it
     /// is still there. Empty if nothing was changed.
-    ///
-    /// ```text
-    /// change = byte string of the row's name || 00 if it was removed | 01 || row hash
-    /// ```
+    /// Encoded as [`changes`] has it.
     pub(super) fn keep(&mut self) -> Result<Vec<u8>> {
         if !std::mem::take(&mut self.savepoint) {
             return Ok(Vec::new());
@@ -213,14 +235,7 @@ impl<'a> Tx<'a> {
         let last: BTreeMap<_, _> = self.changes.drain(..).map(|change| (change.name, change.after)).collect();
         let mut encoded = Vec::with_capacity(last.len() * 96);
         for (name, after) in last {
-            put_byte_string(&mut encoded, name.as_str().as_bytes())?;
-            match after {
-                None => encoded.push(0),
-                Some(hash) => {
-                    encoded.push(1);
-                    encoded.extend_from_slice(&hash);
-                }
-            }
+            changes::put(&mut encoded, &name, after.as_ref())?;
         }
         Ok(encoded)
     }

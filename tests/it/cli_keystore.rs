@@ -277,3 +277,41 @@ fn a_check_says_what_it_found_and_what_is_wrong() {
     desk.write(ROOT_KEY, "no root key");
     desk.run("keystore check").exits(4).says("root.key").says("holds no root key");
 }
+
+#[test]
+fn the_states_of_keys_are_told_without_a_keystore() {
+    let desk = Desk::new();
+    desk.run("keys states").exits(0);
+    assert_eq!(desk.run("keys states --table").exits(0).text(), envelock::kms::state_table());
+    let ran = desk.run("keys states --json").exits(0);
+    let cells: serde_json::Value = serde_json::from_str(ran.text()).unwrap();
+    let cell = |kind: &str, state: &str, operation: &str| {
+        let is = |cell: &&serde_json::Value| {
+            cell["kind"] == kind && cell["state"] == state && cell["operation"] == operation
+        };
+        cells.as_array().unwrap().iter().find(is).unwrap()["code"].clone()
+    };
+    assert_eq!(cell("customer key", "Disabled", "Encrypt"), "DisabledException");
+    assert_eq!(cell("imported key", "PendingImport", "ImportKeyMaterial"), serde_json::Value::Null);
+    desk.run("keys states --json --table").exits(2);
+    assert!(!desk.path(KEYSTORE).exists() && !desk.path(ROOT_KEY).exists());
+}
+
+#[test]
+fn a_key_is_described_in_local_time_and_for_programs_in_utc() {
+    let desk = Desk::new();
+    let key = desk.run("keys create").exits(0).text().trim().to_owned();
+    let describe = |more: &[&str]| {
+        let mut command = desk.command([["keys", "describe", &key].as_slice(), more].concat());
+        command.env("TZ", "<+0530>-5:30");
+        Ran::of("describe", command.output().unwrap()).exits(0).text().to_owned()
+    };
+    let created = describe(&[]).lines().find_map(|line| line.strip_prefix("created      ").map(str::to_owned)).unwrap();
+    assert!(created.ends_with("+05:30"), "{created}");
+    let value: serde_json::Value = serde_json::from_str(&describe(&["--json"])).unwrap();
+    let utc = value["created"].as_str().unwrap();
+    assert!(utc.ends_with('Z'), "{utc}");
+    // The same minute of the hour, half an hour apart.
+    let minute = |text: &str| text[14..16].parse::<u32>().unwrap();
+    assert_eq!(minute(&created), (minute(utc) + 30) % 60);
+}

@@ -39,6 +39,7 @@ fn the_helper_process_does_what_it_is_told() {
             let (key, times) = rest.split_once(' ').unwrap();
             rotate(&open(folder).unwrap(), key, times.parse().unwrap());
         }
+        ("load", rest) => crate::kms_load::load(folder, rest),
         ("count", expected) => {
             let keys = pollster::block_on(open(folder).unwrap().list_keys()).unwrap();
             assert_eq!(keys.len(), expected.parse::<usize>().unwrap());

@@ -22,6 +22,8 @@ mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_lines;
 #[cfg(feature = "cli")]
+mod cli_permissions;
+#[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "cli")]
 mod cli_value;
@@ -48,18 +50,26 @@ mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
 #[cfg(feature = "local-kms")]
+mod kms_load;
+#[cfg(feature = "local-kms")]
 mod kms_old;
+mod kms_operations;
+#[cfg(feature = "local-kms")]
+mod kms_permissions;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
 #[cfg(feature = "local-kms")]
 mod kms_rekey;
+mod kms_states;
 mod layers;
 mod memory;
 mod one_call;
 mod ordering;
 mod parallel;
+#[cfg(feature = "local-kms")]
+mod policy;
 mod providers;
 mod python;
 mod ranges;

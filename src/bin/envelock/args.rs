@@ -1,6 +1,7 @@
 //! The command line's face.
 
 use crate::failure::EXIT_CODES;
+use crate::permissions::{Grants, Policy};
 use crate::provider::ProviderName;
 use crate::upkeep::Keystore;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     Keys(Keys),
     Keystore(Keystore),
+    Policy(Policy),
+    Grants(Grants),
     /// Print a script that completes the command line
     #[command(
         after_long_help = "For bash: envelock completions bash > ~/.local/share/bash-completion/completions/envelock"
@@ -65,6 +68,10 @@ pub(crate) struct KeystorePlace {
     /// put it under one
     #[arg(long, global = true, value_name = "PROVIDER", conflicts_with = "root_key")]
     pub(crate) unseal: Option<ProviderName>,
+    /// Call the keystore as this principal, whom its key policies and grants must let [default: owner, who
+    /// may do everything that no policy forbids]
+    #[arg(long = "as", global = true, value_name = "PRINCIPAL")]
+    pub(crate) principal: Option<String>,
 }
 
 /// For commands that may make a keystore.
@@ -426,6 +433,15 @@ Examples:
         /// A key id, a full key name, or alias/NAME
         key: String,
     },
+    /// Tell the states of keys, and what each allows; needs no keystore
+    States {
+        /// Each operation in each state, for each kind of key, as Markdown
+        #[arg(long)]
+        table: bool,
+        /// The same as JSON
+        #[arg(long, conflicts_with = "table")]
+        json: bool,
+    },
     /// As `keystore backup`
     #[command(hide = true)]
     Backup {
@@ -518,7 +534,7 @@ impl From<LostPlaces> for Holes {
 }
 
 /// `KEY=VALUE`, cut at the first `=`.
-fn entry(text: &str) -> Result<(String, String), String> {
+pub(crate) fn entry(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("an entry is KEY=VALUE".into()),

@@ -5,13 +5,22 @@ use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing};
 use crate::signals::Signals;
+use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
+use crate::time::local;
 use crate::upkeep;
 use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyVersion};
 use envelock::{CreateKeyRequest, LocalKms, blocking::wait};
 use serde_json::{Value, json};
 
 pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if let KeysCommand::States { table, json } = arguments.command {
+        return states::states(match (table, json) {
+            (true, _) => Form::Table,
+            (_, true) => Form::Json,
+            _ => Form::Meanings,
+        });
+    }
     let missing = match &arguments.command {
         KeysCommand::Create { making, .. } => Missing::make(*making),
         _ => Missing::Refuse,
@@ -42,6 +51,8 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
         }
         KeysCommand::Backup { output } => upkeep::backup(&kms, output, signals, notes),
         KeysCommand::Root(RootCommand::Export { output }) => upkeep::export(&kms, output.as_deref(), signals, notes),
+        // Answered above: it looks into no keystore.
+        KeysCommand::States { .. } => Ok(()),
     }
 }
 
@@ -86,7 +97,7 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
         key.arn,
         key.key_state.name(),
         manager(&key),
-        date(key.creation_date)
+        local(key.creation_date)
     );
     if !key.description.is_empty() {
         out.push_str(&format!("description  {}\n", plain(&key.description)));
@@ -96,7 +107,7 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
     }
     for version in &versions {
         let current = if version.version == key.current_version { ", current" } else { "" };
-        out.push_str(&format!("version      {} ({}{current})\n", version.version, date(version.creation_date)));
+        out.push_str(&format!("version      {} ({}{current})\n", version.version, local(version.creation_date)));
     }
     answer(&out)
 }

@@ -157,7 +157,10 @@ pub(crate) fn open(
             )),
         }
     }
-    Ok(kms)
+    match &place.principal {
+        None => Ok(kms),
+        Some(principal) => Ok(kms.as_principal(principal)?),
+    }
 }
 
 /// Set, and not empty.

@@ -4,8 +4,9 @@ use crate::error::{Error, Result};
 use crate::kms::LocalKms;
 use crate::kms::alias::Alias;
 use crate::kms::answers::AliasEntry;
-use crate::kms::key::{KeyManager, KeyName, KeyOperation, MANAGED_PREFIX, check_alias, not_found, validation};
+use crate::kms::key::{KeyName, MANAGED_PREFIX, check_alias, not_found, validation};
 use crate::kms::records::KeyRecord;
+use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
 
 impl LocalKms {
@@ -107,9 +108,6 @@ fn alias_target(tx: &mut Tx<'_>, name: &str, operation: KeyOperation) -> Result<
                 .with_advice("name the key by its id or full name"));
         }
     };
-    if key.manager == KeyManager::Managed {
-        return Err(validation(format!("{name} is a managed key, which has its own alias only")));
-    }
     tx.allow(&key, operation, None)?;
     Ok(key)
 }

@@ -10,8 +10,9 @@ use crate::kms::answers::{
 };
 use crate::kms::call::Call;
 use crate::kms::cipher::{Blob, invalid_ciphertext, seal_blob};
-use crate::kms::key::{KeyOperation, not_found, validation};
+use crate::kms::key::{not_found, validation};
 use crate::kms::records::KeyRecord;
+use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
 use crate::material::{DataKey, DataKeyLength};
 use zeroize::Zeroizing;

@@ -1,12 +1,13 @@
 //! Keys: made, described, listed, rotated.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kms::LocalKms;
 use crate::kms::alias::{Alias, key_for};
 use crate::kms::answers::{CreateKeyRequest, KeyMetadata, KeyVersion};
-use crate::kms::key::{KeyManager, KeyOperation};
+use crate::kms::key::KeyManager;
 use crate::kms::operations::aliases::check_free;
 use crate::kms::records::{KeyRecord, Source, VersionRecord};
+use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
 
 /// Keys and aliases. A key is named by its id, its full name, or an alias.
@@ -81,11 +82,6 @@ impl LocalKms {
         let name = key.to_owned();
         self.call(self.asks("RotateKeyOnDemand").key(key), move |tx| {
             let mut key = KeyRecord::existing(tx, &name)?;
-            if key.manager == KeyManager::Managed {
-                return Err(Error::invalid_input(format!("{name} is a managed key, which is not rotated on demand"))
-                    .with_code("UnsupportedOperationException")
-                    .with_advice("make a key of your own, under an alias of your own, and rotate that"));
-            }
             tx.allow(&key, KeyOperation::RotateKeyOnDemand, None)?;
             key.rotate(tx, Source::OnDemand)?;
             Ok(key.metadata(tx.realm))

@@ -2,4 +2,6 @@
 
 pub(super) mod aliases;
 pub(super) mod cryptographic;
+mod grants;
 pub(super) mod keys;
+mod policies;

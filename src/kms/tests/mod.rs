@@ -1,11 +1,13 @@
 //! Tests of the embedded KMS from inside the crate.
 
+mod audit;
 mod cipher;
 mod operations;
 mod provider;
 mod rekey;
 mod restore;
 mod root;
+mod schedule;
 mod sealed;
 mod states;
 mod store;
