@@ -1,6 +1,7 @@
 //! A look at the whole keystore.
 
 use super::LocalKms;
+use super::audit::verify;
 use super::schema::{KEY_VERSIONS, KEYS, TABLES};
 use super::store::Store;
 use super::wrapped;
@@ -19,13 +20,14 @@ pub struct KeystoreReport {
     pub rows: u64,
     /// Wrapped key material and other secrets, each of which was opened.
     pub secrets: u64,
-    /// Records of the audit trail, as far as they were not cut off. They are counted here, and not checked.
+    /// Records of the audit trail, as far as they were not cut off: each authentic, and none missing.
     pub audit_records: u64,
 }
 
 impl LocalKms {
     /// Reads the whole file and checks all of it: SQLite's structure, every row that decides anything, the head over
-    /// all of them, and that everything wrapped opens under the root key. Leaves no record.
+    /// all of them, and that everything wrapped opens under the root key, and the audit trail, as
+    /// [`verify_audit`](Self::verify_audit) does. Leaves no record.
     ///
     /// # Errors
     /// [`Storage`](crate::ErrorKind::Storage) that says what is wrong; the keystore's own failures.
@@ -38,9 +40,10 @@ impl Store {
     /// Checks everything, as if nothing of the file were known.
     pub(super) fn check(&mut self) -> Result<KeystoreReport> {
         self.forget();
+        let trail = self.read_trail(|tx, trail| verify(tx, trail, None))?;
         self.read(|tx| {
             check_structure(tx.sql)?;
-            let mut report = KeystoreReport { keys: 0, versions: 0, rows: 0, secrets: 0, audit_records: 0 };
+            let mut report = KeystoreReport { keys: 0, versions: 0, rows: 0, secrets: 0, audit_records: trail.records };
             for table in TABLES {
                 let rows = tx.rows(table)?;
                 let count = rows.len() as u64;
@@ -54,9 +57,6 @@ impl Store {
                     _ => {}
                 }
             }
-            let records: i64 =
-                tx.sql.query_row("SELECT count(*) FROM audit", [], |row| row.get(0)).map_err(Error::sqlite)?;
-            report.audit_records = u64::try_from(records).unwrap_or(0);
             Ok(report)
         })
     }

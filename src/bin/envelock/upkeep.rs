@@ -197,7 +197,7 @@ fn check(kms: &LocalKms, as_json: bool) -> Result<(), Failure> {
     }
     answer(&format!(
         "{}: in order\nkeys           {}\nversions       {}\nrows           {}, each authentic, and none missing\nsecrets        \
-         {}, each opened\naudit records  {}, counted only\n",
+         {}, each opened\naudit records  {}, each authentic, and none missing\n",
         kms.path().display(),
         report.keys,
         report.versions,

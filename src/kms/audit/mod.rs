@@ -20,6 +20,7 @@ pub use query::{AuditOutcome, AuditQuery};
 pub(super) use record::{Entry, Record};
 pub use retention::{AuditRetention, AuditTrimmed};
 pub use verify::AuditReport;
+pub(super) use verify::verify;
 pub(super) use walk::blame;
 
 use super::head::AuditEnds;

@@ -49,7 +49,8 @@ impl LocalKms {
     }
 }
 
-fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&AuditHead>) -> Result<AuditReport> {
+/// As [`LocalKms::verify_audit`].
+pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&AuditHead>) -> Result<AuditReport> {
     let ends = trail.ends;
     if anchored.is_some_and(|head| head.keystore_id != tx.realm.keystore_id) {
         return Err(Error::invalid_input("the head is of another keystore")

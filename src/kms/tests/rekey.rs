@@ -251,4 +251,5 @@ fn records_that_waited_are_in_the_trail_before_the_rekey_and_the_trail_goes_on()
     let names: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     let expected = ["CreateKeystore", "CreateKey", "DescribeKey", "RekeyKeystore", "RotateKeyOnDemand", "DescribeKey"];
     assert_eq!(names, expected);
+    assert_eq!(block_on(kms.verify_audit(None)).unwrap().records, expected.len() as u64);
 }
