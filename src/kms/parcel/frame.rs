@@ -105,7 +105,7 @@ pub(crate) fn read(kind: FileKind, bytes: &[u8]) -> Result<Fields<'_>> {
     match kind_of(bytes)? {
         (found, fields) if found == kind => Ok(fields),
         (found, _) => Err(Error::invalid_input(format!("this file is of the kind {found}, and {kind} is asked for"))
-            .with_advice("check which file this is: `envelock keys describe-file` tells")),
+            .with_advice("check which file this is, and give the one that is asked for")),
     }
 }
 

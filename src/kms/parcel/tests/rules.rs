@@ -2,7 +2,7 @@
 
 use super::{KEY_ID, address, content, here, realm, there};
 use crate::error::ErrorKind;
-use crate::kms::parcel::MultiRegionKeyType;
+use crate::kms::key::MultiRegionKeyType;
 use crate::kms::parcel::rules::{
     Family, check_multi_region, check_new, check_serial, multi_region_key_id, new_versions, version_not_here,
 };
