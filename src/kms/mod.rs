@@ -14,6 +14,8 @@ mod authorise;
 mod buffer;
 mod call;
 mod cipher;
+mod dates;
+mod due;
 mod fields;
 mod group;
 mod head;
@@ -21,6 +23,7 @@ mod key;
 mod migrate;
 mod open_list;
 mod operations;
+mod page;
 mod permissions;
 mod policy;
 mod provider;
@@ -28,12 +31,12 @@ mod records;
 mod root;
 mod root_text;
 mod rows;
-#[cfg_attr(not(test), expect(dead_code, reason = "the operations that ask for dates come after the dates"))]
 mod schedule;
 mod schema;
 mod state;
 mod state_table;
 mod store;
+mod tags;
 mod thread;
 mod trust;
 mod tx;
@@ -44,10 +47,12 @@ mod tests;
 
 pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
-    GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
+    GenerateDataKeyWithoutPlaintextAnswer, GenerateRandomAnswer, KeyMetadata, KeyRotation, KeyRotationStatus,
+    KeyVersion, ReEncryptAnswer, RotationType, ScheduleKeyDeletionAnswer,
 };
 pub use cipher::version_of_blob;
 pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
+pub use page::{Page, PageRequest};
 pub use policy::{
     AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
     OWNER, PolicyAction, StatementRef, decide, would_lock_out,
@@ -58,6 +63,7 @@ pub use root_text::RootKeyExport;
 pub use schedule::{DeletionWindow, RotationPeriod};
 pub use state::{KeyKind, KeyOperation, KeyState, Refusal, allowed};
 pub use state_table::state_table;
+pub use tags::Tag;
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto;
@@ -66,14 +72,14 @@ use crate::error::{Error, Result};
 use crate::provider::Revocations;
 use call::{Asked, Call, Reply};
 use futures_channel::oneshot;
-use key::{Realm, check_region};
+use key::{Realm, check_region, validation};
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use store::Store;
+use store::{Store, Watch};
 use thread::{Handle, Message};
 use tx::Tx;
 use uuid::Uuid;
@@ -120,7 +126,7 @@ struct Shared {
     opened: Opened,
     /// Random: which opening of a keystore this is.
     instance: Uuid,
-    revocations: Revocations,
+    watch: Watch,
 }
 
 /// What opening found out.
@@ -251,10 +257,10 @@ impl LocalKms {
         crypto::random::fill(&mut random)?;
         let instance = Uuid::from_bytes(root_text::uuid_v4(random));
         let path = path.as_ref().to_path_buf();
-        let revocations = Revocations::default();
-        let (handle, opened) = thread::start(path.clone(), root, options, revocations.clone())?;
+        let watch = Watch::default();
+        let (handle, opened) = thread::start(path.clone(), root, options, watch.clone())?;
         let process = std::process::id();
-        let shared = Shared { thread: Some(handle), process, path, opened, instance, revocations };
+        let shared = Shared { thread: Some(handle), process, path, opened, instance, watch };
         Ok(Self { shared: Arc::new(shared), principal: Arc::from(OWNER) })
     }
 
@@ -271,10 +277,15 @@ impl LocalKms {
     /// ```
     ///
     /// # Errors
-    /// ValidationException unless `principal` has 1 to 256 characters, none of them `*`, `?` or a control character.
+    /// ValidationException unless `principal` has 1 to 256 characters, none of them `*`, `?` or a control character;
+    /// also for `envelock`, under which the audit trail has what the keystore does by itself.
     pub fn as_principal(&self, principal: impl AsRef<str>) -> Result<Self> {
         let principal = principal.as_ref();
         policy::check_principal(principal)?;
+        if principal == due::KEYSTORE {
+            return Err(validation(format!("{principal} is who does what the keystore does by itself"))
+                .with_advice("name the principal otherwise"));
+        }
         Ok(Self { shared: Arc::clone(&self.shared), principal: principal.into() })
     }
 
@@ -357,9 +368,14 @@ impl LocalKms {
         self.shared.opened.made_root_key_file
     }
 
-    /// An epoch that moves when this keystore revokes a key.
+    /// An epoch that moves when this keystore revokes a key: with the call that does so, and within a second
+    /// where another process did. From the first time on that somebody asks for it, the thread looks.
     pub(crate) fn revocations(&self) -> Revocations {
-        self.shared.revocations.clone()
+        if self.shared.watch.want() {
+            // It may be asleep until somebody calls. A keystore that is closed revokes nothing any more.
+            let _ = self.send(Message::Look(Box::new(|_| ())));
+        }
+        self.shared.watch.epoch.clone()
     }
 
     fn realm(&self) -> &Realm {

@@ -12,11 +12,10 @@ use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{Claim, RootKey, RootKeys};
 use super::root_text::RootKeyFile;
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
-use super::store::{Settings, Store, millis};
+use super::store::{Settings, Store, Watch, millis};
 use super::waiting::{Waiting, is_busy};
 use super::{KmsOptions, Missing, OWNER, Opened};
 use crate::error::{Error, ErrorKind, Result};
-use crate::provider::Revocations;
 use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -55,18 +54,13 @@ impl Handle {
 }
 
 /// Starts the thread, and waits until the keystore is open or is known not to open.
-pub(super) fn start(
-    path: PathBuf,
-    root: RootKey,
-    options: KmsOptions,
-    revocations: Revocations,
-) -> Result<(Handle, Opened)> {
+pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions, watch: Watch) -> Result<(Handle, Opened)> {
     let (jobs, inbox) = mpsc::channel();
     let (closing, closed) = mpsc::channel();
     let (reply, answer) = mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name("envelock-kms".to_owned())
-        .spawn(move || match open(&path, &root, &options, revocations).map_err(|e| at(e, &path)) {
+        .spawn(move || match open(&path, &root, &options, watch).map_err(|e| at(e, &path)) {
             Err(error) => drop(reply.send(Err(error))),
             Ok((store, registered, opened)) => {
                 // The source may hold a passphrase, which is needed no more.
@@ -137,12 +131,7 @@ fn receive(inbox: &mpsc::Receiver<Message>, most: Option<Duration>) -> Result<Me
     }
 }
 
-fn open(
-    path: &Path,
-    root: &RootKey,
-    options: &KmsOptions,
-    revocations: Revocations,
-) -> Result<(Store, Registered, Opened)> {
+fn open(path: &Path, root: &RootKey, options: &KmsOptions, watch: Watch) -> Result<(Store, Registered, Opened)> {
     let registered = match options.missing {
         Missing::Make => Registered::new(path)?,
         Missing::Refuse => Registered::existing(path)?,
@@ -165,7 +154,7 @@ fn open(
         migrate(&sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
     let buffer = options.audit_delay.map(Buffer::new);
-    let store = Store::open(sql, keys, Settings { waiting, clock: options.clock.clone(), revocations, buffer })?;
+    let store = Store::open(sql, keys, Settings { waiting, clock: options.clock.clone(), watch, buffer })?;
     let realm = store.realm().clone();
     if let Some(region) = &options.region
         && *region != realm.region

@@ -21,7 +21,8 @@ fn keystore() -> (TempDir, LocalKms, String) {
 }
 
 fn policy(statements: &[&str]) -> KeyPolicy {
-    let owner = r#"{"Sid": "owner", "Effect": "Allow", "Principal": {"AWS": "owner"}, "Action": "kms:*", "Resource": "*"}"#;
+    let owner =
+        r#"{"Sid": "owner", "Effect": "Allow", "Principal": {"AWS": "owner"}, "Action": "kms:*", "Resource": "*"}"#;
     let all: Vec<_> = [owner].iter().chain(statements).copied().collect();
     KeyPolicy::parse(&format!(r#"{{"Version": "2012-10-17", "Statement": [{}]}}"#, all.join(", "))).unwrap()
 }
@@ -37,8 +38,12 @@ fn recorded(folder: &Path, name: &str) -> Vec<(String, String)> {
     // Another process's connection: closing one of this process would drop its locks.
     let script = "import sqlite3,sys\nfor row in sqlite3.connect(sys.argv[1]).execute(
         'SELECT principal, code FROM audit WHERE name = ? ORDER BY sequence', [sys.argv[2]]): print('\\t'.join(row))";
-    let output =
-        std::process::Command::new("python3").args(["-c", script]).arg(folder.join("keys.db")).arg(name).output().unwrap();
+    let output = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(folder.join("keys.db"))
+        .arg(name)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();
     lines.lines().map(|line| line.split_once('\t').unwrap()).map(|(who, code)| (who.into(), code.into())).collect()
@@ -98,7 +103,8 @@ fn a_policy_counts_from_the_next_call_and_survives_the_closing() {
     let kms = open(folder.path()).unwrap();
     let worker = kms.as_principal("worker").unwrap();
     block_on(worker.decrypt(&mine, &context())).unwrap();
-    let deny = r#"{"Sid": "no more", "Effect": "Deny", "Principal": {"AWS": "worker"}, "Action": "kms:*", "Resource": "*"}"#;
+    let deny =
+        r#"{"Sid": "no more", "Effect": "Deny", "Principal": {"AWS": "worker"}, "Action": "kms:*", "Resource": "*"}"#;
     block_on(kms.put_key_policy("alias/orders", &self::policy(&[allow, deny]))).unwrap();
     denied(block_on(worker.decrypt(&mine, &context())));
     // A grant does not help against a denial.
@@ -109,16 +115,20 @@ fn a_policy_counts_from_the_next_call_and_survives_the_closing() {
 #[test]
 fn what_decides_is_told_without_doing_it() {
     let (_folder, kms, key) = keystore();
-    let deny = r#"{"Sid": "never", "Effect": "Deny", "Principal": "*", "Action": "kms:ScheduleKeyDeletion", "Resource": "*"}"#;
+    let deny =
+        r#"{"Sid": "never", "Effect": "Deny", "Principal": "*", "Action": "kms:ScheduleKeyDeletion", "Resource": "*"}"#;
     block_on(kms.put_key_policy(&key, &policy(&[deny]))).unwrap();
     let ask = |who: &str, what| block_on(kms.simulate(who, what, &key, &context())).unwrap();
     match ask(OWNER, KeyOperation::ScheduleKeyDeletion) {
-        Decision::DeniedByStatement(statement) => assert_eq!((statement.number, statement.sid.as_deref()), (2, Some("never"))),
+        Decision::DeniedByStatement(statement) => {
+            assert_eq!((statement.number, statement.sid.as_deref()), (2, Some("never")))
+        }
         other => panic!("{other}"),
     }
     assert!(ask(OWNER, KeyOperation::Decrypt).is_allowed());
     assert_eq!(ask("worker", KeyOperation::Decrypt), Decision::DeniedImplicitly);
-    let grant = block_on(kms.create_grant(&key, &CreateGrantRequest::new("worker", [GrantOperation::Decrypt]))).unwrap();
+    let grant =
+        block_on(kms.create_grant(&key, &CreateGrantRequest::new("worker", [GrantOperation::Decrypt]))).unwrap();
     assert_eq!(ask("worker", KeyOperation::Decrypt), Decision::AllowedByGrant { grant_id: grant.grant_id });
     denied(block_on(kms.as_principal("worker").unwrap().simulate("worker", KeyOperation::Decrypt, &key, &context())));
 }
@@ -183,10 +193,13 @@ fn grants_allow_what_they_say_until_they_end() {
 fn a_grantee_creates_grants_no_wider_than_his_own() {
     let (_folder, kms, key) = keystore();
     let acme = || GrantConstraints::new().encryption_context_subset([("tenant", "acme")]);
-    let own = CreateGrantRequest::new("worker", [GrantOperation::Decrypt, GrantOperation::CreateGrant]).constraints(acme());
+    let own =
+        CreateGrantRequest::new("worker", [GrantOperation::Decrypt, GrantOperation::CreateGrant]).constraints(acme());
     block_on(kms.create_grant(&key, &own)).unwrap();
     let worker = kms.as_principal("worker").unwrap();
-    let child = |operations: &[GrantOperation]| CreateGrantRequest::new("helper", operations.iter().copied().collect::<envelock::kms::GrantOperations>());
+    let child = |operations: &[GrantOperation]| {
+        CreateGrantRequest::new("helper", operations.iter().copied().collect::<envelock::kms::GrantOperations>())
+    };
     denied(block_on(worker.create_grant(&key, &child(&[GrantOperation::Decrypt]))));
     denied(block_on(worker.create_grant(&key, &child(&[GrantOperation::Encrypt]).constraints(acme()))));
     block_on(worker.create_grant(&key, &child(&[GrantOperation::Decrypt]).constraints(acme()))).unwrap();

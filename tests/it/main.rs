@@ -47,15 +47,15 @@ mod kms_disk;
 mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
-mod kms_operations;
 #[cfg(feature = "local-kms")]
 mod kms_load;
 #[cfg(feature = "local-kms")]
 mod kms_old;
-#[cfg(feature = "local-kms")]
-mod kms_processes;
+mod kms_operations;
 #[cfg(feature = "local-kms")]
 mod kms_permissions;
+#[cfg(feature = "local-kms")]
+mod kms_processes;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
 #[cfg(feature = "local-kms")]
