@@ -2,6 +2,7 @@
 
 use super::{DAY, Hands, Place, block_on, context};
 use crate::context::EncryptionContext;
+use crate::error::Error;
 use crate::kms::records::{KeyRecord, Source, VersionRecord};
 use crate::kms::schema::KEY_VERSIONS;
 use crate::kms::{
@@ -41,7 +42,7 @@ fn imported(kms: &LocalKms, expires_at: u64) -> String {
         let wrapped = Some(key.wrap(
             tx,
             1,
-            &Secret::try_init(|out: &mut [u8; 32]| {
+            &Secret::try_init(|out: &mut [u8; 32]| -> Result<(), Error> {
                 out.fill(7);
                 Ok(())
             })?,
