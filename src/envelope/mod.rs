@@ -1,6 +1,8 @@
 //! The front door: where header, keys, segments and I/O meet.
 
 pub(crate) mod builder;
+#[cfg(feature = "local-kms")]
+mod figures;
 pub(crate) mod file;
 pub(crate) mod file_source;
 pub(crate) mod head;

@@ -112,10 +112,18 @@ impl Tx<'_> {
     /// # Errors
     /// AccessDeniedException.
     pub(super) fn permit_owner(&self, operation: &str) -> Result<()> {
-        match &*self.principal {
-            OWNER => Ok(()),
-            other => Err(denied(format!("{other} may not do {operation}, which only the keystore's owner may"))),
-        }
+        check_owner(&self.principal, operation)
+    }
+}
+
+/// Whether this is the owner.
+///
+/// # Errors
+/// AccessDeniedException.
+pub(super) fn check_owner(principal: &str, operation: &str) -> Result<()> {
+    match principal {
+        OWNER => Ok(()),
+        other => Err(denied(format!("{other} may not do {operation}, which only the keystore's owner may"))),
     }
 }
 

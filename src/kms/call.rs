@@ -89,6 +89,21 @@ pub(super) enum Reply<T> {
     Blocking(mpsc::SyncSender<Result<T>>),
 }
 
+impl<T> Reply<T> {
+    /// Gives an answer away, or why the transaction came to nothing.
+    pub(super) fn give(self, answer: Option<Result<T>>, failed: Option<&Error>) {
+        let answer = match failed {
+            Some(error) => Err(error.again()),
+            None => answer.unwrap_or_else(|| Err(Error::internal("a call on the keystore was left out"))),
+        };
+        // Who does not wait any more has not lost anything: what was done is done.
+        match self {
+            Self::Async(reply) => drop(reply.send(answer)),
+            Self::Blocking(reply) => drop(reply.send(answer)),
+        }
+    }
+}
+
 impl<T, F> Asked<T, F> {
     pub(super) fn new(call: Call, operation: F, reply: Reply<T>) -> Self {
         Self { call, operation, answer: None, reply }
@@ -101,15 +116,7 @@ impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T> + Send> Job for Asked<T, F> {
     }
 
     fn deliver(self: Box<Self>, failed: Option<&Error>) {
-        let answer = match failed {
-            Some(error) => Err(error.again()),
-            None => self.answer.unwrap_or_else(|| Err(Error::internal("a call on the keystore was left out"))),
-        };
-        // Who does not wait any more has not lost anything: what was done is done.
-        match self.reply {
-            Reply::Async(reply) => drop(reply.send(answer)),
-            Reply::Blocking(reply) => drop(reply.send(answer)),
-        }
+        self.reply.give(self.answer, failed);
     }
 }
 

@@ -13,7 +13,11 @@ mod audit;
 mod authorise;
 mod buffer;
 mod call;
+mod check;
 mod cipher;
+mod claim;
+mod cost;
+mod counts;
 mod dates;
 mod due;
 mod fields;
@@ -24,15 +28,20 @@ mod migrate;
 mod open_list;
 mod operations;
 mod page;
+mod parcel;
 mod permissions;
 mod policy;
 mod provider;
 mod records;
+mod rekey;
+mod restore;
 mod root;
+mod root_file;
 mod root_text;
 mod rows;
 mod schedule;
 mod schema;
+mod sealed;
 mod state;
 mod state_table;
 mod store;
@@ -41,6 +50,7 @@ mod thread;
 mod trust;
 mod tx;
 mod waiting;
+mod wrapped;
 
 #[cfg(test)]
 mod tests;
@@ -50,14 +60,23 @@ pub use answers::{
     GenerateDataKeyWithoutPlaintextAnswer, GenerateRandomAnswer, KeyMetadata, KeyRotation, KeyRotationStatus,
     KeyVersion, ReEncryptAnswer, RotationType, ScheduleKeyDeletionAnswer,
 };
+pub use audit::{AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed};
+pub use check::KeystoreReport;
 pub use cipher::version_of_blob;
+pub use cost::{CacheFigures, CostReport, Prices};
+pub use counts::OperationCount;
 pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
 pub use page::{Page, PageRequest};
+pub use parcel::{
+    FileDescription, FileKind, ImportParameters, KeyMaterialText, MultiRegionConfiguration, MultiRegionKey,
+    Sha256Fingerprint, describe_file, seal_key_material, wrap_key_material,
+};
 pub use policy::{
     AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
     OWNER, PolicyAction, StatementRef, decide, would_lock_out,
 };
 pub use provider::LocalProvider;
+pub use restore::{RestoreOptions, Restored};
 pub use root::RootKey;
 pub use root_text::RootKeyExport;
 pub use schedule::{DeletionWindow, RotationPeriod};
@@ -70,7 +89,7 @@ use crate::crypto;
 use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, Result};
 use crate::provider::Revocations;
-use call::{Asked, Call, Reply};
+use call::{Asked, Call, Job, Reply};
 use futures_channel::oneshot;
 use key::{Realm, check_region, validation};
 use std::fmt;
@@ -150,7 +169,10 @@ pub struct KmsOptions {
 /// What becomes of a keystore that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Missing {
+    /// It is made, unless its root key file is there: then it was lost.
     Make,
+    /// It is made, under the root key file that is there too.
+    MakeAnew,
     Refuse,
 }
 
@@ -159,6 +181,14 @@ impl KmsOptions {
     #[must_use]
     pub fn must_exist(mut self) -> Self {
         self.missing = Missing::Refuse;
+        self
+    }
+
+    /// A keystore that is not there is made also where its root key file is: a new and empty one under that root
+    /// key, which opens nothing that the lost one encrypted. Default: that is an error, since the keystore was lost.
+    #[must_use]
+    pub fn new_keystore(mut self) -> Self {
+        self.missing = Missing::MakeAnew;
         self
     }
 
@@ -209,16 +239,17 @@ impl Default for KmsOptions {
 }
 
 impl LocalKms {
-    /// Opens the keystore at `path`, or makes it, with mode 0600, if there is none: also where the root key
-    /// is there already, since a lost keystore cannot be told from one that was never made
-    /// ([`made_keystore`](Self::made_keystore) tells; [`open_existing`](Self::open_existing) makes nothing).
+    /// Opens the keystore at `path`, or makes it, with mode 0600, if there is none
+    /// ([`made_keystore`](Self::made_keystore) tells; [`open_existing`](Self::open_existing) makes nothing). Where
+    /// there is none and its root key file exists, it was lost, which is an error, unless
+    /// [`KmsOptions::new_keystore`] says otherwise; an empty file in its place is a first use that was cut off.
     ///
     /// Blocks until the file is open and checked: a few milliseconds, a tenth of a second more for a
     /// passphrase. The folder must exist.
     ///
     /// # Errors
     /// [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey) if the root key is missing, wrong or another
-    /// keystore's; [`Storage`](crate::ErrorKind::Storage) if the file is damaged, no keystore, was tampered
+    /// keystore's, or the keystore was lost; [`Storage`](crate::ErrorKind::Storage) if the file is damaged, no keystore, was tampered
     /// with, or was open when this process was forked; [`Unsupported`](crate::ErrorKind::Unsupported) if a
     /// newer version wrote it; [`Busy`](crate::ErrorKind::Busy); [`Io`](crate::ErrorKind::Io), also if the
     /// file or its folder may not be written to, which reading needs too.
@@ -398,8 +429,13 @@ impl LocalKms {
         call: Call,
         operation: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.ask(|reply| Box::new(Asked::new(call, operation, reply))).await
+    }
+
+    /// As [`call`](Self::call), for a job that needs more than the transaction.
+    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(Reply<T>) -> Box<dyn Job>) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Job(Box::new(Asked::new(call, operation, Reply::Async(reply)))))?;
+        self.send(Message::Job(job(Reply::Async(reply))))?;
         self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 

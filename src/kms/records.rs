@@ -12,6 +12,7 @@ use super::schedule::{Rotation, RotationPeriod};
 use super::schema::{KEY_VERSIONS, KEYS};
 use super::state::{KeyKind, KeyState};
 use super::tx::Tx;
+use super::wrapped;
 use crate::crypto;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -291,7 +292,7 @@ impl KeyRecord {
     }
 
     fn place<'a>(&'a self, realm: &'a Realm, version: u32) -> Place<'a> {
-        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: "material", version }
+        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: wrapped::MATERIAL, version }
     }
 
     pub(super) fn from_row(row: Columns) -> Result<Self> {

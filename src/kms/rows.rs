@@ -144,12 +144,20 @@ impl Rows {
 
     /// How many rows `table` must have.
     pub(super) fn count(&self, table: &Table) -> usize {
-        self.below(format!("{} ", table.name)).count()
+        self.names_of(table, None).count()
     }
 
     /// How many rows `table` must have whose identity begins with `first` and has more.
     pub(super) fn count_of(&self, table: &Table, first: &Value) -> usize {
-        self.below(format!("{} {}/", table.name, text_of(first))).count()
+        self.names_of(table, Some(first)).count()
+    }
+
+    /// The rows that `table` must have, or those of them whose identity begins with `first` and has more.
+    pub(super) fn names_of(&self, table: &Table, first: Option<&Value>) -> impl Iterator<Item = &RowName> {
+        self.below(match first {
+            None => format!("{} ", table.name),
+            Some(first) => format!("{} {}/", table.name, text_of(first)),
+        })
     }
 
     fn below(&self, prefix: String) -> impl Iterator<Item = &RowName> {

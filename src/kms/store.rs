@@ -16,9 +16,10 @@ use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::Columns;
 use super::schema::{META, META_AUDIT_KEY, META_REGION, SCHEMA_VERSION};
-use super::trust::Trust;
+use super::trust::{Trust, check_root_key};
 use super::tx::{Access, Tx};
 use super::waiting::Waiting;
+use super::wrapped;
 use crate::clock::Clock;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +29,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An open keystore: the connection, the keys, and what this process knows of the file.
 #[derive(Debug)]
@@ -143,6 +144,20 @@ impl Store {
         operation(&mut Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now))
     }
 
+    /// As [`read`](Self::read), with the audit trail. What waits to be written to that is written before.
+    pub(super) fn read_trail<T>(&mut self, operation: impl FnOnce(&Tx<'_>, &Trail<'_>) -> Result<T>) -> Result<T> {
+        self.flush();
+        let key = &self.audit_key;
+        let sql = begin_reading(&mut self.sql)?;
+        let checked = self.trust.check(&sql, &self.keys)?;
+        if checked.changed {
+            self.watch.epoch.bump();
+        }
+        let now = millis(self.clock.wall());
+        let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
+        operation(&tx, &Trail { ends: checked.audit, key })
+    }
+
     /// Runs calls that came together, and answers them once what they did is durable.
     pub(super) fn run(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let done = match self.run_buffered(&mut jobs) {
@@ -164,6 +179,11 @@ impl Store {
     /// Runs `work` alone among all writers, after the records that were to be written later and what is due. What it
     /// changed is durable when this returns; if it fails, nothing was changed.
     fn write(&mut self, work: impl FnOnce(&mut Group<'_>)) -> Result<()> {
+        self.write_under(None, work)
+    }
+
+    /// As [`write`](Self::write), where `work` may put the keystore under `successor`.
+    pub(super) fn write_under(&mut self, successor: Option<RootKeys>, work: impl FnOnce(&mut Group<'_>)) -> Result<()> {
         forget_pages(&self.sql)?;
         let sql = self.waiting.begin(&self.sql)?;
         let checked = self.trust.check(&sql, &self.keys)?;
@@ -174,7 +194,8 @@ impl Store {
         // Until the commit is known to stand, the rows in memory are not those of the file.
         self.trust.digest = None;
         let now = millis(self.clock.wall());
-        let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Writing, now);
+        let mut tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Writing, now);
+        tx.successor = successor.as_ref();
         let mut group = Group::new(tx, Trail { ends: checked.audit, key: &self.audit_key });
         for entry in self.buffer.iter().flat_map(Buffer::entries) {
             group.trail.append(&sql, &self.keys, entry.clone())?;
@@ -183,6 +204,7 @@ impl Store {
         if !group.is_over() {
             work(&mut group);
         }
+        let replaced = successor.as_ref().is_some_and(|it| std::ptr::eq(it, group.tx.keys));
         let Group { trail: Trail { ends, .. }, changed, revoked, broken, .. } = group;
         if let Some(error) = broken {
             return Err(error);
@@ -192,9 +214,12 @@ impl Store {
         self.trust.audited = ends.last;
         if ends != checked.audit {
             let head = Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() };
-            head.write(&sql, &self.keys)?;
+            head.write(&sql, successor.as_ref().filter(|_| replaced).unwrap_or(&self.keys))?;
             sql.commit().map_err(Error::sqlite)?;
             self.trust.sequence = sequence;
+        }
+        if let Some(successor) = successor.filter(|_| replaced) {
+            self.keys = successor;
         }
         self.trust.digest = Some(digest);
         if let Some(buffer) = &mut self.buffer {
@@ -203,8 +228,10 @@ impl Store {
         if revoked {
             self.watch.epoch.bump();
         }
-        if changed {
-            self.waiting.fold(&self.sql);
+        match (changed, replaced) {
+            (_, true) => self.waiting.fold_patiently(&self.sql),
+            (true, false) => self.waiting.fold(&self.sql),
+            (false, false) => {}
         }
         Ok(())
     }
@@ -295,6 +322,19 @@ impl Store {
         Ok(image)
     }
 
+    /// Forgets what the last check found, but that the sequence cannot go back: the next one reads everything.
+    pub(super) fn forget(&mut self) {
+        self.trust = Trust::nothing(self.trust.sequence);
+    }
+
+    /// Runs `work` while no other process can change the keystore, which it does not change itself, after a check
+    /// that it is still under this root key.
+    pub(super) fn alone<T>(&mut self, work: impl FnOnce(&RootKeys) -> Result<T>) -> Result<T> {
+        let sql = self.waiting.begin(&self.sql)?;
+        check_root_key(&sql, &self.keys)?;
+        work(&self.keys)
+    }
+
     #[cfg(test)]
     pub(super) fn next_date(&self) -> Option<i64> {
         self.trust.dates.next()
@@ -307,7 +347,7 @@ impl Store {
 }
 
 fn audit_place(realm: &Realm) -> Place<'_> {
-    Place { keystore_id: &realm.keystore_id, key_id: "", purpose: "audit", version: 0 }
+    Place { keystore_id: &realm.keystore_id, key_id: "", purpose: wrapped::AUDIT, version: 0 }
 }
 
 pub(super) fn begin_reading(sql: &mut Connection) -> Result<Transaction<'_>> {
@@ -318,6 +358,11 @@ pub(super) fn begin_reading(sql: &mut Connection) -> Result<Transaction<'_>> {
 /// Keeps no pages from before, so that bytes changed past SQLite are seen.
 fn forget_pages(sql: &Connection) -> Result<()> {
     sql.release_memory().map_err(Error::sqlite)
+}
+
+/// Milliseconds since the Unix epoch; 0 for what was before.
+pub(super) fn millis_of(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 /// Between two looks at what other processes changed: half of the second within which a revocation reaches a cache.

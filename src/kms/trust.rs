@@ -1,6 +1,6 @@
 //! What this process knows of the file: the head that was last checked, and the hash of every deciding row.
 
-use super::audit::changes;
+use super::audit::{blame, changes};
 use super::dates::Dates;
 use super::head::{AuditEnds, Head};
 use super::policy::KeyPolicy;
@@ -75,7 +75,7 @@ impl Trust {
         } else {
             let (rows, dates) = read_all(sql, keys, &TABLES)?;
             if rows.digest() != head.digest {
-                return Err(Error::tampered("a row was removed, or replaced by an older one"));
+                return Err(blame(sql, &rows, &head.digest));
             }
             (self.rows, self.dates) = (rows, dates);
         }

@@ -33,6 +33,8 @@ pub(super) struct Tx<'a> {
     pub(super) event: Event,
     /// Whether a data key that was handed out before may no longer be used.
     pub(super) revoked: bool,
+    /// The keys that may take the place of `keys`.
+    pub(super) successor: Option<&'a RootKeys>,
     access: Access,
     changes: Vec<Changed>,
     savepoint: bool,
@@ -75,6 +77,7 @@ impl<'a> Tx<'a> {
             principal: Arc::from(""),
             event: Event::default(),
             revoked: false,
+            successor: None,
             access,
             changes: Vec::new(),
             savepoint: false,
@@ -130,8 +133,15 @@ impl<'a> Tx<'a> {
         }
         match all.len() == expected {
             true => Ok(all.into_values().collect()),
-            false => Err(Error::tampered(format!("rows of the table {} were removed", table.name))),
+            false => Err(self.removed(table, values.first(), &all)),
         }
+    }
+
+    /// Names a row that should have been found.
+    fn removed(&self, table: &Table, first: Option<&Value>, found: &BTreeMap<RowName, Columns>) -> Error {
+        let missing = self.trust.rows.names_of(table, first).find(|name| !found.contains_key(*name));
+        let name = missing.map_or_else(|| table.name.to_owned(), |name| format!("{:?}", name.as_str()));
+        Error::tampered(format!("the row {name} was removed"))
     }
 
     pub(super) fn insert(&mut self, table: &Table, columns: Columns) -> Result<()> {
@@ -149,6 +159,14 @@ impl<'a> Tx<'a> {
             return Err(Error::internal(format!("the row {:?} does not exist", name.as_str())));
         }
         self.put("INSERT OR REPLACE", table, columns)
+    }
+
+    /// Puts `rows` in the place of all rows of `table`, which must be of the same identities: pages that held the
+    /// old ones are emptied as a whole.
+    pub(super) fn replace_all(&mut self, table: &Table, rows: Vec<Columns>) -> Result<()> {
+        self.changing()?;
+        self.sql.execute(&format!("DELETE FROM {}", table.name), []).map_err(Error::sqlite)?;
+        rows.into_iter().try_for_each(|columns| self.put("INSERT", table, columns))
     }
 
     /// Removes a row that must exist.
@@ -190,6 +208,12 @@ impl<'a> Tx<'a> {
             Some(_) => Err(changed(&name)),
             None => Err(Error::tampered(format!("the row {:?} was added", name.as_str()))),
         }
+    }
+
+    /// The connection, for what an operation changes of the audit trail.
+    pub(super) fn changing_trail(&mut self) -> Result<&'a Connection> {
+        self.changing()?;
+        Ok(self.sql)
     }
 
     /// The first change of an operation sets the point to which it can be undone.

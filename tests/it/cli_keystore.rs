@@ -64,12 +64,12 @@ fn a_backup_opens_what_was_encrypted_before_it_and_replaces_nothing() {
     let desk = Desk::new();
     desk.run("keys backup b.db").exits(4).says("there is no keystore");
     desk.write("a", "plaintext");
-    desk.run("keys create --alias alias/orders").exits(0).says("back up both").says("keys backup");
+    desk.run("keys create --alias alias/orders").exits(0).says("back up both").says("keystore backup");
     desk.run("encrypt a -p local:alias/orders").exits(0);
     desk.run("keys backup b.db").exits(0).says("root key");
     assert_eq!(fs::metadata(desk.path("b.db")).unwrap().permissions().mode() & 0o777, 0o600);
     let backup = desk.read("b.db");
-    desk.run("keys rotate alias/orders").exits(0).says("keys backup");
+    desk.run("keys rotate alias/orders").exits(0).says("keystore backup");
     desk.run("keys backup b.db").exits(7).says("b.db");
     assert_eq!(desk.read("b.db"), backup);
     desk.run("keys backup nowhere/b.db").exits(6).says("nowhere/b.db");
@@ -201,6 +201,81 @@ fn the_keystores_place_may_stand_after_the_command() {
     let mut by_variable = desk.command(["keys", "list"]);
     by_variable.env("ENVELOCK_KEYSTORE", "k.db").env("ENVELOCK_ROOT_KEY", "k.key");
     assert_eq!(Ran::of("list", by_variable.output().unwrap()).exits(0).text().lines().count(), 1);
+}
+
+#[test]
+fn a_root_key_is_replaced_and_a_backup_restored_from_the_command_line() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.run("keys create --alias alias/orders").exits(0).says("keystore root export");
+    desk.run("encrypt a -p local:alias/orders").exits(0);
+    desk.run("keystore backup b.db").exits(0).says("keystore root export");
+    desk.run("keystore root export -o old.key").exits(0);
+    desk.run("keystore rekey").exits(2).says("--yes");
+    assert_eq!(desk.read("old.key"), desk.read(ROOT_KEY));
+    desk.run("keystore rekey --yes").exits(0).says("root.key").says("make a new backup").says("older copies");
+    assert_ne!(desk.read("old.key"), desk.read(ROOT_KEY));
+    let opens = |line: &str| assert_eq!(desk.run(line).exits(0).out, b"plaintext", "{line}");
+    opens("decrypt a.elk -o - -p local:alias/orders");
+    let wrong = desk.run("decrypt a.elk -o - -p local:alias/orders --root-key old.key").exits(4);
+    wrong.says("old.key").says("no longer");
+    // The backup is of the old root key's day.
+    desk.run("keystore restore b.db").exits(4).says("root.key").says("of its day");
+    desk.run("keystore restore b.db --root-key old.key").exits(7).says("--replace");
+    desk.run("keystore restore b.db --root-key old.key --replace").exits(0).says("keys.db.replaced-1");
+    opens("decrypt a.elk -o - -p local:alias/orders --root-key old.key");
+    opens(&format!("decrypt a.elk -o - -p local:alias/orders --keystore {KEYSTORE}.replaced-1"));
+    // A new machine.
+    fs::remove_dir_all(desk.path("home")).unwrap();
+    desk.run("keystore restore b.db").exits(4).says("put the root key's export back");
+    fs::create_dir_all(desk.path("home/.config/envelock")).unwrap();
+    fs::copy(desk.path("old.key"), desk.path(ROOT_KEY)).unwrap();
+    desk.run("encrypt a -o c.elk").exits(4).says("keystore restore");
+    desk.run("keystore restore b.db").exits(0);
+    opens("decrypt a.elk -o - -p local:alias/orders");
+    // Older spellings go on working.
+    desk.run("keys backup c.db").exits(0);
+    assert_eq!(desk.run("keys root export").exits(0).out, desk.read(ROOT_KEY));
+}
+
+#[test]
+fn a_key_provider_unlocks_a_keystore_from_the_command_line() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.write("unlock.key", crate::cli::KEY);
+    desk.run("encrypt a").exits(0);
+    desk.run("keystore rekey --to local: --yes").exits(2).says("inside it");
+    desk.run("keystore rekey --to raw:file=unlock.key --yes").exits(0).says("--unseal");
+    desk.run("decrypt a.elk -o b").exits(4).says("unseal it");
+    desk.run("decrypt a.elk -o b --unseal raw:file=unlock.key").exits(0);
+    assert_eq!(desk.read("b"), b"plaintext");
+    desk.run("keystore backup b.db --unseal raw:file=unlock.key").exits(0);
+    desk.run("keystore restore b.db --unseal raw:file=unlock.key --replace").exits(0);
+    desk.run("keystore rekey --unseal raw:file=unlock.key --yes").exits(2).says("--to-file");
+    desk.run("keystore rekey --unseal raw:file=unlock.key --to-file new/root.key --yes").exits(0).says("new/root.key");
+    desk.run("decrypt a.elk -o b -f --root-key new/root.key").exits(0);
+    desk.run("keys list --unseal raw:file=unlock.key").exits(4).says("root key file");
+}
+
+#[test]
+fn a_check_says_what_it_found_and_what_is_wrong() {
+    let desk = Desk::new();
+    desk.run("keystore check").exits(4).says("there is no keystore");
+    desk.run("keys create --alias alias/orders").exits(0);
+    desk.run("keys rotate alias/orders").exits(0);
+    let report: serde_json::Value = serde_json::from_slice(&desk.run("keystore check --json").exits(0).out).unwrap();
+    assert_eq!(
+        (report["keys"].as_u64(), report["versions"].as_u64(), report["secrets"].as_u64()),
+        (Some(1), Some(2), Some(3))
+    );
+    let ran = desk.run("keystore check").exits(0);
+    assert!(ran.text().contains("in order") && ran.text().contains("versions       2"), "{}", ran.text());
+    let sql = rusqlite::Connection::open(desk.path(KEYSTORE)).unwrap();
+    sql.execute("UPDATE keys SET description = 'x'", []).unwrap();
+    drop(sql);
+    desk.run("keystore check").exits(1).says("keys.db").says("was changed");
+    desk.write(ROOT_KEY, "no root key");
+    desk.run("keystore check").exits(4).says("root.key").says("holds no root key");
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_lines;
 #[cfg(feature = "cli")]
+mod cli_permissions;
+#[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "cli")]
 mod cli_value;
@@ -59,6 +61,7 @@ mod kms_processes;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
 #[cfg(feature = "local-kms")]
+mod kms_rekey;
 mod kms_states;
 mod layers;
 mod memory;

@@ -1,7 +1,9 @@
 //! The command line's face.
 
 use crate::failure::EXIT_CODES;
+use crate::permissions::{Grants, Policy};
 use crate::provider::ProviderName;
+use crate::upkeep::Keystore;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use envelock::{AeadAlgorithm, ByteRange, Holes, Threads};
@@ -32,6 +34,9 @@ pub(crate) enum Command {
     Recover(Recover),
     Inspect(Inspect),
     Keys(Keys),
+    Keystore(Keystore),
+    Policy(Policy),
+    Grants(Grants),
     /// Print a script that completes the command line
     #[command(
         after_long_help = "For bash: envelock completions bash > ~/.local/share/bash-completion/completions/envelock"
@@ -59,6 +64,14 @@ pub(crate) struct KeystorePlace {
     /// (the key itself)] [default: $XDG_CONFIG_HOME/envelock/root.key, else ~/.config/envelock/root.key]
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) root_key: Option<PathBuf>,
+    /// The key provider, raw: or passphrase:, that unwraps the keystore's root key, where `keystore rekey --to`
+    /// put it under one
+    #[arg(long, global = true, value_name = "PROVIDER", conflicts_with = "root_key")]
+    pub(crate) unseal: Option<ProviderName>,
+    /// Call the keystore as this principal, whom its key policies and grants must let [default: owner, who
+    /// may do everything that no policy forbids]
+    #[arg(long = "as", global = true, value_name = "PRINCIPAL")]
+    pub(crate) principal: Option<String>,
 }
 
 /// For commands that may make a keystore.
@@ -429,21 +442,15 @@ Examples:
         #[arg(long, conflicts_with = "table")]
         json: bool,
     },
-    /// Copy the keystore to a new file, while it is in use; the copy needs the same root key
-    #[command(after_long_help = "\
-The copy has the keys of this moment: make one after each `keys create` and `keys rotate`. The root key is
-not in it: `envelock keys root export` copies that one, to another place. Either alone opens nothing.
-To restore, put the copy in the keystore's place.
-
-Examples:
-  envelock keys backup /media/backup/keys-2026-11-24.db")]
+    /// As `keystore backup`
+    #[command(hide = true)]
     Backup {
         /// The file to write, with mode 0600; it must not exist
         #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
         output: PathBuf,
     },
-    /// Look after the root key
-    #[command(subcommand)]
+    /// As `keystore root`
+    #[command(subcommand, hide = true)]
     Root(RootCommand),
 }
 
@@ -527,7 +534,7 @@ impl From<LostPlaces> for Holes {
 }
 
 /// `KEY=VALUE`, cut at the first `=`.
-fn entry(text: &str) -> Result<(String, String), String> {
+pub(crate) fn entry(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("an entry is KEY=VALUE".into()),

@@ -8,13 +8,10 @@ use crate::signals::Signals;
 use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
 use crate::time::local;
+use crate::upkeep;
 use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyVersion};
 use envelock::{CreateKeyRequest, LocalKms, blocking::wait};
 use serde_json::{Value, json};
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     if let KeysCommand::States { table, json } = arguments.command {
@@ -28,7 +25,7 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
         KeysCommand::Create { making, .. } => Missing::make(*making),
         _ => Missing::Refuse,
     };
-    let kms = keystore::open(&arguments.keystore, missing, notes)?;
+    let kms = keystore::open(&arguments.keystore, missing, signals, notes)?;
     match &arguments.command {
         KeysCommand::Create { alias, description, .. } => {
             let mut request = CreateKeyRequest::default().description(description);
@@ -52,10 +49,10 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
             notes.say(BACK_UP);
             Ok(())
         }
+        KeysCommand::Backup { output } => upkeep::backup(&kms, output, signals, notes),
+        KeysCommand::Root(RootCommand::Export { output }) => upkeep::export(&kms, output.as_deref(), signals, notes),
         // Answered above: it looks into no keystore.
         KeysCommand::States { .. } => Ok(()),
-        KeysCommand::Backup { output } => backup(&kms, output, signals, notes),
-        KeysCommand::Root(RootCommand::Export { output }) => export(&kms, output.as_deref(), signals, notes),
     }
 }
 
@@ -157,47 +154,5 @@ fn alias(kms: &LocalKms, command: &AliasCommand, notes: Notes) -> Result<(), Fai
     Ok(())
 }
 
-fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, notes: Notes) -> Result<(), Failure> {
-    let root = wait(kms.export_root_key())?;
-    notes.say("whoever has this root key and the keystore has every key: keep it safe, and apart from the keystore");
-    // Written in pieces, so that the key is not copied into a text of ours.
-    match output {
-        None => {
-            let mut out = crate::streams::StandardOutput::open()?;
-            write_line(&mut out, root.expose()).map_err(|e| envelock::Error::from(e).into())
-        }
-        Some(path) => signals.undoing(|| {
-            let failed = |e: io::Error| match e.kind() {
-                io::ErrorKind::AlreadyExists => Failure::kept(path),
-                _ => Failure::io(&path.display().to_string(), &e),
-            };
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-            write_line(&mut file, root.expose()).and_then(|()| file.sync_all()).map_err(|e| {
-                // What is left of it is no root key.
-                let _ = std::fs::remove_file(path);
-                failed(e)
-            })
-        }),
-    }
-}
-
-fn backup(kms: &LocalKms, output: &Path, signals: &Signals, notes: Notes) -> Result<(), Failure> {
-    if output.symlink_metadata().is_ok() {
-        return Err(Failure::kept(output));
-    }
-    signals.drive(kms.backup(output))?;
-    notes.say(&format!(
-        "wrote the keystore to {}; it opens with the root key only, which is not in it: keep a copy of that elsewhere \
-         (`envelock keys root export`)",
-        output.display()
-    ));
-    Ok(())
-}
-
-const BACK_UP: &str = "a backup that was made before does not have this: `envelock keys backup OUT` makes a new one";
-
-fn write_line(out: &mut impl io::Write, line: &str) -> io::Result<()> {
-    out.write_all(line.as_bytes())?;
-    out.write_all(b"\n")?;
-    out.flush()
-}
+const BACK_UP: &str =
+    "a backup that was made before does not have this: `envelock keystore backup OUT` makes a new one";

@@ -2,14 +2,19 @@
 
 use crate::args::{KeystorePlace, Making};
 use crate::failure::Failure;
+use crate::provider::{self, Purpose};
+use crate::signals::Signals;
 use crate::text::Notes;
-use envelock::{LocalKms, RootKey, blocking::wait};
+use envelock::{KeyProvider, KmsOptions, LocalKms, RootKey, blocking::wait};
 use std::env;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The root key itself.
+const VALUE: &str = "ENVELOCK_ROOT_KEY_VALUE";
 
 /// Those that this run opened: providers and envelopes have clones of them everywhere.
 static OPEN: Mutex<Vec<LocalKms>> = Mutex::new(Vec::new());
@@ -44,12 +49,56 @@ impl Missing {
     }
 }
 
+/// Where the keystore of the command line is, else of the environment, else the user's.
+pub(crate) fn path(place: &KeystorePlace) -> Result<PathBuf, Failure> {
+    match place.keystore.clone().or_else(|| variable("ENVELOCK_KEYSTORE")) {
+        Some(path) => Ok(path),
+        None => default_path("XDG_DATA_HOME", ".local/share", "keys.db", "--keystore"),
+    }
+}
+
+/// What unlocks the keystore.
+pub(crate) enum Unlocking {
+    /// A root key, and its file if it has one.
+    Root(RootKey, Option<PathBuf>),
+    /// A key provider, which unwraps the root key.
+    Provider(Arc<dyn KeyProvider>),
+}
+
+impl Unlocking {
+    pub(crate) fn of(place: &KeystorePlace, signals: &Signals) -> Result<Self, Failure> {
+        if let Some(name) = &place.unseal {
+            return Ok(Self::Provider(provider::outside(name, Purpose::Decrypt, signals)?));
+        }
+        let default_root = default_path("XDG_CONFIG_HOME", ".config", "root.key", "--root-key");
+        let (root, file) = match (&place.root_key, default_root) {
+            (Some(path), _) => return Ok(Self::Root(RootKey::file(path)?, Some(path.clone()))),
+            (None, Ok(path)) => (RootKey::from_env_or_file(&path)?, variable("ENVELOCK_ROOT_KEY").or(Some(path))),
+            (None, Err(_)) if variable("ENVELOCK_ROOT_KEY").is_some() || variable(VALUE).is_some() => {
+                (RootKey::from_env()?, variable("ENVELOCK_ROOT_KEY"))
+            }
+            (None, Err(failure)) => return Err(failure),
+        };
+        Ok(Self::Root(root, file.filter(|_| variable(VALUE).is_none())))
+    }
+
+    /// The root key's file, if it has one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Root(_, file) => file.as_deref(),
+            Self::Provider(_) => None,
+        }
+    }
+}
+
 /// Opens the keystore of the command line, else of the environment, else the user's.
-pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Result<LocalKms, Failure> {
-    let path = match place.keystore.clone().or_else(|| variable("ENVELOCK_KEYSTORE")) {
-        Some(path) => path,
-        None => default_path("XDG_DATA_HOME", ".local/share", "keys.db", "--keystore")?,
-    };
+pub(crate) fn open(
+    place: &KeystorePlace,
+    missing: Missing,
+    signals: &Signals,
+    notes: Notes,
+) -> Result<LocalKms, Failure> {
+    let path = path(place)?;
     if path.symlink_metadata().is_err() && missing == Missing::Refuse {
         return Err(Failure::no_key(format!(
             "there is no keystore at {}; if there was one, restore it from its backup; else name one with --keystore, \
@@ -57,17 +106,8 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
             path.display()
         )));
     }
-    let default_root = default_path("XDG_CONFIG_HOME", ".config", "root.key", "--root-key");
-    let (root, root_path) = match (&place.root_key, default_root) {
-        (Some(path), _) => (RootKey::file(path)?, Some(path.clone())),
-        (None, Ok(path)) => (RootKey::from_env_or_file(&path)?, variable("ENVELOCK_ROOT_KEY").or(Some(path))),
-        (None, Err(_)) if variable("ENVELOCK_ROOT_KEY").is_some() || variable("ENVELOCK_ROOT_KEY_VALUE").is_some() => {
-            (RootKey::from_env()?, variable("ENVELOCK_ROOT_KEY"))
-        }
-        (None, Err(failure)) => return Err(failure),
-    };
-    let value = place.root_key.is_none() && variable("ENVELOCK_ROOT_KEY_VALUE").is_some();
-    let root_file = root_path.filter(|_| !value);
+    let unlocking = Unlocking::of(place, signals)?;
+    let root_file = unlocking.file().map(Path::to_path_buf);
     // In this order: a first use makes the keystore's file before the root key, so that one which is under
     // way, or was interrupted, is not taken for a lost keystore.
     let root_key_there = root_file.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
@@ -75,8 +115,8 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
     if !exists && missing != Missing::Refuse {
         if let Some(root_file) = root_file.as_ref().filter(|_| root_key_there && missing == Missing::Make) {
             return Err(Failure::no_key(format!(
-                "the root key file {} exists and its keystore {} does not: restore the keystore from its backup, or \
-                 begin anew with --new-keystore; files encrypted before stay closed",
+                "the root key file {} exists and its keystore {} does not: restore the keystore from its backup \
+                 (`envelock keystore restore`), or begin anew with --new-keystore; files encrypted before stay closed",
                 root_file.display(),
                 path.display()
             )));
@@ -85,10 +125,15 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
             make_folder(file)?;
         }
     }
-    let kms = match missing {
-        Missing::Make | Missing::MakeAnew => LocalKms::open(&path, root)?,
+    let options = match missing {
+        Missing::Make => KmsOptions::default(),
+        Missing::MakeAnew => KmsOptions::default().new_keystore(),
         // It may have gone since, or be a file in which no keystore was made.
-        Missing::Refuse => LocalKms::open_existing(&path, root)?,
+        Missing::Refuse => KmsOptions::default().must_exist(),
+    };
+    let kms = match unlocking {
+        Unlocking::Root(root, _) => LocalKms::open_with(&path, root, options)?,
+        Unlocking::Provider(provider) => signals.drive(LocalKms::unseal_with(&path, provider, options))?,
     };
     OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(kms.clone());
     if kms.made_keystore() {
@@ -96,23 +141,26 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
         match root_file {
             Some(root) if !kms.made_root_key_file() => notes.say(&format!(
                 "the root key {} was there, and the keystore {keystore} was not: made a new and empty one under that \
-                 root key; if there was a keystore before, restore it in its place (without the -wal and -shm files \
-                 beside it that are not its own): only it opens what it encrypted",
+                 root key; if there was a keystore before, restore it in its place (`envelock keystore restore`): only \
+                 it opens what it encrypted",
                 root.display()
             )),
             Some(root) => notes.say(&format!(
-                "made the keystore {keystore} and its root key {}; back up both, in two places (`envelock keys \
-                 backup`, `envelock keys root export`): either alone opens nothing, and if one is lost, so is what is \
-                 encrypted here",
+                "made the keystore {keystore} and its root key {}; back up both, in two places (`envelock keystore \
+                 backup`, `envelock keystore root export`): either alone opens nothing, and if one is lost, so is what \
+                 is encrypted here",
                 root.display()
             )),
             None => notes.say(&format!(
                 "made the keystore {keystore} under the root key that was given; keep that root key, and \
-                 back up the keystore (`envelock keys backup`): without both, what is encrypted here is lost"
+                 back up the keystore (`envelock keystore backup`): without both, what is encrypted here is lost"
             )),
         }
     }
-    Ok(kms)
+    match &place.principal {
+        None => Ok(kms),
+        Some(principal) => Ok(kms.as_principal(principal)?),
+    }
 }
 
 /// Set, and not empty.
@@ -133,7 +181,7 @@ fn default_path(variable_name: &str, below_home: &str, file: &str, option: &str)
 }
 
 /// The folder of `file`, for this user alone where it has to be made.
-fn make_folder(file: &Path) -> Result<(), Failure> {
+pub(crate) fn make_folder(file: &Path) -> Result<(), Failure> {
     match file.parent().filter(|folder| folder.as_os_str() != OsStr::new("")) {
         Some(folder) => DirBuilder::new()
             .recursive(true)

@@ -14,6 +14,7 @@ mod keystore;
 mod lines;
 mod pages;
 mod passphrase;
+mod permissions;
 mod progress;
 mod provider;
 mod range;
@@ -27,6 +28,7 @@ mod streams;
 mod terminal;
 mod text;
 mod time;
+mod upkeep;
 mod value;
 mod verify;
 
@@ -62,6 +64,9 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
         Command::Keys(it) => keys::keys(&it, signals, notes),
+        Command::Keystore(it) => upkeep::keystore(&it, signals, notes),
+        Command::Policy(it) => permissions::policy(&it, signals, notes),
+        Command::Grants(it) => permissions::grants(&it, signals, notes),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(folder.as_deref()),
     }

@@ -125,22 +125,8 @@ impl<'a> Providers<'a> {
 
     fn member(&mut self, name: &ProviderName, purpose: Purpose) -> Result<Member, Failure> {
         Ok(match name {
-            ProviderName::Exposed => {
-                return Err(Failure::usage(
-                    "a passphrase comes from the terminal (passphrase:), from passphrase:file=PATH or from \
-                     passphrase:fd=N, never from an argument, which other users can see",
-                ));
-            }
             ProviderName::Local { key } => Member::Local(self.kms(purpose)?.provider(key)?),
-            ProviderName::Raw { file, id } => Member::Other(Arc::new(RawKeyProvider::from_file(id.as_str(), file)?)),
-            ProviderName::Passphrase(source) => {
-                let ask = match purpose {
-                    Purpose::Encrypt => Ask::Twice,
-                    Purpose::Decrypt => Ask::Once,
-                };
-                let passphrase = passphrase::read(source, ask, self.signals)?;
-                Member::Other(Arc::new(PassphraseProvider::new(passphrase)?))
-            }
+            other => Member::Other(outside(other, purpose, self.signals)?),
         })
     }
 
@@ -150,9 +136,34 @@ impl<'a> Providers<'a> {
                 Purpose::Encrypt => self.making,
                 Purpose::Decrypt => Missing::Refuse,
             };
-            self.kms = Some(keystore::open(self.place, missing, self.notes)?);
+            self.kms = Some(keystore::open(self.place, missing, self.signals, self.notes)?);
         }
         self.kms.as_ref().ok_or_else(|| Failure::usage("no keystore"))
+    }
+}
+
+/// A provider that is in no keystore.
+pub(crate) fn outside(
+    name: &ProviderName,
+    purpose: Purpose,
+    signals: &Signals,
+) -> Result<Arc<dyn KeyProvider>, Failure> {
+    match name {
+        ProviderName::Exposed => Err(Failure::usage(
+            "a passphrase comes from the terminal (passphrase:), from passphrase:file=PATH or from \
+             passphrase:fd=N, never from an argument, which other users can see",
+        )),
+        ProviderName::Local { .. } => {
+            Err(Failure::usage("a keystore is not unlocked by a key inside it: name raw: or passphrase:"))
+        }
+        ProviderName::Raw { file, id } => Ok(Arc::new(RawKeyProvider::from_file(id.as_str(), file)?)),
+        ProviderName::Passphrase(source) => {
+            let ask = match purpose {
+                Purpose::Encrypt => Ask::Twice,
+                Purpose::Decrypt => Ask::Once,
+            };
+            Ok(Arc::new(PassphraseProvider::new(passphrase::read(source, ask, signals)?)?))
+        }
     }
 }
 

@@ -3,10 +3,25 @@
 //! Records form a hash chain, whose end is in the authenticated head, so that nothing can be changed, dropped
 //! or moved unnoticed; and each carries a MAC, so that the first one that is not as it was written is named.
 
+mod anchor;
 pub(super) mod changes;
+mod event;
+mod query;
 mod record;
+mod retention;
+mod stored;
+mod verify;
+mod walk;
 
+pub use anchor::AuditHead;
+pub use event::AuditRecord;
+pub(super) use query::find;
+pub use query::{AuditOutcome, AuditQuery};
 pub(super) use record::{Entry, Record};
+pub use retention::{AuditRetention, AuditTrimmed};
+pub use verify::AuditReport;
+pub(super) use verify::verify;
+pub(super) use walk::blame;
 
 use super::head::AuditEnds;
 use super::root::RootKeys;

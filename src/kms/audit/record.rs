@@ -48,19 +48,33 @@ impl Record {
     pub(in crate::kms) fn encode(&self, keystore_id: &[u8; 16]) -> Result<Vec<u8>> {
         let Entry { at, name, principal, key_id, code, details, changes } = &self.entry;
         let mut out = Vec::with_capacity(160 + name.len() + principal.len() + details.len() + changes.len());
+        let place = (&self.previous, self.sequence, *at);
+        Self::put(&mut out, keystore_id, place, [name, principal, key_id, code], details, changes)?;
+        Ok(out)
+    }
+
+    /// Appends the bytes of a record: its place is the hash of the one before, its sequence and its time.
+    pub(super) fn put(
+        out: &mut Vec<u8>,
+        keystore_id: &[u8; 16],
+        (previous, sequence, at): (&[u8; 32], u64, i64),
+        texts: [&str; 4],
+        details: &str,
+        changes: &[u8],
+    ) -> Result<()> {
         out.extend_from_slice(keystore_id);
-        out.extend_from_slice(&self.previous);
-        out.extend_from_slice(&self.sequence.to_be_bytes());
+        out.extend_from_slice(previous);
+        out.extend_from_slice(&sequence.to_be_bytes());
         out.extend_from_slice(&at.to_be_bytes());
-        for text in [name, principal, key_id, code] {
-            put_byte_string(&mut out, text.as_bytes())?;
+        for text in texts {
+            put_byte_string(out, text.as_bytes())?;
         }
         for bytes in [details.as_bytes(), changes] {
             let len = u32::try_from(bytes.len()).map_err(|_| Error::limit("an audit record is longer than 4 GiB"))?;
             out.extend_from_slice(&len.to_be_bytes());
             out.extend_from_slice(bytes);
         }
-        Ok(out)
+        Ok(())
     }
 
     pub(in crate::kms) fn hash(encoded: &[u8]) -> [u8; 32] {

@@ -1,12 +1,16 @@
 //! Tests of the embedded KMS from inside the crate.
 
+mod audit;
 mod cipher;
 mod due;
 mod life;
 mod operations;
 mod provider;
+mod rekey;
+mod restore;
 mod root;
 mod schedule;
+mod sealed;
 mod states;
 mod store;
 mod tamper;
@@ -14,6 +18,7 @@ mod tamper;
 use super::{CreateKeyRequest, KmsOptions, LocalKms, RootKey};
 use crate::clock::Clock;
 use crate::context::EncryptionContext;
+use crate::provider::passphrase::PassphraseCost;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,6 +27,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// OWASP's minimum, so that the tests are quick.
+pub(super) const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 19_456, passes: 2, lanes: 1 };
 
 /// A folder with a keystore in it.
 pub(super) struct Place {

@@ -1,15 +1,12 @@
 //! Root keys: their text, their sources, and what happens without the right one.
 
-use super::{Place, block_on, context, new_key};
+use super::{CHEAP, Place, block_on, context, new_key};
 use crate::error::{Error, ErrorKind};
 use crate::kms::{KmsOptions, LocalKms, RootKey};
 use crate::provider::passphrase::PassphraseCost;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 use std::{fs, iter};
-
-/// OWASP's minimum, so that the tests are quick.
-const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 19_456, passes: 2, lanes: 1 };
 
 fn passphrase(text: &str) -> RootKey {
     RootKey::passphrase(text).unwrap().with_cost(CHEAP).unwrap()
@@ -188,6 +185,43 @@ fn a_creation_killed_before_or_after_the_root_key_is_completed_by_the_next() {
     place.sql().execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); DROP TABLE t;").unwrap();
     let kms = place.open();
     assert_eq!((kms.made_keystore(), kms.made_root_key_file(), kms.keystore_id()), (true, false, id));
+}
+
+#[test]
+fn a_keystore_that_is_gone_while_its_root_key_is_there_is_made_anew_only_when_told() {
+    let place = Place::new();
+    let kms = place.open();
+    let key = new_key(&kms);
+    block_on(kms.close()).unwrap();
+    let saved = place.folder.path().join("saved.db");
+    fs::rename(place.keystore(), &saved).unwrap();
+    let error = place.try_open().unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::NoMatchingKey, Some(&*place.keystore())));
+    assert!(error.to_string().contains("restore it from its backup") && error.to_string().contains("root.key"));
+    assert!(!place.keystore().exists());
+    // The root key that was about to take its place counts too.
+    let pending = place.folder.path().join("root.key.new");
+    fs::rename(place.root_key(), &pending).unwrap();
+    assert_eq!(place.try_open().unwrap_err().kind(), ErrorKind::NoMatchingKey);
+    assert!(!place.root_key().exists() && !place.keystore().exists());
+    fs::rename(&pending, place.root_key()).unwrap();
+    let root = RootKey::file(place.root_key()).unwrap();
+    let kms = LocalKms::open_with(place.keystore(), root, KmsOptions::default().new_keystore()).unwrap();
+    assert!(kms.made_keystore() && !kms.made_root_key_file());
+    block_on(kms.close()).unwrap();
+    fs::rename(&saved, place.keystore()).unwrap();
+    block_on(place.open().describe_key(&key)).unwrap();
+}
+
+#[test]
+fn a_root_key_file_that_is_none_or_anothers_is_named() {
+    let (place, other) = (Place::new(), Place::new());
+    drop((place.open(), other.open()));
+    for content in [b"no root key".to_vec(), fs::read(other.root_key()).unwrap()] {
+        fs::write(place.root_key(), content).unwrap();
+        let error = place.try_open().unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::NoMatchingKey, Some(&*place.root_key())), "{error}");
+    }
 }
 
 #[test]

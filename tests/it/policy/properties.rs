@@ -255,7 +255,8 @@ proptest! {
             Ok(policy) => {
                 prop_assert_eq!(policy.text(), &text);
                 let request = AccessRequest::new(asked.principal, asked.action, &text, Duration::from_secs(seconds));
-                decide(&policy, &[], &request);
+                let decision = decide(&policy, &[], &request);
+                prop_assert!(!matches!(decision, Decision::AllowedByGrant { .. }), "there is no grant");
             }
             Err(error) => prop_assert!(error.code().is_some(), "{error}"),
         }

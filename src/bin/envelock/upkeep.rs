@@ -1,0 +1,251 @@
+//! `keystore`: backups of the embedded keystore, its root key, and whether all of it is in order.
+
+use crate::args::{KeystorePlace, RootCommand};
+use crate::failure::Failure;
+use crate::inspect::json_text;
+use crate::keystore::{self, Missing, Unlocking, make_folder};
+use crate::provider::{self, ProviderName, Purpose};
+use crate::signals::Signals;
+use crate::text::{Notes, answer};
+use clap::{Args, Subcommand, ValueHint};
+use envelock::kms::RestoreOptions;
+use envelock::{KeyProvider, LocalKms, MultiProvider, RootKey, blocking::wait};
+use serde_json::json;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Back up and restore the embedded keystore, and look after its root key
+#[derive(Args, Debug)]
+pub(crate) struct Keystore {
+    #[command(flatten)]
+    pub(crate) keystore: KeystorePlace,
+    #[command(subcommand)]
+    pub(crate) command: KeystoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeystoreCommand {
+    /// Copy the keystore to a new file, while it is in use; the copy needs the same root key
+    #[command(after_long_help = "\
+The copy has the keys of this moment: make one after each `keys create` and `keys rotate`. The root key is
+not in it: `envelock keystore root export` copies that one, to another place. Either alone opens nothing.
+
+Examples:
+  envelock keystore backup /media/backup/keys-2026-11-24.db")]
+    Backup {
+        /// The file to write, with mode 0600; it must not exist
+        #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
+        output: PathBuf,
+    },
+    /// Put a backup in the keystore's place, once all of it was checked under its root key
+    #[command(after_long_help = "\
+The backup needs the root key of its day. What was made after it is not in it. Nobody may have the keystore open.
+
+Examples:
+  envelock keystore restore /media/backup/keys-2026-11-24.db
+  envelock keystore restore --replace /media/backup/keys-2026-11-24.db")]
+    Restore {
+        /// The backup
+        #[arg(value_name = "BACKUP", value_hint = ValueHint::FilePath)]
+        backup: PathBuf,
+        /// Move a keystore that is there aside, to a name that is printed; else nothing is done
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Put the keystore under another root key: after a leak, or to unlock it in another way
+    #[command(after_long_help = "\
+Without a target, a fresh root key takes the place of the one in the root key's file. The keys stay the same, and
+so does what they encrypted. Programs that have the keystore open must open it again. Older copies of the
+keystore still open with the root key of their day: whoever has both has the keys that were in them.
+
+Examples:
+  envelock keystore rekey --yes
+  envelock keystore rekey --to raw:file=/run/secrets/unlock.key --yes
+  envelock keys list --unseal raw:file=/run/secrets/unlock.key")]
+    Rekey {
+        /// The file for the new root key
+        #[arg(long, value_name = "PATH", conflicts_with = "to", value_hint = ValueHint::FilePath)]
+        to_file: Option<PathBuf>,
+        /// A key provider, raw: or passphrase:, that unlocks the keystore from now on (--unseal); repeat it, and
+        /// each of them does
+        #[arg(long, value_name = "PROVIDER")]
+        to: Vec<ProviderName>,
+        /// Do it: the root key of now opens the keystore no more
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Read the whole keystore, and check all of it
+    Check {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look after the root key
+    #[command(subcommand)]
+    Root(RootCommand),
+}
+
+pub(crate) fn keystore(arguments: &Keystore, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    let place = &arguments.keystore;
+    let open = || keystore::open(place, Missing::Refuse, signals, notes);
+    match &arguments.command {
+        KeystoreCommand::Backup { output } => backup(&open()?, output, signals, notes),
+        KeystoreCommand::Restore { backup, replace } => restore(place, backup, *replace, signals, notes),
+        KeystoreCommand::Rekey { yes: false, .. } => Err(Failure::usage(
+            "the root key of now will open the keystore no more, and programs that have it open must open it again: \
+             say --yes",
+        )),
+        KeystoreCommand::Rekey { to_file, to, .. } => {
+            let target = match (to_file, to.as_slice()) {
+                (Some(file), _) => Target::File(file.clone()),
+                (None, []) => match Unlocking::of(place, signals)?.file() {
+                    Some(file) => Target::File(file.to_path_buf()),
+                    None => {
+                        return Err(Failure::usage("the root key is in no file: say where to with --to-file or --to"));
+                    }
+                },
+                (None, names) => Target::Provider(wrapping(names, signals)?),
+            };
+            rekey(&open()?, target, signals, notes)
+        }
+        KeystoreCommand::Check { json } => check(&open()?, *json),
+        KeystoreCommand::Root(RootCommand::Export { output }) => export(&open()?, output.as_deref(), signals, notes),
+    }
+}
+
+fn restore(
+    place: &KeystorePlace,
+    backup: &Path,
+    replace: bool,
+    signals: &Signals,
+    notes: Notes,
+) -> Result<(), Failure> {
+    let path = keystore::path(place)?;
+    let unlocking = Unlocking::of(place, signals)?;
+    let options = match replace {
+        true => RestoreOptions::default().move_existing_aside(),
+        false => RestoreOptions::default(),
+    };
+    make_folder(&path)?;
+    let restored = match unlocking {
+        Unlocking::Root(root, _) => signals.undoing(|| Ok(LocalKms::restore(backup, &path, root, options)?)),
+        Unlocking::Provider(provider) => signals.drive(LocalKms::restore_sealed(backup, &path, provider, options)),
+    };
+    let restored = restored.map_err(|failure| match failure.code() {
+        crate::failure::TARGET_EXISTS => failure.and("--replace moves it aside"),
+        _ => failure,
+    })?;
+    notes.say(&format!("restored {} from {}", path.display(), backup.display()));
+    if let Some(aside) = restored.moved_aside {
+        notes.say(&format!(
+            "what was there is {} now: what was encrypted since the backup may need it",
+            aside.display()
+        ));
+    }
+    Ok(())
+}
+
+/// What unlocks the keystore from now on.
+enum Target {
+    File(PathBuf),
+    Provider(Arc<dyn KeyProvider>),
+}
+
+fn wrapping(names: &[ProviderName], signals: &Signals) -> Result<Arc<dyn KeyProvider>, Failure> {
+    let all = names.iter().map(|name| provider::outside(name, Purpose::Encrypt, signals));
+    Ok(Arc::new(MultiProvider::all(all.collect::<Result<_, _>>()?)?))
+}
+
+fn rekey(kms: &LocalKms, target: Target, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    let now = match target {
+        Target::File(file) => {
+            make_folder(&file)?;
+            signals.drive(kms.rekey(RootKey::file(&file)?))?;
+            format!("the keystore's root key is a new one, in {}", file.display())
+        }
+        Target::Provider(provider) => {
+            signals.drive(kms.rekey_sealed(provider))?;
+            "the keystore's root key is a new one, which --unseal unwraps".to_owned()
+        }
+    };
+    notes.say(&format!(
+        "{now}: export it (`envelock keystore root export`), and make a new backup (`envelock keystore backup`)"
+    ));
+    notes.say(
+        "older copies of the keystore still open with the root key of their day: where that one leaked, destroy them, \
+         and rotate the keys that were in them",
+    );
+    Ok(())
+}
+
+fn check(kms: &LocalKms, as_json: bool) -> Result<(), Failure> {
+    let report = wait(kms.check())?;
+    if as_json {
+        return answer(&json_text(&json!({
+            "keystore": kms.path().display().to_string(),
+            "keystore_id": kms.keystore_id(),
+            "region": kms.region(),
+            "keys": report.keys,
+            "versions": report.versions,
+            "rows": report.rows,
+            "secrets": report.secrets,
+            "audit_records": report.audit_records,
+        })));
+    }
+    answer(&format!(
+        "{}: in order\nkeys           {}\nversions       {}\nrows           {}, each authentic, and none missing\nsecrets        \
+         {}, each opened\naudit records  {}, each authentic, and none missing\n",
+        kms.path().display(),
+        report.keys,
+        report.versions,
+        report.rows,
+        report.secrets,
+        report.audit_records
+    ))
+}
+
+pub(crate) fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    let root = wait(kms.export_root_key())?;
+    notes.say("whoever has this root key and the keystore has every key: keep it safe, and apart from the keystore");
+    // Written in pieces, so that the key is not copied into a text of ours.
+    match output {
+        None => {
+            let mut out = crate::streams::StandardOutput::open()?;
+            write_line(&mut out, root.expose()).map_err(|e| envelock::Error::from(e).into())
+        }
+        Some(path) => signals.undoing(|| {
+            let failed = |e: io::Error| match e.kind() {
+                io::ErrorKind::AlreadyExists => Failure::kept(path),
+                _ => Failure::io(&path.display().to_string(), &e),
+            };
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+            write_line(&mut file, root.expose()).and_then(|()| file.sync_all()).map_err(|e| {
+                // What is left of it is no root key.
+                let _ = std::fs::remove_file(path);
+                failed(e)
+            })
+        }),
+    }
+}
+
+pub(crate) fn backup(kms: &LocalKms, output: &Path, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if output.symlink_metadata().is_ok() {
+        return Err(Failure::kept(output));
+    }
+    signals.drive(kms.backup(output))?;
+    notes.say(&format!(
+        "wrote the keystore to {}; it opens with the root key only, which is not in it: keep a copy of that elsewhere \
+         (`envelock keystore root export`)",
+        output.display()
+    ));
+    Ok(())
+}
+
+fn write_line(out: &mut impl io::Write, line: &str) -> io::Result<()> {
+    out.write_all(line.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
