@@ -1,10 +1,10 @@
 //! The front door: where header, keys, segments and I/O meet.
 
 pub(crate) mod builder;
-pub(crate) mod file;
-pub(crate) mod file_source;
 #[cfg(feature = "local-kms")]
 mod figures;
+pub(crate) mod file;
+pub(crate) mod file_source;
 pub(crate) mod head;
 mod keys;
 pub(crate) mod message;

@@ -229,7 +229,10 @@ fn connect_and_look(path: &Path, busy_timeout: Duration) -> Result<(Connection, 
 fn lacks_shared_index(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
     let code = source.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);
-    matches!(code, Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_FULL))
+    matches!(
+        code,
+        Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_FULL)
+    )
 }
 
 /// A connection that trusts nothing in the file's schema and leaves nothing behind in free pages.

@@ -39,6 +39,8 @@ mod house;
 mod http_ranges;
 mod ivs;
 mod kill;
+#[cfg(all(feature = "local-kms", feature = "blocking"))]
+mod kms_audit;
 #[cfg(feature = "local-kms")]
 mod kms_backup;
 #[cfg(feature = "local-kms")]

@@ -1,5 +1,6 @@
 //! The command line's face.
 
+use crate::audit_args::{Audit, Cost};
 use crate::failure::EXIT_CODES;
 use crate::provider::ProviderName;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Recover(Recover),
     Inspect(Inspect),
     Keys(Keys),
+    Audit(Audit),
+    Cost(Cost),
     /// Print a script that completes the command line
     #[command(
         after_long_help = "For bash: envelock completions bash > ~/.local/share/bash-completion/completions/envelock"

@@ -15,8 +15,8 @@ mod walk;
 
 pub use anchor::AuditHead;
 pub use event::AuditRecord;
-pub use query::{AuditOutcome, AuditQuery};
 pub(super) use query::find;
+pub use query::{AuditOutcome, AuditQuery};
 pub(super) use record::{Entry, Record};
 pub use retention::{AuditRetention, AuditTrimmed};
 pub use verify::AuditReport;

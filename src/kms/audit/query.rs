@@ -209,8 +209,7 @@ pub(in crate::kms) fn find(tx: &Tx<'_>, trail: &Trail<'_>, query: &AuditQuery) -
     let (conditions, values) = query.conditions(key_id);
     let order = if query.newest_first { "DESC" } else { "ASC" };
     let limit = query.limit.unwrap_or(PAGE).min(PAGE);
-    let statement =
-        format!("SELECT {COLUMNS} FROM audit WHERE {conditions} ORDER BY sequence {order} LIMIT {limit}");
+    let statement = format!("SELECT {COLUMNS} FROM audit WHERE {conditions} ORDER BY sequence {order} LIMIT {limit}");
     let mut statement = tx.sql.prepare_cached(&statement).map_err(Error::sqlite)?;
     let mut found = statement.query(params_from_iter(values)).map_err(Error::sqlite)?;
     let (mut records, mut space) = (Vec::new(), Vec::new());

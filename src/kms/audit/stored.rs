@@ -8,8 +8,7 @@ use rusqlite::types::ValueRef;
 use subtle::ConstantTimeEq;
 
 /// The columns of `audit`, in the order in which [`Stored`] reads them.
-pub(in crate::kms) const COLUMNS: &str =
-    "sequence, at, name, principal, key_id, code, details, changes, previous, mac";
+pub(in crate::kms) const COLUMNS: &str = "sequence, at, name, principal, key_id, code, details, changes, previous, mac";
 
 /// What a row of `audit` says. Nothing of it is to be believed before [`authenticate`](Self::authenticate).
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
 //! Verification of the whole trail.
 
+use super::Trail;
 use super::anchor::AuditHead;
 use super::walk::{bad_checkpoint, checkpoint, difference, replay, walk};
-use super::Trail;
 use crate::error::{Error, Result};
 use crate::kms::LocalKms;
 use crate::kms::rows::Rows;
@@ -52,9 +52,8 @@ impl LocalKms {
 fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&AuditHead>) -> Result<AuditReport> {
     let ends = trail.ends;
     if anchored.is_some_and(|head| head.keystore_id != tx.realm.keystore_id) {
-        return Err(Error::invalid_input("the head is of another keystore").with_advice(
-            "compare the keystore id of the head with that of this keystore: the file may be another's",
-        ));
+        return Err(Error::invalid_input("the head is of another keystore")
+            .with_advice("compare the keystore id of the head with that of this keystore: the file may be another's"));
     }
     let mut rows = checkpoint(tx.sql)?;
     if rows.digest() != ends.cut_digest {

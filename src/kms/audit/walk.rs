@@ -138,7 +138,8 @@ pub(in crate::kms) fn difference(told: &Rows, found: &Rows) -> Option<Error> {
         Some(_) => None,
     });
     let of_found = found.iter().filter(|(name, _)| told.hash_of(name).is_none());
-    let mut wrong: Vec<_> = of_told.chain(of_found.map(|(name, _)| (name, "was put back after it was removed"))).collect();
+    let mut wrong: Vec<_> =
+        of_told.chain(of_found.map(|(name, _)| (name, "was put back after it was removed"))).collect();
     wrong.sort();
     let more = wrong.len().saturating_sub(NAMED_MAX);
     let named: Vec<_> =

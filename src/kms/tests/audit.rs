@@ -90,10 +90,12 @@ fn assert_named(place: &Place, kms: &LocalKms, forged: &[Row], expected: &str) {
     rechain(kms, &mut rechained);
     put_rows(&sql, forged);
     named(block_on(kms.verify_audit(None)), expected);
-    put_rows(&sql, &rechained);
-    // Recomputed hashes may give away an earlier record, never a later one.
-    let error = block_on(kms.verify_audit(None)).expect_err(expected);
-    assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    // Where it was a hash without a key that was changed, recomputing undoes it.
+    if rechained != honest {
+        put_rows(&sql, &rechained);
+        let error = block_on(kms.verify_audit(None)).expect_err(expected);
+        assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    }
     put_rows(&sql, &honest);
     block_on(kms.verify_audit(None)).unwrap();
 }
@@ -133,7 +135,8 @@ fn allowed_denied_and_failed_calls_are_all_there_in_order() {
     assert!(records[4].error_message.as_ref().unwrap().contains("mallory"));
     assert!(records[2].request_parameters.contains("acme"), "the encryption context is shown");
     assert_eq!(records[5].resources.len(), 1);
-    let changed: Vec<_> = records[5].changes.iter().map(|(row, hash)| (row.split(' ').next().unwrap(), hash.is_some())).collect();
+    let changed: Vec<_> =
+        records[5].changes.iter().map(|(row, hash)| (row.split(' ').next().unwrap(), hash.is_some())).collect();
     assert_eq!(changed, [("key_versions", true), ("keys", true)]);
     assert!(records[7].changes.iter().any(|(row, hash)| row == "aliases alias/orders" && hash.is_none()));
     let report = block_on(kms.verify_audit(None)).unwrap();
@@ -147,7 +150,8 @@ fn allowed_denied_and_failed_calls_are_all_there_in_order() {
 fn records_that_were_dropped_moved_edited_doubled_or_added_are_named() {
     let (place, kms) = furnished();
     let honest = rows(&place.sql());
-    let without = |at: usize| honest.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, row)| row.clone()).collect::<Vec<_>>();
+    let without =
+        |at: usize| honest.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, row)| row.clone()).collect::<Vec<_>>();
     assert_named(&place, &kms, &without(0), "the audit record 1 was removed");
     assert_named(&place, &kms, &without(4), "the audit record 5 was removed");
     assert_named(&place, &kms, &without(8), "the audit record 9 was removed");
@@ -318,13 +322,16 @@ fn every_change_of_the_checkpoint_is_found() {
             "DELETE FROM audit_checkpoint WHERE row_name = (SELECT max(row_name) FROM audit_checkpoint)",
             "INSERT INTO audit_checkpoint VALUES ('keys x', zeroblob(32))",
         ] {
-            sql.execute_batch("DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM audit_checkpoint").unwrap();
+            sql.execute_batch("DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM audit_checkpoint")
+                .unwrap();
             assert!(sql.execute(change, []).unwrap() > 0);
             named(block_on(kms.verify_audit(None)), "the checkpoint of its audit trail was changed");
             // Nor is anything cut off on top of it.
             named(block_on(kms.trim_audit(AuditRetention::Newest(0))), "the checkpoint of its audit trail was changed");
-            sql.execute_batch("DELETE FROM audit_checkpoint; INSERT INTO audit_checkpoint SELECT * FROM kept; DROP TABLE kept")
-                .unwrap();
+            sql.execute_batch(
+                "DELETE FROM audit_checkpoint; INSERT INTO audit_checkpoint SELECT * FROM kept; DROP TABLE kept",
+            )
+            .unwrap();
             block_on(kms.verify_audit(None)).unwrap();
         }
     }
@@ -348,7 +355,10 @@ fn an_older_whole_file_is_found_with_an_anchored_head_and_not_without() {
     fs::write(place.keystore(), &older).unwrap();
     let kms = place.open();
     block_on(kms.verify_audit(None)).unwrap();
-    named(block_on(kms.verify_audit(Some(&anchored))), "it is an older file that was put back: it ends with the audit record 9");
+    named(
+        block_on(kms.verify_audit(Some(&anchored))),
+        "it is an older file that was put back: it ends with the audit record 9",
+    );
     // The older file is written on, past the record that was anchored.
     for _ in 0..4 {
         block_on(kms.describe_key(&key)).unwrap();
@@ -393,7 +403,9 @@ fn the_old_end_is_cut_off_and_what_stays_verifies() {
     // The counts are what they were.
     for it in &before {
         let now = block_on(kms.operation_counts()).unwrap();
-        let same = now.iter().find(|now| (&now.operation, &now.key_id, &now.error_code) == (&it.operation, &it.key_id, &it.error_code));
+        let same = now
+            .iter()
+            .find(|now| (&now.operation, &now.key_id, &now.error_code) == (&it.operation, &it.key_id, &it.error_code));
         assert_eq!(same.unwrap().count, it.count, "{it:?}");
     }
     block_on(kms.verify_audit(Some(&early))).unwrap();
@@ -422,7 +434,10 @@ fn a_cut_verifies_what_it_cuts_and_is_the_owners() {
         block_on(mallory.trim_audit(AuditRetention::Since(later))).unwrap_err().code(),
         Some("AccessDeniedException")
     );
-    assert_eq!(block_on(mallory.query_audit(&AuditQuery::default())).unwrap_err().code(), Some("AccessDeniedException"));
+    assert_eq!(
+        block_on(mallory.query_audit(&AuditQuery::default())).unwrap_err().code(),
+        Some("AccessDeniedException")
+    );
     assert_eq!(all(&kms).len(), 10);
     let nothing = block_on(kms.trim_audit(AuditRetention::Since(UNIX_EPOCH))).unwrap();
     assert_eq!((nothing.removed, nothing.checkpoint), (0, 0));
@@ -465,7 +480,10 @@ fn records_are_found_by_key_principal_time_event_and_outcome_in_pages() {
     let now = SystemTime::now() + Duration::from_secs(1);
     assert_eq!(sequences(AuditQuery::default().until(now)).len(), 14);
     assert_eq!(sequences(AuditQuery::default().from(now)), [0; 0]);
-    assert_eq!(block_on(kms.query_audit(&AuditQuery::default().key("alias/no"))).unwrap_err().code(), Some("NotFoundException"));
+    assert_eq!(
+        block_on(kms.query_audit(&AuditQuery::default().key("alias/no"))).unwrap_err().code(),
+        Some("NotFoundException")
+    );
 }
 
 #[test]
@@ -496,7 +514,8 @@ fn what_waits_in_the_buffer_is_in_the_head_and_in_queries() {
     let place = Place::new();
     drop(place.open());
     let options = crate::kms::KmsOptions::default().risk_losing_audit_records(Duration::from_secs(600));
-    let kms = LocalKms::open_with(place.keystore(), crate::kms::RootKey::file(place.root_key()).unwrap(), options).unwrap();
+    let kms =
+        LocalKms::open_with(place.keystore(), crate::kms::RootKey::file(place.root_key()).unwrap(), options).unwrap();
     block_on(kms.list_keys()).unwrap();
     assert_eq!(block_on(kms.audit_head()).unwrap().sequence(), 2);
     block_on(kms.list_keys()).unwrap();
@@ -519,7 +538,9 @@ fn the_cost_report_counts_what_a_cloud_kms_would_charge_for_and_what_caches_save
     let report = block_on(kms.cost_report(Prices::AWS)).unwrap();
     // Not what is ours alone: CreateKeystore, RecordCacheStatistics.
     assert_eq!(report.requests_total(), 8);
-    assert!(report.requests.contains(&("Decrypt".to_owned(), 2)) && report.requests.contains(&("Encrypt".to_owned(), 2)));
+    assert!(
+        report.requests.contains(&("Decrypt".to_owned(), 2)) && report.requests.contains(&("Encrypt".to_owned(), 2))
+    );
     assert_eq!(report.requests_saved, 1_500_000);
     assert!((report.saved() - 4.5).abs() < 1e-9, "{}", report.saved());
     assert!((report.requests_cost() - 0.000_024).abs() < 1e-9);
