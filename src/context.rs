@@ -17,6 +17,9 @@ pub(crate) const KMS_CONTEXT_MAX: usize = 8_192;
 pub(crate) const RESERVED_PREFIX: &str = "envelock-";
 /// The constant entry's key.
 const USE_KEY: &str = "envelock-use";
+/// The key of the entry that names the keystore whose root key is wrapped.
+#[cfg(feature = "local-kms")]
+const KEYSTORE_KEY: &str = "envelock-keystore";
 
 /// Name-value pairs that a message is bound to: whoever decrypts must name the same ones.
 ///
@@ -175,6 +178,13 @@ impl KmsContext {
     pub fn new(entries: &EncryptionContext) -> Result<Self> {
         entries.check()?;
         Self::from_pairs(entries.iter())
+    }
+
+    /// The context of a keystore's root key: `envelock-use` = `root/1` and `envelock-keystore` = the keystore's id,
+    /// so that nothing else wrapped under the same key passes for a root key.
+    #[cfg(feature = "local-kms")]
+    pub(crate) fn for_root_key(keystore_id: &str) -> Result<Self> {
+        Self::from_pairs([(KEYSTORE_KEY, keystore_id), (USE_KEY, "root/1")].into_iter())
     }
 
     fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {

@@ -1,6 +1,11 @@
 //! What the fuzz targets do with their input. The ordinary tests call the same functions on the
 //! committed corpora (`tests/it/fuzz_corpora.rs`).
 
+use envelock::kms::{
+    AccessRequest, CreateGrantRequest, Decision, GrantConstraints, GrantOperation, GrantOperations, KeyOperation,
+    KeyPolicy, PolicyAction, decide, would_lock_out,
+};
+use envelock::kms::{FileKind, ImportParameters, Sha256Fingerprint, describe_file, wrap_key_material};
 use envelock::{
     AssociatedData, EncryptionContext, Envelope, ErrorKind, Fingerprint, Header, HeaderParse, Limits, LocalKms,
     PassphraseProvider, RawKeyProvider, RecordSet, RecordSetHeader, RewrapOptions, RootKey, Secret, blocking,
@@ -9,6 +14,7 @@ use envelock::{
 use std::fs;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::sync::OnceLock;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A message of three segments, whose body the `body` target replaces.
 const BASE: &[u8] = include_bytes!("base.elk");
@@ -18,6 +24,8 @@ const BASE_PLAINTEXT_LEN: usize = 70;
 /// The base in the middle of a rewrap, some bytes of its slots being the new ones already, and the journal of that.
 const TORN: &[u8] = include_bytes!("torn.elk");
 const JOURNAL: &[u8] = include_bytes!("torn.elk.rewrap");
+/// One file of each kind that keystores exchange.
+const KMS_FILES: &str = include_str!("../../tests/vectors/kms/files.json");
 const ROOT_KEY: &str = "envelock-root1.eJs0yvVPLiIKzZQecbiNWDaGbQ2Fi2NUnpS-LKzGf1t-8o8tmQOVn2PT2JPc51J3RrYAjw";
 /// A message for a passphrase, whose wrapped key the `passphrase_slot` target replaces.
 const LOCKED: &[u8] = include_bytes!("passphrase.elk");
@@ -172,6 +180,68 @@ pub fn root_text(data: &[u8]) {
     }
 }
 
+fn kms_files() -> &'static [Vec<u8>] {
+    static FILES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let hex = |text: &str| {
+            (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+        };
+        // (The text of key material is no file.)
+        let of = |line: &str| Some(hex(line.trim().strip_prefix("\"file\": \"45")?.trim_end_matches('"')));
+        let files: Vec<Vec<u8>> =
+            KMS_FILES.lines().filter_map(of).map(|rest: Vec<u8>| [&[0x45], &rest[..]].concat()).collect();
+        assert_eq!(files.len(), FileKind::ALL.len());
+        files
+    })
+}
+
+/// Any bytes as a file that keystores exchange and as a fingerprint, and as damage to a good file: what is described
+/// is what was there, and nothing is wrapped for a public key that was exchanged.
+pub fn kms_file(data: &[u8]) {
+    let describe = |file: &[u8]| match describe_file(file) {
+        Ok(description) => {
+            assert_eq!(description.sha256, Sha256Fingerprint::of(file));
+            assert_eq!(description.key_id.is_some(), description.kind != FileKind::ReplicationKey);
+            assert_eq!(description.serial.is_some(), description.target.is_some());
+            if description.kind == FileKind::ImportParameters {
+                let parameters = ImportParameters::parse(file).expect("it was described");
+                assert_eq!(parameters.to_file(), file);
+            }
+        }
+        Err(error) => assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::Malformed
+                    | ErrorKind::Unsupported
+                    | ErrorKind::Truncated
+                    | ErrorKind::TrailingData
+                    | ErrorKind::LimitExceeded
+            ),
+            "{error:?}"
+        ),
+    };
+    describe(data);
+    if let Some(fingerprint) = std::str::from_utf8(data).ok().and_then(|it| it.parse::<Sha256Fingerprint>().ok()) {
+        assert!(fingerprint.to_string().as_bytes().eq_ignore_ascii_case(data));
+    }
+    let Some((&[which, high, low], damage)) = data.split_first_chunk() else { return };
+    let good = &kms_files()[usize::from(which) % kms_files().len()];
+    let mut damaged = good.clone();
+    for (byte, flip) in damaged.iter_mut().skip(usize::from(u16::from_be_bytes([high, low]))).zip(damage) {
+        *byte ^= flip;
+    }
+    describe(&damaged);
+    let (Ok(parameters), Ok(was)) = (ImportParameters::parse(&damaged), ImportParameters::parse(good)) else { return };
+    let material = Secret::init(|key| key.fill(7));
+    match wrap_key_material(&material, &parameters, &was.fingerprint()) {
+        Ok(wrapped) => assert!(wrapped.len() == 512 && parameters.public_key() == was.public_key()),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::AuthenticationFailed);
+            assert_ne!(parameters.public_key(), was.public_key());
+        }
+    }
+}
+
 /// Any bytes as a ciphertext blob of the embedded keystore, and as damage to a good one.
 pub fn keystore_blob(data: &[u8]) {
     struct Good {
@@ -302,4 +372,56 @@ pub fn record(data: &[u8]) {
     let value = damaged(&good.value);
     let opened = good.envelope.open_value(&value, &context);
     assert_eq!(opened.is_ok(), value == good.value, "a damaged value opened");
+}
+
+/// Any bytes as a key policy, as a grant's operations and constraints; and every request of a few on what parses.
+pub fn policy(data: &[u8]) {
+    const KEY_ID: &str = "0b0c8f4e-52b4-4d27-9d0b-d9e5e1a0c6ab";
+    const KEY: &str = "envelock:local:7f7f3f1c-6a3c-4a55-8f0e-3f2b5a1f0c11:key/0b0c8f4e-52b4-4d27-9d0b-d9e5e1a0c6ab";
+    const NOW: Duration = Duration::from_secs(1_782_907_200);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+
+    if let Ok(operations) = GrantOperations::from_json(text) {
+        assert_eq!(GrantOperations::from_json(&operations.to_json()).expect("our own text"), operations);
+    }
+    let mut grants = Vec::new();
+    if let Ok(constraints) = GrantConstraints::from_json(text) {
+        assert_eq!(GrantConstraints::from_json(&constraints.to_json()).expect("our own text"), constraints);
+        let request = CreateGrantRequest::new("alice", GrantOperation::ALL).constraints(constraints);
+        grants.push(request.to_grant("grant", KEY_ID, "token", UNIX_EPOCH).expect("good constraints"));
+    }
+    let (policy, parsed) = match KeyPolicy::parse(text) {
+        Ok(policy) => {
+            assert_eq!(policy.text(), text);
+            (policy, true)
+        }
+        Err(error) => {
+            let kind = if text.len() > 32_768 { ErrorKind::LimitExceeded } else { ErrorKind::InvalidInput };
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.code().is_some() && error.to_string().len() < 2_000, "{error}");
+            (KeyPolicy::default(), false)
+        }
+    };
+
+    let granting = CreateGrantRequest::new("bob", [GrantOperation::Decrypt]);
+    let contexts: [&[(&str, &str)]; 3] =
+        [&[], &[("tenant", "acme")], &[("TENANT", "other"), ("colour", "blue"), ("tenant", "acme")]];
+    for principal in ["owner", "alice", "bob"] {
+        for action in PolicyAction::all() {
+            for context in contexts {
+                let request = AccessRequest::new(principal, action, KEY, NOW)
+                    .encryption_context(context.iter().copied())
+                    .creating(&granting);
+                let alone = decide(&policy, &[], &request);
+                let granted = decide(&policy, &grants, &request);
+                // A grant changes nothing but what nobody spoke of.
+                let by_grant =
+                    matches!(granted, Decision::AllowedByGrant { .. }) && alone == Decision::DeniedImplicitly;
+                assert!(by_grant || alone == granted, "{alone} became {granted}");
+                assert!(parsed || alone.is_allowed() == (principal == "owner"), "{alone}");
+            }
+        }
+        let putting = AccessRequest::new(principal, KeyOperation::PutKeyPolicy, KEY, NOW);
+        assert_eq!(would_lock_out(&policy, principal, KEY, NOW), !decide(&policy, &[], &putting).is_allowed());
+    }
 }

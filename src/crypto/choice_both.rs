@@ -12,6 +12,10 @@
 //! | the same, key prepared, ns | 1,172 | 975 |
 //! | HMAC-SHA-256, 32-byte key, 100 B, ns | 744 | 370 |
 //! | SHA-256, 64 B / 1 MiB, GB/s | 0.32 / 1.55 | 0.49 / 1.56 |
+//!
+//! RSA-OAEP of 4096 bits comes from aws-lc-rs: its private numbers lie in memory that is wiped throughout. Measured as
+//! tests are built, on one thread: decrypting takes 1.5 ms and 11 ms with RustCrypto, encrypting 0.07 ms and 0.3 ms,
+//! making a key 0.2 to 1.3 s (median 0.7 s) with either.
 
-pub(super) use super::aws_lc::{AwsLc as ForAead, AwsLc as ForAes};
+pub(super) use super::aws_lc::{AwsLc as ForAead, AwsLc as ForAes, AwsLc as ForRsa};
 pub(super) use super::rust_crypto::{RustCrypto as ForHash, RustCrypto as ForHmac};

@@ -2,9 +2,9 @@
 //!
 //! Only the files of this folder name a crypto crate. AES-256-GCM: NIST SP 800-38D.
 //! ChaCha20-Poly1305: RFC 8439. HKDF-Expand: RFC 5869. SHA-2: FIPS 180-4. HMAC: RFC 2104.
-//! Argon2id: RFC 9106. XAES-256-GCM: c2sp.org/XAES-256-GCM, over AES-256 (FIPS 197).
+//! Argon2id: RFC 9106. XAES-256-GCM: c2sp.org/XAES-256-GCM, over AES-256 (FIPS 197). RSA-OAEP: RFC 8017.
 //!
-//! A backend is one file that implements [`backend::Backend`]. Which backend serves which primitive stands in
+//! A backend is one file that implements [`backend::Backend`], and one for [`rsa::RsaBackend`]. Which backend serves which primitive stands in
 //! one of the `choice_*.rs` files, picked by the features; everything is dispatched statically.
 
 #![cfg_attr(not(feature = "local-kms"), allow(dead_code, reason = "the keystore's share of the seam"))]
@@ -15,6 +15,11 @@ mod backend;
 mod hkdf;
 pub(crate) mod password;
 pub(crate) mod random;
+pub(crate) mod rsa;
+#[cfg(feature = "aws-lc-rs")]
+mod rsa_aws_lc;
+#[cfg(feature = "rust-crypto")]
+mod rsa_rust_crypto;
 #[cfg(feature = "rust-crypto")]
 mod rust_crypto;
 mod stack;

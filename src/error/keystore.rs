@@ -61,6 +61,15 @@ impl Error {
             )
     }
 
+    /// A keystore that is not there, though its root key's file is.
+    pub(crate) fn lost_keystore(path: &Path, root_file: &Path) -> Self {
+        let what = format!("there is no keystore here, and its root key {} exists: it was lost", root_file.display());
+        Self::new(ErrorKind::NoMatchingKey, what).with_path(path).with_advice(
+            "restore it from its backup (`LocalKms::restore`), or begin anew with `KmsOptions::new_keystore`: what was \
+             encrypted before stays closed then",
+        )
+    }
+
     /// A file at the keystore's path in which no keystore was made.
     pub(crate) fn empty_keystore(path: &Path) -> Self {
         Self::new(
@@ -69,6 +78,12 @@ impl Error {
         )
         .with_path(path)
         .with_advice("restore it from a backup; nothing was changed")
+    }
+
+    /// A file whose tables or pages do not hold together.
+    pub(crate) fn damaged_keystore(what: &str) -> Self {
+        Self::new(ErrorKind::Storage, format!("the keystore file is damaged: {}", what.escape_debug()))
+            .with_advice("keep the file as it is, and restore a backup of it")
     }
 
     pub(crate) fn tampered(message: impl Into<String>) -> Self {

@@ -13,7 +13,9 @@ mod audit;
 mod authorise;
 mod buffer;
 mod call;
+mod check;
 mod cipher;
+mod claim;
 mod cost;
 mod counts;
 mod fields;
@@ -23,16 +25,21 @@ mod key;
 mod migrate;
 mod open_list;
 mod operations;
+mod parcel;
 mod permissions;
 mod policy;
 mod provider;
 mod records;
+mod rekey;
+mod restore;
 mod root;
+mod root_file;
 mod root_text;
 mod rows;
 #[cfg_attr(not(test), expect(dead_code, reason = "the operations that ask for dates come after the dates"))]
 mod schedule;
 mod schema;
+mod sealed;
 mod state;
 mod state_table;
 mod store;
@@ -40,6 +47,7 @@ mod thread;
 mod trust;
 mod tx;
 mod waiting;
+mod wrapped;
 
 #[cfg(test)]
 mod tests;
@@ -49,15 +57,21 @@ pub use answers::{
     GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
 };
 pub use audit::{AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed};
+pub use check::KeystoreReport;
 pub use cipher::version_of_blob;
 pub use cost::{CacheFigures, CostReport, Prices};
 pub use counts::OperationCount;
 pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
+pub use parcel::{
+    FileDescription, FileKind, ImportParameters, KeyMaterialText, MultiRegionConfiguration, MultiRegionKey,
+    Sha256Fingerprint, describe_file, seal_key_material, wrap_key_material,
+};
 pub use policy::{
     AccessRequest, CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, GrantOperations, KeyPolicy,
     OWNER, PolicyAction, StatementRef, decide, would_lock_out,
 };
 pub use provider::LocalProvider;
+pub use restore::{RestoreOptions, Restored};
 pub use root::RootKey;
 pub use root_text::RootKeyExport;
 pub use schedule::{DeletionWindow, RotationPeriod};
@@ -149,7 +163,10 @@ pub struct KmsOptions {
 /// What becomes of a keystore that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Missing {
+    /// It is made, unless its root key file is there: then it was lost.
     Make,
+    /// It is made, under the root key file that is there too.
+    MakeAnew,
     Refuse,
 }
 
@@ -158,6 +175,14 @@ impl KmsOptions {
     #[must_use]
     pub fn must_exist(mut self) -> Self {
         self.missing = Missing::Refuse;
+        self
+    }
+
+    /// A keystore that is not there is made also where its root key file is: a new and empty one under that root
+    /// key, which opens nothing that the lost one encrypted. Default: that is an error, since the keystore was lost.
+    #[must_use]
+    pub fn new_keystore(mut self) -> Self {
+        self.missing = Missing::MakeAnew;
         self
     }
 
@@ -208,16 +233,17 @@ impl Default for KmsOptions {
 }
 
 impl LocalKms {
-    /// Opens the keystore at `path`, or makes it, with mode 0600, if there is none: also where the root key
-    /// is there already, since a lost keystore cannot be told from one that was never made
-    /// ([`made_keystore`](Self::made_keystore) tells; [`open_existing`](Self::open_existing) makes nothing).
+    /// Opens the keystore at `path`, or makes it, with mode 0600, if there is none
+    /// ([`made_keystore`](Self::made_keystore) tells; [`open_existing`](Self::open_existing) makes nothing). Where
+    /// there is none and its root key file exists, it was lost, which is an error, unless
+    /// [`KmsOptions::new_keystore`] says otherwise; an empty file in its place is a first use that was cut off.
     ///
     /// Blocks until the file is open and checked: a few milliseconds, a tenth of a second more for a
     /// passphrase. The folder must exist.
     ///
     /// # Errors
     /// [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey) if the root key is missing, wrong or another
-    /// keystore's; [`Storage`](crate::ErrorKind::Storage) if the file is damaged, no keystore, was tampered
+    /// keystore's, or the keystore was lost; [`Storage`](crate::ErrorKind::Storage) if the file is damaged, no keystore, was tampered
     /// with, or was open when this process was forked; [`Unsupported`](crate::ErrorKind::Unsupported) if a
     /// newer version wrote it; [`Busy`](crate::ErrorKind::Busy); [`Io`](crate::ErrorKind::Io), also if the
     /// file or its folder may not be written to, which reading needs too.

@@ -71,9 +71,23 @@ impl Registered {
     }
 
     /// Whether the path still names the file that was put on the list.
-    pub(super) fn still_names(&self, path: &Path) -> Result<bool> {
-        Ok(identify(path)? == self.0)
+    ///
+    /// # Errors
+    /// Kind Busy if it does not.
+    pub(super) fn check(&self, path: &Path) -> Result<()> {
+        match identify(path)? == self.0 {
+            true => Ok(()),
+            false => Err(Error::busy("the keystore file was replaced while it was opened")),
+        }
     }
+}
+
+/// Whether this process, or the one that it was forked from, has the file at `path` open as a keystore. It must
+/// be a file.
+pub(super) fn is_open(path: &Path) -> Result<bool> {
+    let open = lock()?;
+    let file = identify(path)?;
+    Ok(open.iter().any(|it| (it.device, it.inode) == (file.device, file.inode)))
 }
 
 /// Whether this is a forked child of a process that had any keystore open. Then threads that are no

@@ -10,6 +10,7 @@ use super::rows::Columns;
 use super::schema::{KEY_VERSIONS, KEYS};
 use super::state::{KeyKind, KeyState};
 use super::tx::Tx;
+use super::wrapped;
 use crate::crypto;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -241,7 +242,7 @@ impl KeyRecord {
     }
 
     fn place<'a>(&'a self, realm: &'a Realm, version: u32) -> Place<'a> {
-        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: "material", version }
+        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: wrapped::MATERIAL, version }
     }
 
     fn from_row(row: Columns) -> Result<Self> {

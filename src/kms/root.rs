@@ -3,8 +3,10 @@
 //! It only ever keys HKDF-Expand-SHA-384 (RFC 5869). A passphrase becomes a root key by Argon2id
 //! (RFC 9106), at OWASP's minimum or above.
 
-use super::root_text::{Material, RootKeyExport, RootKeyFile, export, make_file, read_file, uuid_v4};
-use super::rows::RowKey;
+use super::claim::{self, Argon, Claim, Kind};
+use super::root_file::{RootKeyFile, make_file, pending, read_file};
+use super::root_text::{Material, RootKeyExport, export, fresh_keystore_id};
+use super::rows::{Columns, RowKey};
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::passphrase::PassphraseCost;
@@ -12,7 +14,6 @@ use crate::secret::Secret;
 use rusqlite::types::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// Where a keystore's root key comes from. Whoever has it and the keystore file has every key.
@@ -24,7 +25,20 @@ pub struct RootKey(Source);
 enum Source {
     File(PathBuf),
     Value(Material),
-    Passphrase { passphrase: Zeroizing<Vec<u8>>, cost: PassphraseCost },
+    Passphrase {
+        passphrase: Zeroizing<Vec<u8>>,
+        cost: PassphraseCost,
+    },
+    /// What another key provider unwrapped, and how it is wrapped.
+    Sealed(Material, Vec<u8>),
+}
+
+/// The root key of a keystore that exists.
+#[derive(Debug)]
+pub(super) struct Unlocked {
+    pub(super) keys: RootKeys,
+    /// The file beside which it was found: another root key was about to take that one's place.
+    pub(super) unfinished: Option<PathBuf>,
 }
 
 impl RootKey {
@@ -120,64 +134,97 @@ impl RootKey {
         Material::generate()?.export()
     }
 
+    /// What another key provider unwrapped from these encoded slots.
+    pub(super) fn sealed(material: Material, slots: Vec<u8>) -> Self {
+        Self(Source::Sealed(material, slots))
+    }
+
     /// The root key for a keystore that does not exist yet, durable before this returns.
     pub(super) fn for_new(&self) -> Result<(Material, Kind, RootKeyFile)> {
-        match &self.0 {
-            Source::Value(material) => Ok((material.copy(), Kind::Key, RootKeyFile::NotMade)),
+        let (material, kind, made) = match &self.0 {
             Source::File(path) => match read_file(path)? {
-                Some(material) => Ok((material, Kind::Key, RootKeyFile::NotMade)),
+                Some(material) => (material, Kind::Key, RootKeyFile::NotMade),
                 None => {
                     let (material, made) = make_file(path)?;
-                    Ok((material, Kind::Key, made))
+                    (material, Kind::Key, made)
                 }
             },
+            Source::Value(material) => (material.copy(), Kind::Key, RootKeyFile::NotMade),
             Source::Passphrase { passphrase, cost } => {
-                let mut keystore_id = [0; 16];
-                crypto::random::fill(&mut keystore_id)?;
-                let mut salt = [0; 16];
-                crypto::random::fill(&mut salt)?;
-                let argon = Argon { salt: salt.to_vec(), cost: *cost };
-                let material = Material { keystore_id: uuid_v4(keystore_id), root: argon.derive(passphrase)? };
-                Ok((material, Kind::Passphrase(argon), RootKeyFile::NotMade))
+                let argon = Argon::fresh(*cost)?;
+                let material = Material { keystore_id: fresh_keystore_id()?, root: argon.derive(passphrase)? };
+                (material, Kind::Passphrase(argon), RootKeyFile::NotMade)
+            }
+            Source::Sealed(material, slots) => (material.copy(), Kind::Provider(slots.clone()), RootKeyFile::NotMade),
+        };
+        Ok((material, kind, made))
+    }
+
+    /// Another root key for the keystore of this id, and the file that is to hold it.
+    pub(super) fn for_rekey(&self, keystore_id: [u8; 16]) -> Result<(Material, Kind, Option<PathBuf>)> {
+        match &self.0 {
+            Source::File(path) => Ok((Material::generate_for(keystore_id)?, Kind::Key, Some(path.clone()))),
+            Source::Passphrase { passphrase, cost } => {
+                let argon = Argon::fresh(*cost)?;
+                let material = Material { keystore_id, root: argon.derive(passphrase)? };
+                Ok((material, Kind::Passphrase(argon), None))
+            }
+            Source::Value(material) if material.keystore_id == keystore_id => Ok((material.copy(), Kind::Key, None)),
+            Source::Sealed(material, slots) if material.keystore_id == keystore_id => {
+                Ok((material.copy(), Kind::Provider(slots.clone()), None))
+            }
+            Source::Value(_) | Source::Sealed(..) => {
+                Err(Error::invalid_input("the new root key was made for another keystore")
+                    .with_advice("make one for this keystore: `LocalKms::new_root_key`"))
             }
         }
     }
 
+    /// The encoded slots that it was unwrapped from, if it was.
+    pub(super) fn slots(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Sealed(_, slots) => Some(slots),
+            _ => None,
+        }
+    }
+
+    /// The file of this root key, if there is one, and it exists.
+    pub(super) fn existing_file(&self) -> Option<PathBuf> {
+        let Source::File(path) = &self.0 else { return None };
+        [Some(path.clone()), pending(path).ok()].into_iter().flatten().find(|it| it.symlink_metadata().is_ok())
+    }
+
     /// The root key for a keystore that exists: never made anew.
-    pub(super) fn for_existing(&self, claim: &Claim) -> Result<RootKeys> {
-        let material = match &self.0 {
-            Source::Value(material) => material.copy(),
-            Source::File(path) => read_file(path)?.ok_or_else(|| missing(path))?,
+    pub(super) fn for_existing(&self, claim: &Claim) -> Result<Unlocked> {
+        let keys = match &self.0 {
+            Source::Value(material) | Source::Sealed(material, _) => claim.unlock(material, None)?,
+            Source::File(path) => return Self::from_file(path, claim),
             Source::Passphrase { passphrase, .. } => {
-                let argon = claim.argon.as_ref().ok_or_else(|| {
-                    Error::new(ErrorKind::NoMatchingKey, "this keystore's root key is not a passphrase")
-                        .with_advice("open it with its root key file or text")
-                })?;
+                let argon = claim
+                    .argon
+                    .as_ref()
+                    .ok_or_else(|| claim.mismatch("this keystore's root key is not a passphrase"))?;
                 check_cost(argon.cost)?;
-                Material { keystore_id: claim.keystore_id, root: argon.derive(passphrase)? }
+                let material = Material { keystore_id: claim.keystore_id, root: argon.derive(passphrase)? };
+                let wrong = |e: Error| match e.kind() {
+                    ErrorKind::NoMatchingKey => claim.mismatch("the passphrase is not, or no longer, this keystore's"),
+                    _ => e,
+                };
+                claim.unlock(&material, None).map_err(wrong)?
             }
         };
-        if material.keystore_id != claim.keystore_id {
-            return Err(Error::new(
-                ErrorKind::NoMatchingKey,
-                format!(
-                    "the root key is of the keystore {}, and this keystore is {}",
-                    Uuid::from_bytes(material.keystore_id),
-                    Uuid::from_bytes(claim.keystore_id)
-                ),
-            )
-            .with_advice("give the root key that was made with this keystore, or its export"));
+        Ok(Unlocked { keys, unfinished: None })
+    }
+
+    /// In this order: a root key that is moved into place meanwhile is found in one of both.
+    fn from_file(path: &Path, claim: &Claim) -> Result<Unlocked> {
+        if let Ok(Some(material)) = pending(path).and_then(|pending| read_file(&pending))
+            && let Ok(keys) = claim.unlock(&material, None)
+        {
+            return Ok(Unlocked { keys, unfinished: Some(path.to_path_buf()) });
         }
-        let keys = RootKeys::derive(&material)?;
-        if keys.check.as_slice() != claim.check {
-            let what = match &self.0 {
-                Source::Passphrase { .. } => "the passphrase is not this keystore's",
-                _ => "the root key is not, or no longer, this keystore's",
-            };
-            return Err(Error::new(ErrorKind::NoMatchingKey, what)
-                .with_advice("give the one that the keystore was last opened with, or its export"));
-        }
-        Ok(keys)
+        let material = read_file(path)?.ok_or_else(|| missing(path, claim))?;
+        Ok(Unlocked { keys: claim.unlock(&material, Some(path))?, unfinished: None })
     }
 }
 
@@ -188,60 +235,8 @@ impl fmt::Debug for RootKey {
             Source::File(path) => f.debug_tuple("RootKey::file").field(path).finish(),
             Source::Value(_) => f.write_str("RootKey::value(..)"),
             Source::Passphrase { .. } => f.write_str("RootKey::passphrase(..)"),
+            Source::Sealed(..) => f.write_str("RootKey::sealed(..)"),
         }
-    }
-}
-
-/// How the keystore remembers its root key's source.
-#[derive(Debug)]
-pub(super) enum Kind {
-    Key,
-    Passphrase(Argon),
-}
-
-/// How a passphrase becomes the root key.
-#[derive(Debug)]
-pub(super) struct Argon {
-    salt: Vec<u8>,
-    cost: PassphraseCost,
-}
-
-impl Argon {
-    fn derive(&self, passphrase: &[u8]) -> Result<Secret<32>> {
-        let PassphraseCost { memory_kib, passes, lanes } = self.cost;
-        Secret::try_init(|out| {
-            crypto::password::argon2id(passphrase, &self.salt, memory_kib, passes, u32::from(lanes), out)
-        })
-    }
-}
-
-/// What an existing keystore says of its root key, before anything in it is authenticated.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) keystore_id: [u8; 16],
-    check: Vec<u8>,
-    argon: Option<Argon>,
-}
-
-impl Claim {
-    pub(super) fn read(sql: &rusqlite::Connection) -> Result<Self> {
-        let query =
-            "SELECT keystore_id, check_value, argon_salt, argon_memory_kib, argon_passes, argon_lanes FROM meta";
-        let found = sql.query_row(query, [], |row| {
-            let salt: Option<Vec<u8>> = row.get(2)?;
-            let argon = match salt {
-                None => None,
-                Some(salt) => Some(Argon {
-                    salt,
-                    cost: PassphraseCost { memory_kib: row.get(3)?, passes: row.get(4)?, lanes: row.get(5)? },
-                }),
-            };
-            Ok(Self { keystore_id: row.get(0)?, check: row.get(1)?, argon })
-        });
-        found.map_err(|e| match e.sqlite_error_code() {
-            None => Error::tampered("what it says of its root key is not as it was written").with_source(e),
-            Some(_) => Error::sqlite(e),
-        })
     }
 }
 
@@ -273,41 +268,36 @@ impl RootKeys {
         export(&self.rows.keystore_id, &self.root)
     }
 
+    /// Whether these are the keys of this root key.
+    pub(super) fn are_of(&self, material: &Material) -> Result<bool> {
+        Ok(Self::derive(material)?.check == self.check)
+    }
+
     /// The row of `meta` for a keystore that is made now, without its last column.
-    pub(super) fn meta(&self, region: &str, now: i64, kind: Kind) -> Vec<Value> {
-        let (name, argon) = match kind {
-            Kind::Key => ("key", [Value::Null, Value::Null, Value::Null, Value::Null]),
-            Kind::Passphrase(Argon { salt, cost }) => (
-                "passphrase",
-                [
-                    Value::Blob(salt),
-                    Value::Integer(cost.memory_kib.into()),
-                    Value::Integer(cost.passes.into()),
-                    Value::Integer(cost.lanes.into()),
-                ],
-            ),
-        };
+    pub(super) fn meta(&self, region: &str, now: i64, kind: Kind) -> Columns {
         let mut row = vec![
             Value::Integer(1),
             Value::Blob(self.rows.keystore_id.to_vec()),
             Value::Text(region.to_owned()),
             Value::Integer(now),
-            Value::Text(name.to_owned()),
+            Value::Text(kind.name().to_owned()),
             Value::Blob(self.check.to_vec()),
         ];
-        row.extend(argon);
-        row.push(Value::Null);
+        row.extend(kind.columns());
         row
     }
 }
 
-fn missing(path: &Path) -> Error {
-    Error::new(ErrorKind::NoMatchingKey, "the keystore exists, and its root key file does not")
-        .with_path(path)
-        .with_advice(
-            "put the root key's export back: a file with mode 0600 that holds its line `envelock-root1.…`; without it \
-             the keys of this keystore are lost, and a new root key would not help",
-        )
+fn missing(path: &Path, claim: &Claim) -> Error {
+    match claim.kind.as_str() {
+        claim::KEY => Error::new(ErrorKind::NoMatchingKey, "the keystore exists, and its root key file does not")
+            .with_path(path)
+            .with_advice(
+                "put the root key's export back: a file with mode 0600 that holds its line `envelock-root1.…`; without \
+                 it the keys of this keystore are lost, and a new root key would not help",
+            ),
+        _ => claim.mismatch("there is no root key file").with_path(path),
+    }
 }
 
 /// Within the caps of a passphrase slot, and not below OWASP's minimum.

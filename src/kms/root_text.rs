@@ -1,4 +1,4 @@
-//! The root key as text and as a file.
+//! The root key as text.
 //!
 //! ```text
 //! text form = "envelock-root1." || base64url without padding (keystore id (16) || root key (32) || check (4))
@@ -7,16 +7,11 @@
 //! One line, with one LF or CRLF at most after it.
 
 use crate::crypto;
-use crate::durable::{AtomicFile, OsFileSystem, Overwrite, read_key_file};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Write as _};
-use std::path::Path;
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A root key as text, for safe keeping. Wiped on drop, never printed.
@@ -36,13 +31,6 @@ impl fmt::Debug for RootKeyExport {
     }
 }
 
-/// Whether opening made a root key file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RootKeyFile {
-    Made,
-    NotMade,
-}
-
 /// A root key and the id of its keystore.
 #[derive(Debug)]
 pub(super) struct Material {
@@ -51,10 +39,17 @@ pub(super) struct Material {
 }
 
 impl Material {
+    /// The longest text that is a root key: the line with CRLF.
+    pub(super) const TEXT_MAX: u64 = (PREFIX.len() + ENCODED_LEN + 2) as u64;
+
+    /// For a keystore that is made now.
     pub(super) fn generate() -> Result<Self> {
-        let mut keystore_id = [0; 16];
-        crypto::random::fill(&mut keystore_id)?;
-        Ok(Self { keystore_id: uuid_v4(keystore_id), root: Secret::try_init(|key| crypto::random::fill(key))? })
+        Self::generate_for(fresh_keystore_id()?)
+    }
+
+    /// Another root key for the keystore of this id.
+    pub(super) fn generate_for(keystore_id: [u8; 16]) -> Result<Self> {
+        Ok(Self { keystore_id, root: Secret::try_init(|key| crypto::random::fill(key))? })
     }
 
     pub(super) fn copy(&self) -> Self {
@@ -107,33 +102,11 @@ pub(super) fn export(keystore_id: &[u8; 16], root: &Secret<32>) -> Result<RootKe
     Ok(RootKeyExport(line))
 }
 
-/// The root key in the file at `path`; `None` if there is no file.
-pub(super) fn read_file(path: &Path) -> Result<Option<Material>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io_at("the root key file cannot be opened", path, e)),
-    };
-    let text = read_key_file(file, path, "the root key file", FILE_MAX)?;
-    Material::parse(&text).map(Some).map_err(|e| e.with_path(path))
-}
-
-/// Writes a fresh root key, unless somebody else has just done so.
-pub(super) fn make_file(path: &Path) -> Result<(Material, RootKeyFile)> {
-    let material = Material::generate()?;
-    let text = material.export()?;
-    let written = AtomicFile::create(Arc::new(OsFileSystem), path, Overwrite::Never).and_then(|mut file| {
-        file.write_all(text.expose().as_bytes())?;
-        file.write_all(b"\n")?;
-        file.commit().map(drop)
-    });
-    match written {
-        Ok(()) => Ok((material, RootKeyFile::Made)),
-        Err(error) => match read_file(path) {
-            Ok(Some(theirs)) => Ok((theirs, RootKeyFile::NotMade)),
-            _ => Err(error),
-        },
-    }
+/// A keystore id that no other keystore has.
+pub(super) fn fresh_keystore_id() -> Result<[u8; 16]> {
+    let mut random = [0; 16];
+    crypto::random::fill(&mut random)?;
+    Ok(uuid_v4(random))
 }
 
 /// Random bytes as a UUID of version 4 (RFC 9562).
@@ -145,5 +118,3 @@ const PREFIX: &str = "envelock-root1.";
 const CHECK_LEN: usize = 4;
 const DECODED_LEN: usize = 16 + 32 + CHECK_LEN;
 const ENCODED_LEN: usize = 70;
-/// The line with CRLF.
-const FILE_MAX: u64 = (PREFIX.len() + ENCODED_LEN + 2) as u64;

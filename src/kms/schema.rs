@@ -44,6 +44,11 @@ pub(super) static META: Table = Table {
 
 /// Where `meta` has the Region.
 pub(super) const META_REGION: usize = 2;
+/// Where `meta` has the root key's kind, then its check value, then all that else is about it.
+pub(super) const META_ROOT_KIND: usize = 4;
+pub(super) const META_CHECK: usize = 5;
+/// Where `meta` has what key providers made of the root key.
+pub(super) const META_ROOT_SLOTS: usize = 10;
 /// Where `meta` has the wrapped key of the audit trail.
 pub(super) const META_AUDIT_KEY: usize = 11;
 

@@ -15,9 +15,10 @@ use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::Columns;
 use super::schema::{META, META_AUDIT_KEY, META_REGION, SCHEMA_VERSION};
-use super::trust::Trust;
+use super::trust::{Trust, check_root_key};
 use super::tx::{Access, Tx};
 use super::waiting::Waiting;
+use super::wrapped;
 use crate::clock::Clock;
 use crate::crypto;
 use crate::error::{Error, Result};
@@ -156,6 +157,11 @@ impl Store {
     /// Runs `work` alone among all writers, with the records that were to be written later before it. What it
     /// changed is durable when this returns; if it fails, nothing was changed.
     fn write(&mut self, work: impl FnOnce(&mut Group<'_>)) -> Result<()> {
+        self.write_under(None, work)
+    }
+
+    /// As [`write`](Self::write), where `work` may put the keystore under `successor`.
+    pub(super) fn write_under(&mut self, successor: Option<RootKeys>, work: impl FnOnce(&mut Group<'_>)) -> Result<()> {
         forget_pages(&self.sql)?;
         let sql = self.waiting.begin(&self.sql)?;
         let checked = self.trust.check(&sql, &self.keys)?;
@@ -166,12 +172,14 @@ impl Store {
         // Until the commit is known to stand, the rows in memory are not those of the file.
         self.trust.digest = None;
         let now = millis(self.clock.wall());
-        let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Writing, now);
+        let mut tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Writing, now);
+        tx.successor = successor.as_ref();
         let mut group = Group::new(tx, Trail { ends: checked.audit, key: &self.audit_key });
         for entry in self.buffer.iter().flat_map(Buffer::entries) {
             group.trail.append(&sql, &self.keys, entry.clone())?;
         }
         work(&mut group);
+        let replaced = successor.as_ref().is_some_and(|it| std::ptr::eq(it, group.tx.keys));
         let Group { trail: Trail { ends, .. }, changed, revoked, broken, .. } = group;
         if let Some(error) = broken {
             return Err(error);
@@ -181,9 +189,12 @@ impl Store {
         self.trust.audited = ends.last;
         if ends != checked.audit {
             let head = Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() };
-            head.write(&sql, &self.keys)?;
+            head.write(&sql, successor.as_ref().filter(|_| replaced).unwrap_or(&self.keys))?;
             sql.commit().map_err(Error::sqlite)?;
             self.trust.sequence = sequence;
+        }
+        if let Some(successor) = successor.filter(|_| replaced) {
+            self.keys = successor;
         }
         self.trust.digest = Some(digest);
         if let Some(buffer) = &mut self.buffer {
@@ -192,8 +203,10 @@ impl Store {
         if revoked {
             self.revocations.bump();
         }
-        if changed {
-            self.waiting.fold(&self.sql);
+        match (changed, replaced) {
+            (_, true) => self.waiting.fold_patiently(&self.sql),
+            (true, false) => self.waiting.fold(&self.sql),
+            (false, false) => {}
         }
         Ok(())
     }
@@ -260,6 +273,19 @@ impl Store {
         Ok(image)
     }
 
+    /// Forgets what the last check found, but that the sequence cannot go back: the next one reads everything.
+    pub(super) fn forget(&mut self) {
+        self.trust = Trust::nothing(self.trust.sequence);
+    }
+
+    /// Runs `work` while no other process can change the keystore, which it does not change itself, after a check
+    /// that it is still under this root key.
+    pub(super) fn alone<T>(&mut self, work: impl FnOnce(&RootKeys) -> Result<T>) -> Result<T> {
+        let sql = self.waiting.begin(&self.sql)?;
+        check_root_key(&sql, &self.keys)?;
+        work(&self.keys)
+    }
+
     #[cfg(test)]
     pub(super) fn keys(&self) -> &RootKeys {
         &self.keys
@@ -267,7 +293,7 @@ impl Store {
 }
 
 fn audit_place(realm: &Realm) -> Place<'_> {
-    Place { keystore_id: &realm.keystore_id, key_id: "", purpose: "audit", version: 0 }
+    Place { keystore_id: &realm.keystore_id, key_id: "", purpose: wrapped::AUDIT, version: 0 }
 }
 
 pub(super) fn begin_reading(sql: &mut Connection) -> Result<Transaction<'_>> {

@@ -7,10 +7,11 @@
 
 use super::buffer::Buffer;
 use super::call::{Call, Job};
+use super::claim::Claim;
 use super::migrate::migrate;
 use super::open_list::{Registered, forked_with_open_keystores};
-use super::root::{Claim, RootKey, RootKeys};
-use super::root_text::RootKeyFile;
+use super::root::{RootKey, RootKeys, Unlocked};
+use super::root_file::{self, RootKeyFile};
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
 use super::store::{Settings, Store, millis};
 use super::waiting::{Waiting, is_busy};
@@ -143,29 +144,26 @@ fn open(
     options: &KmsOptions,
     revocations: Revocations,
 ) -> Result<(Store, Registered, Opened)> {
-    let registered = match options.missing {
-        Missing::Make => Registered::new(path)?,
-        Missing::Refuse => Registered::existing(path)?,
-    };
-    let waiting = Waiting::new(path, options.busy_timeout);
-    let (sql, found) = connect_and_look(path, waiting.patience())?;
-    if !registered.still_names(path)? {
-        return Err(Error::busy("the keystore file was replaced while it was opened"));
-    }
+    let Opening { registered, waiting, sql, found } = Opening::of(path, options, root.existing_file())?;
     let mut made = (false, RootKeyFile::NotMade);
     if found == Found::Nothing {
         if options.missing == Missing::Refuse {
             return Err(Error::empty_keystore(path));
         }
-        made = create(&sql, root, &waiting, options)?;
+        made = create(&sql, root, &waiting, options, || registered.check(path))?;
+        use_wal(&sql, waiting.patience())?;
     }
-    use_wal(&sql, waiting.patience())?;
-    let keys = root.for_existing(&Claim::read(&sql)?)?;
-    if look(&sql)? == Found::Older {
+    let found = look(&sql)?;
+    let Unlocked { keys, unfinished } = unlock(&sql, root, found)?;
+    if found == Found::Older {
         migrate(&sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
     let buffer = options.audit_delay.map(Buffer::new);
-    let store = Store::open(sql, keys, Settings { waiting, clock: options.clock.clone(), revocations, buffer })?;
+    let mut store = Store::open(sql, keys, Settings { waiting, clock: options.clock.clone(), revocations, buffer })?;
+    if let Some(path) = unfinished {
+        // What stands in the way of the move does not stand in the way of opening: the next one tries again.
+        let _ = store.alone(|keys| root_file::finish(&path, keys));
+    }
     let realm = store.realm().clone();
     if let Some(region) = &options.region
         && *region != realm.region
@@ -176,10 +174,70 @@ fn open(
     Ok((store, registered, Opened { realm, made_keystore: made.0, made_root_key_file: made.1 == RootKeyFile::Made }))
 }
 
+/// A keystore file that is open, and of which nothing is known yet.
+pub(super) struct Opening {
+    registered: Registered,
+    pub(super) waiting: Waiting,
+    pub(super) sql: Connection,
+    pub(super) found: Found,
+}
+
+impl Opening {
+    /// Opens the file at `path`, or makes an empty one if `options` say so. The root key's file, where there is
+    /// one, must have been looked for before: a first use makes the keystore's file before that of the root key.
+    pub(super) fn of(path: &Path, options: &KmsOptions, root_file: Option<PathBuf>) -> Result<Self> {
+        let there = path.symlink_metadata().is_ok();
+        let registered = match (options.missing, root_file) {
+            (Missing::Make, Some(file)) if !there => return Err(Error::lost_keystore(path, &file)),
+            (Missing::Make | Missing::MakeAnew, _) => Registered::new(path)?,
+            (Missing::Refuse, _) => Registered::existing(path)?,
+        };
+        let waiting = Waiting::new(path, options.busy_timeout);
+        // While the turn is ours, nobody puts another file there. Afterwards the connection holds SQLite's lock on
+        // this one, which keeps others from it, but for a file that holds nothing.
+        let (sql, found) = {
+            let _turn = waiting.turn_to_open();
+            let (sql, found) = connect_and_look(path, waiting.patience())?;
+            registered.check(path)?;
+            if found != Found::Nothing {
+                use_wal(&sql, waiting.patience())?;
+                look(&sql)?;
+                registered.check(path)?;
+            }
+            (sql, found)
+        };
+        Ok(Self { registered, waiting, sql, found })
+    }
+}
+
+/// The root key of the keystore, also where another takes its place just now.
+fn unlock(sql: &Connection, root: &RootKey, found: Found) -> Result<Unlocked> {
+    let mut claim = Claim::read(sql, found)?;
+    loop {
+        let unlocked = root.for_existing(&claim);
+        match unlocked {
+            Err(error) => {
+                let now = Claim::read(sql, found)?;
+                if now == claim {
+                    return Err(error);
+                }
+                claim = now;
+            }
+            unlocked => return unlocked,
+        }
+    }
+}
+
 /// Makes the keystore in one transaction, after its root key is durable; or finds that another
 /// process has just done so. What a killed creation leaves is a file without tables, and perhaps a
 /// root key, which the next creation takes.
-fn create(sql: &Connection, root: &RootKey, waiting: &Waiting, options: &KmsOptions) -> Result<(bool, RootKeyFile)> {
+fn create(
+    sql: &Connection,
+    root: &RootKey,
+    waiting: &Waiting,
+    options: &KmsOptions,
+    check: impl FnOnce() -> Result<()>,
+) -> Result<(bool, RootKeyFile)> {
     let (material, kind, root_key_file) = root.for_new()?;
     let keys = RootKeys::derive(&material)?;
     use_wal(sql, waiting.patience())?;
@@ -194,6 +252,7 @@ fn create(sql: &Connection, root: &RootKey, waiting: &Waiting, options: &KmsOpti
     let now = millis(options.clock.wall());
     let call = Call::new("CreateKeystore", &Arc::from(OWNER)).with("region", region);
     Store::initialise(&tx, &keys, keys.meta(region, now, kind), (0, now), &call, |_| Ok(()))?;
+    check()?;
     tx.commit().map_err(Error::sqlite)?;
     waiting.fold(sql);
     Ok((true, root_key_file))
@@ -236,7 +295,7 @@ fn lacks_shared_index(error: &Error) -> bool {
 }
 
 /// A connection that trusts nothing in the file's schema and leaves nothing behind in free pages.
-fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sql = Connection::open_with_flags(path, flags).map_err(Error::sqlite)?;
     // SQLite takes a file that may only be read for a read-only database, and makes the files beside it
@@ -245,6 +304,12 @@ fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
         return Err(Error::read_only_keystore());
     }
     sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
+    harden(&sql)?;
+    Ok(sql)
+}
+
+/// Trust in nothing that the file's schema brings, and nothing left behind in free pages.
+pub(super) fn harden(sql: &Connection) -> Result<()> {
     for (config, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -257,8 +322,7 @@ fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
          PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON;",
     )
-    .map_err(Error::sqlite)?;
-    Ok(sql)
+    .map_err(Error::sqlite)
 }
 
 /// SQLite does not wait by itself where it changes the journal mode.
@@ -280,7 +344,7 @@ fn use_wal(sql: &Connection, busy_timeout: Duration) -> Result<()> {
 }
 
 /// Names the keystore in an error that names no file yet.
-fn at(error: Error, path: &Path) -> Error {
+pub(super) fn at(error: Error, path: &Path) -> Error {
     match error.path() {
         Some(_) => error,
         None => error.with_path(path),

@@ -32,6 +32,8 @@ pub(super) struct Tx<'a> {
     pub(super) event: Event,
     /// Whether a data key that was handed out before may no longer be used.
     pub(super) revoked: bool,
+    /// The keys that may take the place of `keys`.
+    pub(super) successor: Option<&'a RootKeys>,
     access: Access,
     changes: Vec<Changed>,
     savepoint: bool,
@@ -72,6 +74,7 @@ impl<'a> Tx<'a> {
             principal: Arc::from(""),
             event: Event::default(),
             revoked: false,
+            successor: None,
             access,
             changes: Vec::new(),
             savepoint: false,
@@ -153,6 +156,14 @@ impl<'a> Tx<'a> {
             return Err(Error::internal(format!("the row {:?} does not exist", name.as_str())));
         }
         self.put("INSERT OR REPLACE", table, columns)
+    }
+
+    /// Puts `rows` in the place of all rows of `table`, which must be of the same identities: pages that held the
+    /// old ones are emptied as a whole.
+    pub(super) fn replace_all(&mut self, table: &Table, rows: Vec<Columns>) -> Result<()> {
+        self.changing()?;
+        self.sql.execute(&format!("DELETE FROM {}", table.name), []).map_err(Error::sqlite)?;
+        rows.into_iter().try_for_each(|columns| self.put("INSERT", table, columns))
     }
 
     /// Removes a row that must exist.

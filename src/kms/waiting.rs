@@ -28,7 +28,8 @@ pub(super) struct Waiting {
 }
 
 /// The turn, until it is dropped.
-struct Turn<'a>(&'a File);
+#[derive(Debug)]
+pub(super) struct Turn<'a>(&'a File);
 
 impl Waiting {
     /// For the keystore at `path`. A folder that cannot be opened has no turns.
@@ -67,6 +68,24 @@ impl Waiting {
         let _ = sql.busy_timeout(Duration::ZERO);
         let _ = sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let _ = sql.busy_timeout(self.patience);
+    }
+
+    /// As [`fold`](Self::fold), waiting for others that read: what the log still holds is to go.
+    pub(super) fn fold_patiently(&self, sql: &Connection) {
+        let _ = sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    }
+
+    /// Takes the turn for an opening, during which no keystore may be restored at its path.
+    pub(super) fn turn_to_open(&self) -> Option<Turn<'_>> {
+        self.turn(Instant::now())
+    }
+
+    /// Takes the turn to put another file in the keystore's place.
+    ///
+    /// # Errors
+    /// Kind Busy if it cannot be had.
+    pub(super) fn turn_to_replace(&self) -> Result<Turn<'_>> {
+        self.turn(Instant::now()).ok_or_else(|| Error::busy("somebody else keeps the lock of the keystore's folder"))
     }
 
     /// Waits for the turn, but not for so long that the write lock could not be waited for any more.

@@ -51,6 +51,16 @@ fn the_root_text_corpus_replays() {
 }
 
 #[test]
+fn the_policy_corpus_replays() {
+    replay("policy", targets::policy);
+}
+
+#[test]
 fn the_record_corpus_replays() {
     replay("record", targets::record);
+}
+
+#[test]
+fn the_kms_file_corpus_replays() {
+    replay("kms_file", targets::kms_file);
 }

@@ -22,6 +22,7 @@ const CRYPTO_CRATES: &[&str] = &[
     "p256",
     "p384",
     "ring",
+    "rsa",
     "sha2",
     "xaes_256_gcm",
 ];

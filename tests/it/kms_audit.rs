@@ -81,8 +81,8 @@ fn the_cost_of_a_run_with_a_cache_is_that_of_the_calls_that_it_made() {
     let folder = tempfile::tempdir().unwrap();
     let kms = open(folder.path());
     block_on(kms.create_key(CreateKeyRequest::default().alias("alias/orders"))).unwrap();
-    let cache = DataKeyCache::new(CacheLimits::default());
-    let envelope = Envelope::builder(kms.provider("alias/orders").unwrap()).cache(&cache).build().unwrap();
+    let cache = DataKeyCache::new(CacheLimits::default()).unwrap();
+    let envelope = Envelope::builder(kms.provider("alias/orders").unwrap()).shared_cache(&cache).build().unwrap();
     let envelope = blocking::Envelope::new(envelope);
     let context = EncryptionContext::from([("tenant", "acme")]);
     let start = Instant::now();

@@ -16,11 +16,15 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_advice;
 #[cfg(feature = "cli")]
+mod cli_audit;
+#[cfg(feature = "cli")]
 mod cli_damage;
 #[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_lines;
+#[cfg(feature = "cli")]
+mod cli_permissions;
 #[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "cli")]
@@ -49,15 +53,15 @@ mod kms_disk;
 mod kms_fork;
 #[cfg(feature = "local-kms")]
 mod kms_helper;
-mod kms_operations;
 #[cfg(feature = "local-kms")]
 mod kms_load;
 #[cfg(feature = "local-kms")]
 mod kms_old;
-#[cfg(feature = "local-kms")]
-mod kms_processes;
+mod kms_operations;
 #[cfg(feature = "local-kms")]
 mod kms_permissions;
+#[cfg(feature = "local-kms")]
+mod kms_processes;
 #[cfg(all(feature = "local-kms", target_os = "linux"))]
 mod kms_record;
 #[cfg(feature = "local-kms")]

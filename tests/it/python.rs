@@ -430,7 +430,7 @@ fn crate_and_reference_agree_on_every_flip_and_cut_of_a_value_that_stands_alone(
 #[test]
 fn the_worked_examples_and_the_vectors_are_what_the_reference_makes() {
     let Some(python) = python() else { return };
-    for script in ["make_examples.py", "make_vectors.py"] {
+    for script in ["make_examples.py", "make_vectors.py", "make_kms_vectors.py"] {
         let output = Command::new(&python)
             .arg(root().join("tests/reference").join(script))
             .arg("--check")

@@ -168,7 +168,7 @@ class Reference(unittest.TestCase):
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def test_examples_and_vectors_are_what_the_scripts_make(self):
-        for script in ("make_examples.py", "make_vectors.py"):
+        for script in ("make_examples.py", "make_vectors.py", "make_kms_vectors.py"):
             done = subprocess.run([sys.executable, str(HERE / script), "--check"], capture_output=True, text=True, check=False)
             print(done.stdout, end="")
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)

@@ -2,6 +2,7 @@
 
 use crate::audit_args::{Audit, Cost};
 use crate::failure::EXIT_CODES;
+use crate::permissions::{Grants, Policy};
 use crate::provider::ProviderName;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Recover(Recover),
     Inspect(Inspect),
     Keys(Keys),
+    Policy(Policy),
+    Grants(Grants),
     Audit(Audit),
     Cost(Cost),
     /// Print a script that completes the command line
@@ -62,6 +65,10 @@ pub(crate) struct KeystorePlace {
     /// (the key itself)] [default: $XDG_CONFIG_HOME/envelock/root.key, else ~/.config/envelock/root.key]
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) root_key: Option<PathBuf>,
+    /// Call the keystore as this principal, whom its key policies and grants must let [default: owner, who
+    /// may do everything that no policy forbids]
+    #[arg(long = "as", global = true, value_name = "PRINCIPAL")]
+    pub(crate) principal: Option<String>,
 }
 
 /// For commands that may make a keystore.
@@ -530,7 +537,7 @@ impl From<LostPlaces> for Holes {
 }
 
 /// `KEY=VALUE`, cut at the first `=`.
-fn entry(text: &str) -> Result<(String, String), String> {
+pub(crate) fn entry(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("an entry is KEY=VALUE".into()),

@@ -112,7 +112,10 @@ pub(crate) fn open(place: &KeystorePlace, missing: Missing, notes: Notes) -> Res
             )),
         }
     }
-    Ok(kms)
+    match &place.principal {
+        None => Ok(kms),
+        Some(principal) => Ok(kms.as_principal(principal)?),
+    }
 }
 
 /// Set, and not empty.

@@ -17,6 +17,7 @@ mod keystore;
 mod lines;
 mod pages;
 mod passphrase;
+mod permissions;
 mod progress;
 mod provider;
 mod range;
@@ -65,6 +66,8 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
         Command::Keys(it) => keys::keys(&it, signals, notes),
+        Command::Policy(it) => permissions::policy(&it, notes),
+        Command::Grants(it) => permissions::grants(&it, notes),
         Command::Audit(it) => audit::audit(&it, signals, notes),
         Command::Cost(it) => cost::cost(&it, notes),
         Command::Completions { shell } => pages::completions(shell),

@@ -3,6 +3,7 @@
 use crate::crypto::aws_lc::AwsLc;
 use crate::crypto::backend::{Backend, Sha256Hasher};
 use crate::crypto::hkdf::{expand_once, hmac_once};
+use crate::crypto::rsa::{OAEP_MAX, RsaBackend, RsaPrivate};
 use crate::crypto::rust_crypto::RustCrypto;
 use crate::crypto::tests::SHA2;
 use crate::crypto::{Aead, AeadAlgorithm};
@@ -99,6 +100,27 @@ proptest! {
             prop_assert_eq!(&one, &other);
         }
     }
+}
+
+/// Each takes the keys of the other, gives them the same forms, and opens what the other sealed.
+#[test]
+fn both_backends_do_the_same_rsa() {
+    fn cross<A: RsaBackend, B: RsaBackend>() {
+        let ours = A::generate().unwrap();
+        let theirs = B::private(&ours.pkcs8().unwrap()).unwrap();
+        assert_eq!(ours.pkcs8().unwrap(), theirs.pkcs8().unwrap());
+        assert_eq!(ours.spki().unwrap(), theirs.spki().unwrap());
+        let spki = ours.spki().unwrap().try_into().unwrap();
+        for plaintext in [&[][..], &[7; 32], &[9; OAEP_MAX]] {
+            for sealed in [A::encrypt(&spki, plaintext).unwrap(), B::encrypt(&spki, plaintext).unwrap()] {
+                assert_eq!(ours.decrypt(&sealed).unwrap().as_slice(), plaintext);
+                assert_eq!(theirs.decrypt(&sealed).unwrap().as_slice(), plaintext);
+            }
+        }
+    }
+    cross::<AwsLc, RustCrypto>();
+    cross::<RustCrypto, AwsLc>();
+    assert_ne!(type_name::<<AwsLc as RsaBackend>::Private>(), type_name::<<RustCrypto as RsaBackend>::Private>());
 }
 
 fn sha256<B: Backend>(parts: &[&[u8]]) -> [u8; 32] {

@@ -5,6 +5,7 @@ mod aead;
 mod between;
 mod hash;
 mod password;
+mod rsa;
 #[cfg(target_os = "linux")]
 mod stack;
 mod xaes;

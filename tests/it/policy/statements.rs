@@ -35,8 +35,7 @@ fn for_action(name: &'static str, action: &str, asked: impl Into<PolicyAction>, 
 }
 
 fn for_resource(name: &'static str, resource: &str, expected: Outcome) -> Case {
-    let statement =
-        format!(r#"{{"Effect": "Allow", {ALICE}, "Action": "kms:Decrypt", "Resource": {resource}}}"#);
+    let statement = format!(r#"{{"Effect": "Allow", {ALICE}, "Action": "kms:Decrypt", "Resource": {resource}}}"#);
     Case { name, statements: vec![statement], request: ask("alice", Decrypt), expected }
 }
 
@@ -60,9 +59,24 @@ fn effects() -> Vec<Case> {
         case("a Deny before an Allow wins", [deny, allow], ask("alice", Decrypt), Denied(1)),
         case("a Deny of one action leaves the others", [allow, deny], ask("alice", Encrypt), Allowed(1)),
         case("a Deny of one principal leaves the others", [deny, bobs], ask("bob", Decrypt), Allowed(2)),
-        case("a Deny for everyone beats an Allow by name", [allow, ("Deny", ALL, r#""kms:Decrypt""#)], ask("alice", Decrypt), Denied(2)),
-        case("an Allow for everyone does not beat a Deny by name", [("Allow", ALL, r#""kms:*""#), deny], ask("alice", Decrypt), Denied(2)),
-        case("a broad Deny beats a narrow Allow", [("Allow", ALICE, r#""kms:Decrypt""#), ("Deny", ALICE, r#""kms:*""#)], ask("alice", Decrypt), Denied(2)),
+        case(
+            "a Deny for everyone beats an Allow by name",
+            [allow, ("Deny", ALL, r#""kms:Decrypt""#)],
+            ask("alice", Decrypt),
+            Denied(2),
+        ),
+        case(
+            "an Allow for everyone does not beat a Deny by name",
+            [("Allow", ALL, r#""kms:*""#), deny],
+            ask("alice", Decrypt),
+            Denied(2),
+        ),
+        case(
+            "a broad Deny beats a narrow Allow",
+            [("Allow", ALICE, r#""kms:Decrypt""#), ("Deny", ALICE, r#""kms:*""#)],
+            ask("alice", Decrypt),
+            Denied(2),
+        ),
         case("statements add up", [bobs, allow], ask("alice", Encrypt), Allowed(2)),
         case("of two Allows the first is named", [allow, allow], ask("alice", Encrypt), Allowed(1)),
         case("of two Denies the first is named", [allow, deny, deny], ask("alice", Decrypt), Denied(2)),
@@ -87,13 +101,23 @@ fn principals() -> Vec<Case> {
         for_principal("everyone, as a string", ALL, "carol", Allowed(1)),
         for_principal("everyone, as AWS writes it too", r#""Principal": {"AWS": "*"}"#, "carol", Allowed(1)),
         for_principal("everyone in a list", r#""Principal": {"AWS": ["alice", "*"]}"#, "carol", Allowed(1)),
-        for_principal("an ARN is a name as any other", r#""Principal": {"AWS": "arn:aws:iam::111122223333:role/a"}"#, "arn:aws:iam::111122223333:role/a", Allowed(1)),
+        for_principal(
+            "an ARN is a name as any other",
+            r#""Principal": {"AWS": "arn:aws:iam::111122223333:role/a"}"#,
+            "arn:aws:iam::111122223333:role/a",
+            Allowed(1),
+        ),
         for_principal("the owner is a name as any other", ALICE, OWNER, Nothing),
         for_principal("NotPrincipal means the others", not_alice, "bob", Allowed(1)),
         for_principal("NotPrincipal does not mean those it names", not_alice, "alice", Nothing),
         for_principal("NotPrincipal with a list leaves out each", not_two, "bob", Nothing),
         for_principal("NotPrincipal with a list means the rest", not_two, "carol", Allowed(1)),
-        case("a Deny with NotPrincipal spares those it names", deny_others(not_alice), ask("alice", Decrypt), Allowed(1)),
+        case(
+            "a Deny with NotPrincipal spares those it names",
+            deny_others(not_alice),
+            ask("alice", Decrypt),
+            Allowed(1),
+        ),
         case("a Deny with NotPrincipal hits the others", deny_others(not_alice), ask("bob", Decrypt), Denied(2)),
     ]
 }
@@ -116,18 +140,38 @@ fn actions() -> Vec<Case> {
         for_action("a star at the beginning", r#""*:Decrypt""#, Decrypt, Allowed(1)),
         for_action("several stars", r#""kms:*Key*Rotation*""#, GetKeyRotationStatus, Allowed(1)),
         for_action("a question mark is one character", r#""kms:?ncrypt""#, Encrypt, Allowed(1)),
-        for_action("a question mark is not two characters", r#""kms:?crypt*""#, Encrypt, Nothing),
+        for_action("a question mark is not two characters", r#""kms:?agResource""#, UntagResource, Nothing),
         for_action("question marks for each character", r#""kms:??crypt""#, Encrypt, Allowed(1)),
         for_action("a wildcard is compared without case too", r#""kms:generate*""#, GenerateDataKey, Allowed(1)),
-        for_action("the name's beginning alone is not the name", r#""kms:GenerateDataKey""#, GenerateDataKeyWithoutPlaintext, Nothing),
+        for_action(
+            "the name's beginning alone is not the name",
+            r#""kms:GenerateDataKey""#,
+            GenerateDataKeyWithoutPlaintext,
+            Nothing,
+        ),
         for_action("re-encrypting from is an action", r#""kms:ReEncryptFrom""#, ReEncryptFrom, Allowed(1)),
         for_action("re-encrypting to is another", r#""kms:ReEncryptFrom""#, ReEncryptTo, Nothing),
         for_action("both ways of re-encrypting", r#""kms:ReEncrypt*""#, ReEncryptTo, Allowed(1)),
         for_action("who may decrypt may not re-encrypt", r#""kms:Decrypt""#, ReEncryptFrom, Nothing),
         for_action("who may re-encrypt may not decrypt", r#""kms:ReEncrypt*""#, Decrypt, Nothing),
-        for_action("re-encrypting keeps the context", r#""kms:ReEncrypt*""#, PolicyAction::ChangeEncryptionContext, Nothing),
-        for_action("changing the context by its name", r#""kms:ChangeEncryptionContext""#, PolicyAction::ChangeEncryptionContext, Allowed(1)),
-        for_action("changing the context is part of everything", r#""kms:*""#, PolicyAction::ChangeEncryptionContext, Allowed(1)),
+        for_action(
+            "re-encrypting keeps the context",
+            r#""kms:ReEncrypt*""#,
+            PolicyAction::ChangeEncryptionContext,
+            Nothing,
+        ),
+        for_action(
+            "changing the context by its name",
+            r#""kms:ChangeEncryptionContext""#,
+            PolicyAction::ChangeEncryptionContext,
+            Allowed(1),
+        ),
+        for_action(
+            "changing the context is part of everything",
+            r#""kms:*""#,
+            PolicyAction::ChangeEncryptionContext,
+            Allowed(1),
+        ),
         for_action("reading the policy is not putting it", r#""kms:Get*""#, PutKeyPolicy, Nothing),
         for_action("creating a grant is not revoking it", r#""kms:CreateGrant""#, RevokeGrant, Nothing),
     ]

@@ -1,0 +1,301 @@
+//! `policy` and `grants`: who may do what with a key of the embedded keystore.
+
+use crate::args::{KeystorePlace, entry};
+use crate::failure::Failure;
+use crate::inspect::json_text;
+use crate::keystore::{self, Missing};
+use crate::text::{Notes, answer, date, plain};
+use crate::time::local;
+use clap::{Args, Subcommand, ValueHint};
+use envelock::kms::{CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, KeyPolicy, PolicyAction};
+use envelock::{EncryptionContext, LocalKms, blocking::wait};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Say who may do what with a key: AWS's key policies
+#[derive(Args, Debug)]
+pub(crate) struct Policy {
+    #[command(flatten)]
+    pub(crate) keystore: KeystorePlace,
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print the policy of a key
+    Get {
+        /// A key id, a full key name, or alias/NAME
+        key: String,
+    },
+    /// Put a policy in the place of the one that a key has; it counts from the next call on
+    #[command(after_long_help = "\
+An element, operator, condition key or action that is not supported is refused, never ignored: docs/kms.md lists
+what is. A key that was given no policy has the one that `policy get` prints: its owner may do everything.
+
+Examples:
+  envelock policy get alias/orders > orders.json
+  envelock policy put alias/orders orders.json
+  envelock policy simulate alias/orders Decrypt --by billing -c tenant=acme")]
+    Put {
+        /// A key id, a full key name, or alias/NAME
+        key: String,
+        /// The file with the policy as JSON; - for standard input
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Put it also if you could not put another one afterwards. If nobody can, it stays for good
+        #[arg(long)]
+        lock_out: bool,
+    },
+    /// Read a policy and say whether it could be put; needs no keystore
+    Check {
+        /// The file with the policy as JSON; - for standard input
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Say what would become of a request, and which statement or grant decides it; nothing is done
+    Simulate {
+        /// A key id, a full key name, or alias/NAME
+        key: String,
+        /// An operation by AWS's name, with or without `kms:`, such as Decrypt or ReEncryptFrom
+        #[arg(value_parser = action)]
+        action: PolicyAction,
+        /// Who asks
+        #[arg(long, value_name = "PRINCIPAL")]
+        by: String,
+        /// An entry of the encryption context; repeatable
+        #[arg(long, short, value_name = "KEY=VALUE", value_parser = entry)]
+        context: Vec<(String, String)>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Let single principals do single things with a key
+#[derive(Args, Debug)]
+pub(crate) struct Grants {
+    #[command(flatten)]
+    pub(crate) keystore: KeystorePlace,
+    #[command(subcommand)]
+    pub(crate) command: GrantsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GrantsCommand {
+    /// Make a grant, and print its id
+    #[command(after_long_help = "\
+Examples:
+  envelock grants create alias/orders --to billing --operation Decrypt --subset tenant=acme
+  envelock grants list alias/orders")]
+    Create {
+        /// A key id, a full key name, or alias/NAME
+        key: String,
+        /// Who may
+        #[arg(long, value_name = "PRINCIPAL")]
+        to: String,
+        /// What, by AWS's name, such as Decrypt or GenerateDataKey; repeatable
+        #[arg(long = "operation", value_name = "OPERATION", value_parser = operation, required = true)]
+        operations: Vec<GrantOperation>,
+        /// Who may retire the grant, whatever the policy says
+        #[arg(long, value_name = "PRINCIPAL")]
+        retiring: Option<String>,
+        /// Only for encryption contexts that have this entry; repeatable
+        #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
+        subset: Vec<(String, String)>,
+        /// Only for the encryption context of exactly these entries; repeatable
+        #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
+        equals: Vec<(String, String)>,
+        /// A name: the same request with the same name again is the same grant
+        #[arg(long)]
+        name: Option<String>,
+        /// The whole grant as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the grants of a key, or those that a principal may retire
+    List {
+        /// A key id, a full key name, or alias/NAME
+        #[arg(required_unless_present = "retirable_by")]
+        key: Option<String>,
+        /// Those of every key that this principal may retire
+        #[arg(long, value_name = "PRINCIPAL", conflicts_with = "key")]
+        retirable_by: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a grant that is not needed any more
+    Retire {
+        /// A key id, a full key name, or alias/NAME
+        key: String,
+        /// The grant's id
+        grant: String,
+    },
+    /// End a grant that should not be used any more
+    Revoke {
+        /// A key id, a full key name, or alias/NAME
+        key: String,
+        /// The grant's id
+        grant: String,
+    },
+}
+
+pub(crate) fn policy(arguments: &Policy, notes: Notes) -> Result<(), Failure> {
+    if let PolicyCommand::Check { file } = &arguments.command {
+        read_policy(file)?;
+        notes.say("the policy can be put");
+        return Ok(());
+    }
+    let kms = keystore::open(&arguments.keystore, Missing::Refuse, notes)?;
+    match &arguments.command {
+        PolicyCommand::Get { key } => answer(&format!("{}\n", wait(kms.get_key_policy(key))?.text().trim_end())),
+        PolicyCommand::Put { key, file, lock_out } => {
+            let policy = read_policy(file)?;
+            match lock_out {
+                true => wait(kms.put_key_policy_locking_out(key, &policy))?,
+                false => wait(kms.put_key_policy(key, &policy))?,
+            }
+            notes.say(&format!("the policy of {key} counts from now on"));
+            Ok(())
+        }
+        // Answered above: it looks into no keystore.
+        PolicyCommand::Check { .. } => Ok(()),
+        PolicyCommand::Simulate { key, action, by, context, json } => {
+            let context: EncryptionContext = context.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let decision = wait(kms.simulate(by, *action, key, &context))?;
+            match json {
+                true => answer(&json_text(&decision_json(&decision))),
+                false => answer(&format!("{}\n", plain(&decision.to_string()))),
+            }
+        }
+    }
+}
+
+fn read_policy(file: &Path) -> Result<KeyPolicy, Failure> {
+    let failed = |e| Failure::io(&file.display().to_string(), &e);
+    let mut text = String::new();
+    // One byte above the limit is enough to be refused for it.
+    let most = 32_769;
+    match file == Path::new("-") {
+        true => std::io::stdin().lock().take(most).read_to_string(&mut text).map_err(failed)?,
+        false => fs::File::open(file).and_then(|file| file.take(most).read_to_string(&mut text)).map_err(failed)?,
+    };
+    Ok(KeyPolicy::parse(&text)?)
+}
+
+fn decision_json(decision: &Decision) -> Value {
+    let mut value = json!({ "allowed": decision.is_allowed(), "decision": decision.to_string() });
+    let decided = match decision {
+        Decision::AllowedByStatement(statement) | Decision::DeniedByStatement(statement) => {
+            json!({ "statement": statement.number, "sid": statement.sid })
+        }
+        Decision::AllowedByGrant { grant_id } => json!({ "grant_id": grant_id }),
+        _ => Value::Null,
+    };
+    if let Value::Object(fields) = &mut value {
+        fields.insert("decided_by".into(), decided);
+    }
+    value
+}
+
+pub(crate) fn grants(arguments: &Grants, notes: Notes) -> Result<(), Failure> {
+    let kms = keystore::open(&arguments.keystore, Missing::Refuse, notes)?;
+    match &arguments.command {
+        GrantsCommand::Create { key, to, operations, retiring, subset, equals, name, json } => {
+            let constraints = [(subset, false), (equals, true)].into_iter().filter(|(pairs, _)| !pairs.is_empty());
+            let constraints = constraints.fold(GrantConstraints::new(), |constraints, (pairs, whole)| {
+                let pairs = pairs.iter().cloned();
+                match whole {
+                    true => constraints.encryption_context_equals(pairs),
+                    false => constraints.encryption_context_subset(pairs),
+                }
+            });
+            let operations: envelock::kms::GrantOperations = operations.iter().copied().collect();
+            let mut request = CreateGrantRequest::new(to, operations).constraints(constraints);
+            if let Some(retiring) = retiring {
+                request = request.retiring_principal(retiring);
+            }
+            if let Some(name) = name {
+                request = request.name(name);
+            }
+            let grant = wait(kms.create_grant(key, &request))?;
+            match json {
+                true => answer(&json_text(&grant_json(&grant))),
+                false => answer(&format!("{}\n", grant.grant_id)),
+            }
+        }
+        GrantsCommand::List { key, retirable_by, json } => list(&kms, key.as_deref(), retirable_by.as_deref(), *json),
+        GrantsCommand::Retire { key, grant } => {
+            wait(kms.retire_grant(key, grant))?;
+            notes.say("the grant is retired");
+            Ok(())
+        }
+        GrantsCommand::Revoke { key, grant } => {
+            wait(kms.revoke_grant(key, grant))?;
+            notes.say("the grant is revoked");
+            Ok(())
+        }
+    }
+}
+
+fn list(kms: &LocalKms, key: Option<&str>, retirable_by: Option<&str>, as_json: bool) -> Result<(), Failure> {
+    let grants = match (key, retirable_by) {
+        (Some(key), _) => wait(kms.list_grants(key))?,
+        (None, principal) => wait(kms.list_retirable_grants(principal.unwrap_or_default()))?,
+    };
+    if as_json {
+        return answer(&json_text(&json!({ "grants": grants.iter().map(grant_json).collect::<Vec<_>>() })));
+    }
+    let mut out = String::new();
+    for grant in &grants {
+        let operations: Vec<_> = grant.operations.iter().map(GrantOperation::name).collect();
+        out.push_str(&format!("{}\n", grant.grant_id));
+        let mut line = |name: &str, text: &str| out.push_str(&format!("  {name:<12} {}\n", plain(text)));
+        line("key", &grant.key_id);
+        line("to", &grant.grantee_principal);
+        line("operations", &operations.join(" "));
+        if !grant.constraints.is_empty() {
+            line("only for", &grant.constraints.to_json());
+        }
+        if let Some(principal) = &grant.retiring_principal {
+            line("retired by", principal);
+        }
+        if let Some(name) = &grant.name {
+            line("name", name);
+        }
+        line("created", &local(grant.creation_date));
+    }
+    answer(&out)
+}
+
+fn grant_json(grant: &Grant) -> Value {
+    let constraints: Value = serde_json::from_str(&grant.constraints.to_json()).unwrap_or_default();
+    json!({
+        "grant_id": grant.grant_id,
+        "key_id": grant.key_id,
+        "grantee_principal": grant.grantee_principal,
+        "retiring_principal": grant.retiring_principal,
+        "operations": grant.operations.iter().map(GrantOperation::name).collect::<Vec<_>>(),
+        "constraints": constraints,
+        "name": grant.name,
+        "created": date(grant.creation_date),
+        "grant_token": grant.grant_token,
+    })
+}
+
+fn action(text: &str) -> Result<PolicyAction, String> {
+    let name = text.strip_prefix("kms:").unwrap_or(text);
+    PolicyAction::all()
+        .find(|action| action.name().strip_prefix("kms:").is_some_and(|known| known.eq_ignore_ascii_case(name)))
+        .ok_or_else(|| "that is no operation on a key: give AWS's name, such as Decrypt".to_owned())
+}
+
+fn operation(text: &str) -> Result<GrantOperation, String> {
+    let name = text.strip_prefix("kms:").unwrap_or(text);
+    GrantOperation::named(name).ok_or_else(|| {
+        format!("that cannot be granted: there are {}", GrantOperation::ALL.map(GrantOperation::name).join(", "))
+    })
+}

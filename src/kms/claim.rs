@@ -1,0 +1,150 @@
+//! What a keystore says of its root key in the clear, and so before anything in it is authenticated.
+
+use super::root::RootKeys;
+use super::root_text::Material;
+use super::schema::Found;
+use crate::crypto;
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider::passphrase::PassphraseCost;
+use crate::secret::Secret;
+use rusqlite::types::Value;
+use std::path::Path;
+use uuid::Uuid;
+
+/// How the keystore remembers its root key's source.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A file, or the root key's text.
+    Key,
+    Passphrase(Argon),
+    /// Another key provider, which wrapped it: an encoded slots area.
+    Provider(Vec<u8>),
+}
+
+impl Kind {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Key => KEY,
+            Self::Passphrase(_) => PASSPHRASE,
+            Self::Provider(_) => PROVIDER,
+        }
+    }
+
+    /// The columns of `meta` from `argon_salt` to `root_slots`.
+    pub(super) fn columns(self) -> [Value; 5] {
+        match self {
+            Self::Key => [const { Value::Null }; 5],
+            Self::Passphrase(Argon { salt, cost }) => [
+                Value::Blob(salt),
+                Value::Integer(cost.memory_kib.into()),
+                Value::Integer(cost.passes.into()),
+                Value::Integer(cost.lanes.into()),
+                Value::Null,
+            ],
+            Self::Provider(slots) => [Value::Null, Value::Null, Value::Null, Value::Null, Value::Blob(slots)],
+        }
+    }
+}
+
+/// How a passphrase becomes the root key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Argon {
+    pub(super) salt: Vec<u8>,
+    pub(super) cost: PassphraseCost,
+}
+
+impl Argon {
+    /// With a fresh salt.
+    pub(super) fn fresh(cost: PassphraseCost) -> Result<Self> {
+        let mut salt = [0; 16];
+        crypto::random::fill(&mut salt)?;
+        Ok(Self { salt: salt.to_vec(), cost })
+    }
+
+    pub(super) fn derive(&self, passphrase: &[u8]) -> Result<Secret<32>> {
+        let PassphraseCost { memory_kib, passes, lanes } = self.cost;
+        Secret::try_init(|out| {
+            crypto::password::argon2id(passphrase, &self.salt, memory_kib, passes, u32::from(lanes), out)
+        })
+    }
+}
+
+/// What an existing keystore says of its root key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) keystore_id: [u8; 16],
+    pub(super) check: Vec<u8>,
+    pub(super) kind: String,
+    pub(super) argon: Option<Argon>,
+    /// The root key as other providers wrapped it.
+    pub(super) slots: Option<Vec<u8>>,
+}
+
+impl Claim {
+    pub(super) fn read(sql: &rusqlite::Connection, found: Found) -> Result<Self> {
+        let slots = match found {
+            Found::Older => "NULL",
+            _ => "root_slots",
+        };
+        let query = format!(
+            "SELECT keystore_id, check_value, root_kind, argon_salt, argon_memory_kib, argon_passes, argon_lanes, {slots}
+             FROM meta"
+        );
+        let found = sql.query_row(&query, [], |row| {
+            let salt: Option<Vec<u8>> = row.get(3)?;
+            let argon = match salt {
+                None => None,
+                Some(salt) => Some(Argon {
+                    salt,
+                    cost: PassphraseCost { memory_kib: row.get(4)?, passes: row.get(5)?, lanes: row.get(6)? },
+                }),
+            };
+            Ok(Self { keystore_id: row.get(0)?, check: row.get(1)?, kind: row.get(2)?, argon, slots: row.get(7)? })
+        });
+        found.map_err(|e| match e.sqlite_error_code() {
+            None => Error::tampered("what it says of its root key is not as it was written").with_source(e),
+            Some(_) => Error::sqlite(e),
+        })
+    }
+
+    /// The keys of `material`, if it is this keystore's root key. `file` is where it was read from.
+    ///
+    /// # Errors
+    /// Kind NoMatchingKey.
+    pub(super) fn unlock(&self, material: &Material, file: Option<&Path>) -> Result<RootKeys> {
+        let at_file = |error: Error| match file {
+            Some(file) => error.with_path(file),
+            None => error,
+        };
+        if material.keystore_id != self.keystore_id {
+            let (theirs, ours) = (Uuid::from_bytes(material.keystore_id), Uuid::from_bytes(self.keystore_id));
+            let what = format!("the root key is of the keystore {theirs}, and this keystore is {ours}");
+            return Err(at_file(
+                Error::new(ErrorKind::NoMatchingKey, what)
+                    .with_advice("give the root key that was made with this keystore, or its export"),
+            ));
+        }
+        let keys = RootKeys::derive(material)?;
+        match keys.check.as_slice() == self.check {
+            true => Ok(keys),
+            false => Err(at_file(self.mismatch("the root key is not, or no longer, this keystore's"))),
+        }
+    }
+
+    /// A root key that is not this keystore's, or is no longer.
+    pub(super) fn mismatch(&self, what: &str) -> Error {
+        Error::new(ErrorKind::NoMatchingKey, what).with_advice(match self.kind.as_str() {
+            PASSPHRASE => "this keystore's root key is a passphrase: give that, or the root key's export",
+            PROVIDER => {
+                "this keystore's root key is wrapped by a key provider: unseal it, or give the root key's export"
+            }
+            _ => {
+                "give the one that the keystore was last opened with, or its export; a backup needs the one of its day"
+            }
+        })
+    }
+}
+
+pub(super) const KEY: &str = "key";
+pub(super) const PASSPHRASE: &str = "passphrase";
+pub(super) const PROVIDER: &str = "provider";

@@ -1,0 +1,36 @@
+//! What leaves a keystore and what enters it: imported key material, and the files by which keystores that
+//! do not see one another share multi-Region keys (docs/kms-files.md). Bytes to types and back, with the
+//! cryptography of each; no row is read or written here.
+//!
+//! ```text
+//! file    = "EKMS" || 01 || kind (1) || what the kind says
+//! address = issuing keystore id (16) || byte string of its Region || target keystore id (16)
+//!           || byte string of its Region || byte string of the key id || serial (8) || time of issue (8)
+//! ```
+//! Big-endian; times in milliseconds since 1970. A file is parsed as a whole, and no byte may follow it.
+
+#![allow(dead_code, reason = "the keystore's operations take these up one by one")]
+
+mod bundle;
+mod content;
+mod describe;
+mod fingerprint;
+mod frame;
+mod import;
+mod key_pair;
+mod letter;
+mod material_text;
+mod replication_key;
+mod rules;
+mod same;
+mod sealed;
+
+#[cfg(test)]
+mod tests;
+
+pub use describe::{FileDescription, describe_file};
+pub use fingerprint::Sha256Fingerprint;
+pub use frame::FileKind;
+pub use import::{ImportParameters, wrap_key_material};
+pub use material_text::{KeyMaterialText, seal_key_material};
+pub use rules::{MultiRegionConfiguration, MultiRegionKey};
