@@ -8,7 +8,7 @@ use crate::signals::Signals;
 use crate::text::{Notes, answer, date, plain};
 use crate::time::local;
 use envelock::kms::{AuditHead, AuditRecord, AuditRetention};
-use envelock::{ErrorKind, LocalKms, blocking::wait};
+use envelock::{LocalKms, blocking::wait};
 use serde_json::json;
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write as _};
