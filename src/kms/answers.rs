@@ -1,6 +1,7 @@
 //! What the operations take and answer, with AWS KMS's names.
 
 use super::key::{KeyManager, KeyOrigin, MultiRegionKeyType};
+use super::parcel::Sha256Fingerprint;
 use super::state::KeyState;
 use super::tags::Tag;
 use crate::material::DataKey;
@@ -101,6 +102,10 @@ pub struct KeyVersion {
     pub version: u32,
     /// When it was made.
     pub creation_date: SystemTime,
+    /// Whether its material is here: imported material may have expired or been deleted.
+    pub has_material: bool,
+    /// When its imported material expires; `None` if it does not.
+    pub valid_to: Option<SystemTime>,
 }
 
 /// An alias and what it points to.
@@ -239,6 +244,126 @@ pub struct KeyRotation {
     pub rotation_date: SystemTime,
     /// What it came from.
     pub rotation_type: RotationType,
+}
+
+/// Whether imported material is new, as AWS KMS names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ImportType {
+    /// It becomes the next version, once the key is rotated.
+    NewKeyMaterial,
+    /// It was imported before.
+    ExistingKeyMaterial,
+}
+
+impl ImportType {
+    /// AWS's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NewKeyMaterial => "NEW_KEY_MATERIAL",
+            Self::ExistingKeyMaterial => "EXISTING_KEY_MATERIAL",
+        }
+    }
+}
+
+/// What [`import_key_material`](super::LocalKms::import_key_material) takes in. Never printed.
+#[derive(Clone)]
+pub struct ImportKeyMaterialRequest {
+    pub(super) form: ImportForm,
+    pub(super) valid_to: Option<SystemTime>,
+    pub(super) import_type: Option<ImportType>,
+}
+
+/// How the material comes.
+#[derive(Clone)]
+pub(super) enum ImportForm {
+    Wrapped { material: Vec<u8>, token: Vec<u8> },
+    Passphrase { text: Zeroizing<Vec<u8>>, passphrase: Zeroizing<Vec<u8>> },
+}
+
+impl ImportKeyMaterialRequest {
+    /// Material that was wrapped with the public key of [`ImportParameters`](super::ImportParameters), and the token
+    /// that came with that.
+    #[must_use]
+    pub fn wrapped(encrypted_key_material: impl Into<Vec<u8>>, import_token: impl Into<Vec<u8>>) -> Self {
+        Self::of(ImportForm::Wrapped { material: encrypted_key_material.into(), token: import_token.into() })
+    }
+
+    /// Material that [`seal_key_material`](super::seal_key_material) put under a passphrase, for tools on one machine:
+    /// its line. It needs no parameters and no token. Takes a fifth of a second and 64 MiB at the default cost.
+    #[must_use]
+    pub fn under_passphrase(text: &[u8], passphrase: &[u8]) -> Self {
+        let (text, passphrase) = (Zeroizing::new(text.to_vec()), Zeroizing::new(passphrase.to_vec()));
+        Self::of(ImportForm::Passphrase { text, passphrase })
+    }
+
+    fn of(form: ImportForm) -> Self {
+        Self { form, valid_to: None, import_type: None }
+    }
+
+    /// From then on the material is gone, and the key is PendingImport; at most 365 days from now. Default: never.
+    #[must_use]
+    pub fn valid_to(mut self, valid_to: SystemTime) -> Self {
+        self.valid_to = Some(valid_to);
+        self
+    }
+
+    /// The material is new: it waits, and [`rotate`](super::LocalKms::rotate) makes it the version that encrypts. AWS's
+    /// import type NEW_KEY_MATERIAL. Default: it is the first, or was imported before.
+    #[must_use]
+    pub fn new_key_material(mut self) -> Self {
+        self.import_type = Some(ImportType::NewKeyMaterial);
+        self
+    }
+}
+
+impl fmt::Debug for ImportKeyMaterialRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImportKeyMaterialRequest")
+            .field("valid_to", &self.valid_to)
+            .field("import_type", &self.import_type)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of imported material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportKeyMaterialAnswer {
+    /// The full name of the key.
+    pub key_id: String,
+    /// The version that it is the material of.
+    pub version: u32,
+    /// The key's state now.
+    pub key_state: KeyState,
+    /// Whether it is new, and encrypts nothing until the key is rotated.
+    pub waits_for_rotation: bool,
+}
+
+/// A file that one keystore makes for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IssuedFile {
+    /// The file.
+    pub file: Vec<u8>,
+    /// SHA-256 of it. The import of a replica asks for that; it must get there another way than the file.
+    pub sha256: Sha256Fingerprint,
+    /// The full name of the key that it is about, in the keystore that made it.
+    pub key_id: String,
+    /// The keystore that it is for: `envelock:<region>:<keystore id>`.
+    pub target: String,
+}
+
+/// A keystore's public key, to which others seal replicas of their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicationParameters {
+    /// The public key, with the keystore's id and Region, as a file. No secret.
+    pub file: Vec<u8>,
+    /// SHA-256 of the public key. It must reach the one who replicates another way than the file, such as by
+    /// telephone: who exchanges the file on its way gets the keys that are sealed to it.
+    pub fingerprint: Sha256Fingerprint,
 }
 
 /// What was encrypted again.

@@ -68,7 +68,6 @@ pub(super) fn unwrap(root: &Secret<32>, place: Place<'_>, wrapped: &[u8]) -> Res
 }
 
 /// Decrypts what [`wrap_bytes`] made for the same place.
-#[allow(dead_code, reason = "the keystore's import and replication take it up")]
 pub(super) fn unwrap_bytes(root: &Secret<32>, place: Place<'_>, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let parts = Wrapped::parse(wrapped)?;
     let len = parts.sealed.len().checked_sub(TAG_LEN).ok_or_else(Error::authentication)?;

@@ -7,9 +7,10 @@ use super::records::{KeyRecord, VersionRecord};
 use super::root::RootKeys;
 use super::rows::{Columns, RowName, Rows, changed};
 use super::schedule::reached;
-use super::schema::{KEY_VERSIONS, KEYS, Table};
+use super::schema::{KEY_VERSIONS, KEYS, Table, WRAPPING_KEYS};
 use super::trust::{columns_of, select};
 use super::tx::condition;
+use super::wrapping::WrappingKey;
 use crate::error::{Error, Result};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
@@ -21,6 +22,8 @@ pub(super) enum Dated {
     Key(String),
     /// A version of a key.
     Version(String, u32),
+    /// A key pair that others wrap for.
+    WrappingKey(String),
 }
 
 /// What is done when a date has come.
@@ -30,6 +33,8 @@ pub(super) enum What {
     Delete,
     /// Imported material may not be used any more.
     Expire,
+    /// A key pair that others wrapped for is thrown away.
+    ThrowAway,
 }
 
 /// A date, in milliseconds since the Unix epoch.
@@ -53,6 +58,7 @@ impl Dates {
         let date = match dated {
             Dated::Key(_) => KeyRecord::from_row(columns.clone()).ok().and_then(|key| key.date()),
             Dated::Version(..) => VersionRecord::from_row(columns.clone()).ok().and_then(|version| version.date()),
+            Dated::WrappingKey(_) => WrappingKey::from_row(columns.clone()).ok().map(|key| key.date()),
         };
         let before = self.set(dated.clone(), date);
         Some((dated, before))
@@ -132,6 +138,7 @@ impl Dated {
     fn of(table: &Table, identity: &[Value]) -> Option<Self> {
         match identity {
             [Value::Text(key_id), ..] if table.name == KEYS.name => Some(Self::Key(key_id.clone())),
+            [Value::Text(id), ..] if table.name == WRAPPING_KEYS.name => Some(Self::WrappingKey(id.clone())),
             [Value::Text(key_id), Value::Integer(version), ..] if table.name == KEY_VERSIONS.name => {
                 Some(Self::Version(key_id.clone(), u32::try_from(*version).ok()?))
             }
@@ -145,6 +152,7 @@ fn place(name: &RowName) -> Option<(&'static Table, Vec<Value>)> {
     let (table, identity) = name.as_str().split_once(' ')?;
     match identity.split_once('/') {
         None if table == KEYS.name => Some((&KEYS, vec![Value::Text(identity.to_owned())])),
+        None if table == WRAPPING_KEYS.name => Some((&WRAPPING_KEYS, vec![Value::Text(identity.to_owned())])),
         Some((key_id, version)) if table == KEY_VERSIONS.name => {
             Some((&KEY_VERSIONS, vec![Value::Text(key_id.to_owned()), Value::Integer(version.parse().ok()?)]))
         }

@@ -6,14 +6,16 @@
 
 use super::call::Call;
 use super::dates::{Date, Dated, What};
+use super::family;
 use super::fields::text;
 use super::group::Group;
-use super::records::{KeyRecord, Source, VersionRecord};
+use super::records::{KeyRecord, MultiRegion, Source, VersionRecord};
 use super::rows::Columns;
 use super::schedule::{Rotation, reached};
 use super::schema::{ALIASES, GRANTS, KEY_VERSIONS, KEYS, POLICIES, REPLICAS, TAGS, Table, WRAPPING_KEYS};
 use super::state::KeyState;
 use super::tx::Tx;
+use super::wrapping::WrappingKey;
 use crate::error::{Error, Result};
 use rusqlite::types::Value;
 use std::sync::Arc;
@@ -34,11 +36,13 @@ pub(super) fn run(group: &mut Group<'_>) {
             What::Rotate => "RotateKey",
             What::Delete => "DeleteKey",
             What::Expire => "DeleteExpiredKeyMaterial",
+            What::ThrowAway => "DeleteExpiredWrappingKey",
         };
         let done = group.run(&Call::new(name, &Arc::from(KEYSTORE)), |tx| match &dated {
             Dated::Key(key_id) if date.what == What::Rotate => rotate(tx, key_id),
             Dated::Key(key_id) => delete(tx, key_id),
             Dated::Version(key_id, version) => expire(tx, key_id, *version),
+            Dated::WrappingKey(id) => throw_away(tx, id),
         });
         if done.is_err() {
             group.tx.trust.dates.set(dated, Some(Date { at: now.saturating_add(AGAIN), ..date }));
@@ -61,7 +65,12 @@ fn delete(tx: &mut Tx<'_>, key_id: &str) -> Result<()> {
     let key = existing(tx, key_id)?;
     let due = key.state == KeyState::PendingDeletion && key.deletion_at.is_some_and(|at| reached(at, tx.now));
     match due {
-        true => wipe(tx, &key),
+        true => {
+            if key.multi_region == MultiRegion::Replica {
+                family::issue_receipt(tx, &key)?;
+            }
+            wipe(tx, &key)
+        }
         false => Err(not_due(key_id)),
     }
 }
@@ -75,8 +84,20 @@ fn expire(tx: &mut Tx<'_>, key_id: &str, version: u32) -> Result<()> {
     lose_material(tx, &mut key, record)
 }
 
-/// Removes the material of a version, and leaves what it was: a key of which any is missing waits for its import.
+fn throw_away(tx: &mut Tx<'_>, id: &str) -> Result<()> {
+    let now = tx.now;
+    let found = WrappingKey::find(tx, id)?.filter(|key| reached(key.valid_until, now));
+    let Some(key) = found else { return Err(Error::internal("no key pair is to be thrown away")) };
+    tx.event.key_id.clone_from(&key.key_id);
+    key.delete(tx)
+}
+
+/// Removes the material of a version, and leaves what it was: a key of which any is missing waits for its import. New
+/// material that waits for its rotation has encrypted nothing, and leaves nothing.
 pub(super) fn lose_material(tx: &mut Tx<'_>, key: &mut KeyRecord, mut version: VersionRecord) -> Result<()> {
+    if version.version > key.current_version {
+        return tx.delete(&KEY_VERSIONS, &[text(&key.key_id), Value::Integer(version.version.into())]);
+    }
     version.wrapped = None;
     version.save(tx, &key.key_id)?;
     // A key that is to be deleted stays that.

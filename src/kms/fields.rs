@@ -43,6 +43,10 @@ impl<I: Iterator<Item = Value>> Fields<I> {
         }
     }
 
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>> {
+        self.optional_blob()?.ok_or_else(unreadable)
+    }
+
     pub(super) fn optional_blob(&mut self) -> Result<Option<Vec<u8>>> {
         match self.0.next() {
             Some(Value::Null) => Ok(None),

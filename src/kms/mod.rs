@@ -20,9 +20,11 @@ mod cost;
 mod counts;
 mod dates;
 mod due;
+mod family;
 mod fields;
 mod group;
 mod head;
+mod imported;
 mod key;
 mod migrate;
 mod open_list;
@@ -51,14 +53,16 @@ mod trust;
 mod tx;
 mod waiting;
 mod wrapped;
+mod wrapping;
 
 #[cfg(test)]
 mod tests;
 
 pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
-    GenerateDataKeyWithoutPlaintextAnswer, GenerateRandomAnswer, KeyMetadata, KeyRotation, KeyRotationStatus,
-    KeyVersion, ReEncryptAnswer, RotationType, ScheduleKeyDeletionAnswer,
+    GenerateDataKeyWithoutPlaintextAnswer, GenerateRandomAnswer, ImportKeyMaterialAnswer, ImportKeyMaterialRequest,
+    ImportType, IssuedFile, KeyMetadata, KeyRotation, KeyRotationStatus, KeyVersion, ReEncryptAnswer,
+    ReplicationParameters, RotationType, ScheduleKeyDeletionAnswer,
 };
 pub use audit::{AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed};
 pub use check::KeystoreReport;

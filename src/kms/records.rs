@@ -292,7 +292,12 @@ impl KeyRecord {
     }
 
     fn place<'a>(&'a self, realm: &'a Realm, version: u32) -> Place<'a> {
-        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: wrapped::MATERIAL, version }
+        self.place_for(realm, wrapped::MATERIAL, version)
+    }
+
+    /// Where something that is wrapped and belongs to a version has its place.
+    pub(super) fn place_for<'a>(&'a self, realm: &'a Realm, purpose: &'a str, version: u32) -> Place<'a> {
+        Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose, version }
     }
 
     pub(super) fn from_row(row: Columns) -> Result<Self> {
@@ -314,7 +319,7 @@ impl KeyRecord {
         })
     }
 
-    fn to_row(&self) -> Columns {
+    pub(super) fn to_row(&self) -> Columns {
         vec![
             text(&self.key_id),
             text(self.manager.spelling()),
@@ -361,7 +366,12 @@ impl VersionRecord {
     }
 
     pub(super) fn answer(&self) -> KeyVersion {
-        KeyVersion { version: self.version, creation_date: time(self.created_at) }
+        KeyVersion {
+            version: self.version,
+            creation_date: time(self.created_at),
+            has_material: self.wrapped.is_some(),
+            valid_to: self.expires_at.filter(|_| self.wrapped.is_some()).map(time),
+        }
     }
 
     pub(super) fn from_row(row: Columns) -> Result<Self> {

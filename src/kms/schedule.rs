@@ -122,7 +122,6 @@ pub(super) fn reached(date: i64, now: i64) -> bool {
 }
 
 /// Refuses an expiry of imported material that has passed, or is more than 365 days away, as AWS KMS does.
-#[cfg_attr(not(test), expect(dead_code, reason = "the import that asks for it comes after it"))]
 pub(super) fn check_expiry(expires_at: i64, now: i64) -> Result<()> {
     if expires_at <= now {
         return Err(validation("the key material would have expired already").with_advice("give a date to come"));

@@ -12,8 +12,9 @@ use crate::kms::answers::{
 use crate::kms::call::Call;
 use crate::kms::cipher::{Blob, invalid_ciphertext, seal_blob};
 use crate::kms::key::{not_found, validation};
+use crate::kms::parcel;
 use crate::kms::policy::PolicyAction;
-use crate::kms::records::KeyRecord;
+use crate::kms::records::{KeyRecord, MultiRegion};
 use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
 use crate::material::{DataKey, DataKeyLength};
@@ -267,7 +268,10 @@ fn open(
     })?;
     tx.allow(&key, operation, Some(context))?;
     if blob.version > key.current_version {
-        return Err(version_not_here(&key, blob.version));
+        return Err(match key.multi_region {
+            MultiRegion::Replica => parcel::version_not_here(&key.key_id, blob.version),
+            _ => version_not_here(&key, blob.version),
+        });
     }
     let material = key.material(tx, blob.version)?.ok_or_else(invalid_ciphertext)?;
     let plaintext = blob.open(&material, context)?;

@@ -3,8 +3,11 @@
 pub(super) mod aliases;
 pub(super) mod cryptographic;
 mod grants;
+mod import;
 pub(super) mod keys;
+mod letters;
 mod life;
 mod policies;
+mod replicas;
 mod rotation;
 mod tags;

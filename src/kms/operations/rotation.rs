@@ -1,9 +1,10 @@
 //! Rotation: a key gets a new version by itself or when somebody asks, and older ones still decrypt.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::kms::LocalKms;
 use crate::kms::answers::{KeyMetadata, KeyRotation, KeyRotationStatus, KeyVersion};
 use crate::kms::fields::time;
+use crate::kms::imported::rotate_to_imported;
 use crate::kms::key::KeyOrigin;
 use crate::kms::page::{Page, PageRequest};
 use crate::kms::records::{KeyRecord, Source, VersionRecord};
@@ -23,13 +24,10 @@ impl LocalKms {
         self.call(self.asks("RotateKeyOnDemand").key(key), move |tx| {
             let mut key = KeyRecord::existing(tx, &name)?;
             tx.allow(&key, KeyOperation::RotateKeyOnDemand, None)?;
-            if key.origin == KeyOrigin::External {
-                let message = format!("the key {} has no new key material to rotate to", key.key_id);
-                return Err(Error::new(ErrorKind::KeyState, message)
-                    .with_code("KMSInvalidStateException")
-                    .with_advice("import new key material first"));
+            match key.origin {
+                KeyOrigin::Local => key.rotate(tx, Source::OnDemand)?,
+                KeyOrigin::External => rotate_to_imported(tx, &mut key)?,
             }
-            key.rotate(tx, Source::OnDemand)?;
             Ok(key.metadata(tx.realm))
         })
         .await
@@ -94,12 +92,13 @@ impl LocalKms {
         self.call(self.asks("GetKeyRotationStatus").key(key), move |tx| {
             let key = KeyRecord::existing(tx, &name)?;
             tx.allow(&key, KeyOperation::GetKeyRotationStatus, None)?;
-            let rotation = key.rotation().filter(|_| !key.is_pending_deletion());
+            // A replica has the period of its primary key, which alone is rotated by it.
+            let days = key.rotation_period_days.filter(|_| !key.is_pending_deletion());
             Ok(KeyRotationStatus {
                 key_id: tx.realm.full_name(&key.key_id),
-                key_rotation_enabled: rotation.is_some(),
-                rotation_period_in_days: rotation.map(|rotation| rotation.period.days()),
-                next_rotation_date: rotation.and(key.next_rotation_at).map(time),
+                key_rotation_enabled: days.is_some(),
+                rotation_period_in_days: days.and_then(|days| u16::try_from(days).ok()),
+                next_rotation_date: days.and(key.next_rotation_at).map(time),
             })
         })
         .await

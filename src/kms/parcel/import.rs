@@ -36,6 +36,9 @@ pub struct ImportParameters {
 }
 
 impl ImportParameters {
+    /// How long they are valid: 24 hours.
+    pub(crate) const VALID_MILLIS: i64 = 24 * 60 * 60 * 1_000;
+
     /// Parameters for importing into a key, valid for 24 hours from `now`, in milliseconds since 1970.
     pub(crate) fn issue(place: TokenPlace<'_>, public_key: RsaPublicKey, now: i64) -> Result<Self> {
         let mut random = [0; 16];
@@ -50,7 +53,7 @@ impl ImportParameters {
         now: i64,
         random: [u8; 16],
     ) -> Result<Self> {
-        let valid_until = now.saturating_add(VALID_MILLIS);
+        let valid_until = now.saturating_add(Self::VALID_MILLIS);
         let mut token = vec![TOKEN_FORMAT];
         token.extend_from_slice(place.keystore_id);
         token.extend_from_slice(&random);
@@ -191,11 +194,23 @@ pub(crate) fn check_token(token: &[u8], place: TokenPlace<'_>, now: i64) -> Resu
         return Err(invalid_token());
     }
     if now >= claims.valid_until {
-        return Err(Error::invalid_input("the import token has expired: it was valid for 24 hours")
-            .with_code("ExpiredImportTokenException")
-            .with_advice("get new import parameters, wrap the material with their public key, and import again"));
+        return Err(expired_token());
     }
     Ok(Token { id: claims.id, fingerprint: Sha256Fingerprint::from_bytes(claims.fingerprint) })
+}
+
+/// Which public key a token claims to have come with, so that its key pair can be found; `None` for what is no token.
+pub(crate) fn unverified_fingerprint(token: &[u8]) -> Option<Sha256Fingerprint> {
+    Claims::parse(token).ok().map(|claims| Sha256Fingerprint::from_bytes(claims.fingerprint))
+}
+
+/// What is wrong with a token whose key pair is not there, at `now`: it was thrown away, as the token has expired or
+/// was used, or there never was one.
+pub(crate) fn lost_token(token: &[u8], now: i64) -> Error {
+    match Claims::parse(token) {
+        Ok(claims) if now >= claims.valid_until => expired_token(),
+        _ => invalid_token(),
+    }
 }
 
 /// A token, taken apart and not yet authenticated.
@@ -229,8 +244,14 @@ impl<'a> Claims<'a> {
     }
 }
 
+fn expired_token() -> Error {
+    Error::invalid_input("the import token has expired: it was valid for 24 hours")
+        .with_code("ExpiredImportTokenException")
+        .with_advice("get new import parameters, wrap the material with their public key, and import again")
+}
+
 fn invalid_token() -> Error {
-    Error::invalid_input("this import token is not of this key and keystore")
+    Error::invalid_input("this import token is not of this key and keystore, or was used")
         .with_code("InvalidImportTokenException")
         .with_advice("give the token that came with the public key, unchanged, or get new import parameters")
 }
@@ -243,4 +264,3 @@ fn not_wrapped() -> Error {
 
 const TOKEN_FORMAT: u8 = 1;
 const TOKEN_LABEL: &[u8] = b"envelock/kms/v1 import token\0";
-const VALID_MILLIS: i64 = 24 * 60 * 60 * 1_000;

@@ -137,13 +137,18 @@ impl<'a> Letter<'a> {
         Ok(Self { unverified_address, said, signed, tag })
     }
 
-    /// What it says, in the keystore `here`, which has the key's `first` material and the private key of its
-    /// replication key.
+    /// What it says, in the keystore `here`, which has the key's `first` material and, for a rotation, the private key
+    /// of its replication key.
     ///
     /// # Errors
     /// Kind AuthenticationFailed if it was not made with that material, or is not sealed to `key`; kind
     /// InvalidInput if it is for another keystore.
-    pub(crate) fn open(self, first: &Secret<32>, here: &Realm, key: &RsaPrivateKey) -> Result<(Address, News)> {
+    pub(crate) fn open<'k>(
+        self,
+        first: &Secret<32>,
+        here: &Realm,
+        key: impl Into<Option<&'k RsaPrivateKey>>,
+    ) -> Result<(Address, News)> {
         let letter_key = letter_key(&self.unverified_address.key_id, first)?;
         let tag = crypto::hmac_sha256(letter_key.expose(), &[self.signed]);
         if !bool::from(tag.ct_eq(&self.tag)) {
@@ -155,7 +160,7 @@ impl<'a> Letter<'a> {
         }
         self.unverified_address.check_target(here)?;
         let news = match self.said {
-            Said::Rotated(sealed) => News::Rotated(sealed.open(key)?),
+            Said::Rotated(sealed) => News::Rotated(sealed.open(key.into().ok_or_else(no_replication_key)?)?),
             Said::Deleted => News::Deleted,
             Said::PrimaryIs(realm) => News::PrimaryIs(realm),
         };
@@ -169,6 +174,13 @@ impl<'a> Letter<'a> {
             _ => None,
         }
     }
+}
+
+/// What is wrong where something sealed comes to a keystore that never gave out a key for it.
+pub(crate) fn no_replication_key() -> Error {
+    Error::new(ErrorKind::NoMatchingKey, "this keystore has no replication key, and so nothing was sealed to it")
+        .with_code("NotFoundException")
+        .with_advice("give out this keystore's replication key, and have the file made for that")
 }
 
 const LABEL: &[u8] = b"envelock/kms/v1 replica\0";

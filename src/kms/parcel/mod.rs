@@ -9,8 +9,6 @@
 //! ```
 //! Big-endian; times in milliseconds since 1970. A file is parsed as a whole, and no byte may follow it.
 
-#![allow(dead_code, reason = "the keystore's operations take these up one by one")]
-
 mod bundle;
 mod content;
 mod describe;
@@ -28,9 +26,19 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
+pub(super) use bundle::{Issue, make as make_bundle, open as open_bundle};
+pub(super) use content::{Content, SharedVersion};
 pub use describe::{FileDescription, describe_file};
 pub use fingerprint::Sha256Fingerprint;
+pub(super) use frame::Address;
 pub use frame::FileKind;
 pub use import::{ImportParameters, wrap_key_material};
+pub(super) use import::{TokenPlace, check_token, lost_token, unverified_fingerprint, unwrap_key_material};
+pub(super) use key_pair::KeyPair;
+pub(super) use letter::{Letter, News, make_deletion_receipt, make_primary_change, make_rotation, no_replication_key};
+pub(super) use material_text::open_key_material;
 pub use material_text::{KeyMaterialText, seal_key_material};
+pub(super) use replication_key::ReplicationKey;
+pub(super) use rules::{Family, check_new, check_serial, new_versions, version_not_here};
 pub use rules::{MultiRegionConfiguration, MultiRegionKey};
+pub(super) use same::SameMaterial;

@@ -5,7 +5,7 @@
 //! Each one's own: Region, state, description, aliases, tags, policy, grants, when it was made and deleted. Only the
 //! primary key changes what is shared, and only it is replicated.
 
-use super::content::Content;
+use super::content::SharedVersion;
 use super::frame::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kms::key::MultiRegionKeyType;
@@ -218,19 +218,19 @@ pub(crate) fn check_new(key_id: &str, exists: Option<&str>) -> Result<()> {
 ///
 /// # Errors
 /// Kind InvalidInput if nothing is new, or if one between is missing.
-pub(crate) fn new_versions(current: u32, mut content: Content) -> Result<Content> {
-    content.versions.retain(|it| it.version > current);
-    let Some(first) = content.versions.first().map(|it| it.version) else {
+pub(crate) fn new_versions(current: u32, versions: &[SharedVersion]) -> Result<&[SharedVersion]> {
+    let new = versions.get(versions.partition_point(|it| it.version <= current)..).unwrap_or_default();
+    let Some(first) = new.first().map(|it| it.version) else {
         return Err(Error::invalid_input(format!("this file has no later version than {current}, which is here"))
             .with_advice("nothing was changed: the rotation was imported before"));
     };
-    let numbers = content.versions.iter().map(|it| it.version);
+    let numbers = new.iter().map(|it| it.version);
     let expected = (1..).map_while(|more| current.checked_add(more));
     if let Some((missing, _)) = expected.zip(numbers).find(|(expected, number)| expected != number) {
         return Err(Error::invalid_input(format!("version {missing} is missing before version {first} or after it"))
             .with_advice("nothing was changed: have the primary key make a rotation file from that version on"));
     }
-    Ok(content)
+    Ok(new)
 }
 
 /// What a replica answers to what was encrypted under a version that it has not been told of.

@@ -45,9 +45,14 @@ impl SameMaterial {
         if hash(material, salt).ct_eq(expected).into() {
             return Ok(());
         }
-        Err(Error::invalid_input("this is not the key material that was imported before")
+        Err(Self::other())
+    }
+
+    /// What material is that was not imported before.
+    pub(crate) fn other() -> Error {
+        Error::invalid_input("this is not the key material that was imported before")
             .with_code("IncorrectKeyMaterialException")
-            .with_advice("import the same material again; new material is a rotation, which keeps what was there"))
+            .with_advice("import the same material again; new material is a rotation, which keeps what was there")
     }
 }
 
