@@ -2,7 +2,6 @@
 
 use super::{DAY, Hands, Place, block_on, context};
 use crate::context::EncryptionContext;
-use crate::error::Error;
 use crate::kms::records::{KeyRecord, Source, VersionRecord};
 use crate::kms::schema::KEY_VERSIONS;
 use crate::kms::{
