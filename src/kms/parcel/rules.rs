@@ -9,7 +9,7 @@ use super::content::SharedVersion;
 use super::frame::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kms::key::MultiRegionKeyType;
-use crate::kms::key::{Realm, validation};
+use crate::kms::key::Realm;
 
 /// One of a multi-Region key's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,20 +241,4 @@ pub(crate) fn version_not_here(key_id: &str, version: u32) -> Error {
     )
     .with_code("KeyUnavailableException")
     .with_advice("have the primary key's keystore make a rotation file for this one, and import it")
-}
-
-/// The name of a multi-Region key, from 16 random bytes.
-pub(crate) fn multi_region_key_id(random: [u8; 16]) -> String {
-    random.iter().fold(String::from("mrk-"), |name, byte| format!("{name}{byte:02x}"))
-}
-
-/// # Errors
-/// ValidationException for a key that is none.
-pub(crate) fn check_multi_region(key_id: &str) -> Result<()> {
-    if super::frame::is_multi_region(key_id) {
-        return Ok(());
-    }
-    Err(validation(format!("the key {key_id} is no multi-Region key"))
-        .with_code("UnsupportedOperationException")
-        .with_advice("whether a key is a multi-Region key is decided when it is made: its id begins with `mrk-`"))
 }

@@ -3,10 +3,12 @@
 mod audit;
 mod cipher;
 mod due;
+mod import;
 mod life;
 mod operations;
 mod provider;
 mod rekey;
+mod replicas;
 mod restore;
 mod root;
 mod schedule;

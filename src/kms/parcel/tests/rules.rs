@@ -3,9 +3,7 @@
 use super::{KEY_ID, address, content, here, realm, there};
 use crate::error::ErrorKind;
 use crate::kms::key::MultiRegionKeyType;
-use crate::kms::parcel::rules::{
-    Family, check_multi_region, check_new, check_serial, multi_region_key_id, new_versions, version_not_here,
-};
+use crate::kms::parcel::rules::{Family, check_new, check_serial, new_versions, version_not_here};
 
 /// A primary key `there`, with replicas `here` and in a third keystore.
 fn family() -> Family {
@@ -98,7 +96,7 @@ fn a_file_is_taken_once_and_no_older_one_after_it() {
 #[test]
 fn a_rotation_adds_what_is_new_and_leaves_no_gap() {
     let numbers = |current, versions: &[u32]| {
-        new_versions(current, content(versions)).map(|it| it.versions.iter().map(|it| it.version).collect::<Vec<_>>())
+        new_versions(current, &content(versions).versions).map(|it| it.iter().map(|it| it.version).collect::<Vec<_>>())
     };
     assert_eq!(numbers(2, &[3]).unwrap(), [3]);
     assert_eq!(numbers(2, &[1, 2, 3, 4]).unwrap(), [3, 4], "what is here is not replaced");
@@ -107,12 +105,4 @@ fn a_rotation_adds_what_is_new_and_leaves_no_gap() {
     }
     let error = version_not_here(KEY_ID, 4).to_string();
     assert!(error.contains(&format!("version 4 of the key {KEY_ID} is not here: import the rotation")), "{error}");
-}
-
-#[test]
-fn names_of_multi_region_keys_begin_with_mrk() {
-    assert_eq!(multi_region_key_id([0xAB; 16]), "mrk-abababababababababababababababab");
-    check_multi_region(&multi_region_key_id([7; 16])).unwrap();
-    let error = check_multi_region("01234567-89ab-4cde-8f01-23456789abcd").unwrap_err();
-    assert_eq!(error.code(), Some("UnsupportedOperationException"));
 }
