@@ -40,6 +40,7 @@ fn the_helper_process_does_what_it_is_told() {
             rotate(&open(folder).unwrap(), key, times.parse().unwrap());
         }
         ("load", rest) => crate::kms_load::load(folder, rest),
+        ("disable", key) => pollster::block_on(open(folder).unwrap().disable_key(key)).unwrap(),
         ("count", expected) => {
             let keys = pollster::block_on(open(folder).unwrap().list_keys()).unwrap();
             assert_eq!(keys.len(), expected.parse::<usize>().unwrap());

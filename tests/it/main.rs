@@ -22,6 +22,8 @@ mod cli_damage;
 #[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]
+mod cli_life;
+#[cfg(feature = "cli")]
 mod cli_lines;
 #[cfg(feature = "cli")]
 mod cli_permissions;
@@ -66,6 +68,8 @@ mod kms_processes;
 mod kms_record;
 #[cfg(feature = "local-kms")]
 mod kms_rekey;
+#[cfg(feature = "local-kms")]
+mod kms_revocation;
 mod kms_states;
 mod layers;
 mod memory;

@@ -2,6 +2,7 @@
 
 use crate::audit_args::{Audit, Cost};
 use crate::failure::EXIT_CODES;
+use crate::life::LifeCommand;
 use crate::permissions::{Grants, Policy};
 use crate::provider::ProviderName;
 use crate::upkeep::Keystore;
@@ -436,6 +437,8 @@ Examples:
         /// A key id, a full key name, or alias/NAME
         key: String,
     },
+    #[command(flatten)]
+    Life(LifeCommand),
     /// Tell the states of keys, and what each allows; needs no keystore
     States {
         /// Each operation in each state, for each kind of key, as Markdown

@@ -4,6 +4,7 @@ use crate::args::{AliasCommand, Keys, KeysCommand, RootCommand};
 use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing};
+use crate::life;
 use crate::signals::Signals;
 use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
@@ -51,6 +52,7 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
         }
         KeysCommand::Backup { output } => upkeep::backup(&kms, output, signals, notes),
         KeysCommand::Root(RootCommand::Export { output }) => upkeep::export(&kms, output.as_deref(), signals, notes),
+        KeysCommand::Life(command) => life::life(&kms, command, notes),
         // Answered above: it looks into no keystore.
         KeysCommand::States { .. } => Ok(()),
     }
@@ -102,6 +104,12 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
     if !key.description.is_empty() {
         out.push_str(&format!("description  {}\n", plain(&key.description)));
     }
+    if let Some(at) = key.deletion_date {
+        out.push_str(&format!("deleted      {}\n", local(at)));
+    }
+    if let (Some(days), Some(next)) = (key.rotation_period_in_days, key.next_rotation_date) {
+        out.push_str(&format!("rotated      every {days} days, next at {}\n", local(next)));
+    }
     for alias in aliases {
         out.push_str(&format!("alias        {alias}\n"));
     }
@@ -128,6 +136,10 @@ fn key_json(key: &KeyMetadata, aliases: &[&str]) -> Value {
         "description": key.description,
         "created": date(key.creation_date),
         "current_version": key.current_version,
+        "deletion_date": key.deletion_date.map(date),
+        "rotation_period_in_days": key.rotation_period_in_days,
+        "next_rotation_date": key.next_rotation_date.map(date),
+        "primary_region": key.primary_region,
         "aliases": aliases,
     })
 }

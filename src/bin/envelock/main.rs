@@ -14,6 +14,7 @@ mod failure;
 mod inspect;
 mod keys;
 mod keystore;
+mod life;
 mod lines;
 mod pages;
 mod passphrase;

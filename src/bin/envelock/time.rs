@@ -72,7 +72,6 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
 }
 
 /// Whole days: `30 days`, `7d`, `2 weeks`, or the number alone.
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands that take days come after them"))]
 pub(crate) fn days(text: &str) -> Result<u16, String> {
     let wrong = || format!("{text:?} is no number of days: give it as in `30`, `30 days` or `2 weeks`");
     let text = text.trim();
