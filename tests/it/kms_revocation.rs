@@ -2,12 +2,12 @@
 //! within a second.
 
 use crate::kms_helper::{helper, open};
-use envelock::{CreateKeyRequest, DataKeyCache, EncryptionContext, Envelope, LocalKms};
+use envelock::{CacheLimits, CreateKeyRequest, EncryptionContext, Envelope, LocalKms};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 fn cached(kms: &LocalKms, key: &str) -> Envelope {
-    Envelope::builder(kms.provider(key).unwrap()).shared_cache(&DataKeyCache::default()).build().unwrap()
+    Envelope::builder(kms.provider(key).unwrap()).cache(CacheLimits::default()).build().unwrap()
 }
 
 fn seals(envelope: &Envelope) -> bool {
