@@ -269,7 +269,10 @@ fn connect_and_look(path: &Path, busy_timeout: Duration) -> Result<(Connection, 
             Ok((sql, found))
         }
         // Somebody else has it open, and so it has the file; or it is something else that is wrong.
-        Err(_) => Err(error),
+        Err(e) => {
+            eprintln!("SECOND {e:?}");
+            Err(error)
+        }
     }
 }
 

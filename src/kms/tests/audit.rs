@@ -7,7 +7,6 @@ use crate::kms::{
 };
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
-use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -77,7 +76,7 @@ fn rechain(kms: &LocalKms, rows: &mut [Row]) {
             bytes.extend_from_slice(&u32::try_from(content.len()).unwrap().to_be_bytes());
             bytes.extend_from_slice(&content);
         }
-        previous = Sha256::digest(&bytes).into();
+        previous = crate::crypto::sha256(&[&bytes]);
     }
 }
 
@@ -90,10 +89,12 @@ fn assert_named(place: &Place, kms: &LocalKms, forged: &[Row], expected: &str) {
     rechain(kms, &mut rechained);
     put_rows(&sql, forged);
     named(block_on(kms.verify_audit(None)), expected);
-    put_rows(&sql, &rechained);
-    // Recomputed hashes may give away an earlier record, never a later one.
-    let error = block_on(kms.verify_audit(None)).expect_err(expected);
-    assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    // Where it was a hash without a key that was changed, recomputing undoes it.
+    if rechained != honest {
+        put_rows(&sql, &rechained);
+        let error = block_on(kms.verify_audit(None)).expect_err(expected);
+        assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    }
     put_rows(&sql, &honest);
     block_on(kms.verify_audit(None)).unwrap();
 }
