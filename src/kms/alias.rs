@@ -2,8 +2,8 @@
 
 use super::answers::AliasEntry;
 use super::fields::{Fields, text, time};
-use super::key::{KeyManager, KeyName, MANAGED_PREFIX, Realm, not_found};
-use super::records::KeyRecord;
+use super::key::{KeyManager, KeyName, KeyOrigin, MANAGED_PREFIX, Realm, not_found};
+use super::records::{KeyRecord, MultiRegion, NewKey};
 use super::rows::Columns;
 use super::schema::{ALIAS_HISTORY, ALIASES};
 use super::tx::Tx;
@@ -101,7 +101,13 @@ pub(super) fn key_for(tx: &mut Tx<'_>, name: &str) -> Result<KeyRecord> {
 fn make_managed(tx: &mut Tx<'_>, name: &str) -> Result<KeyRecord> {
     let alias = managed_alias(tx.realm, name)?.ok_or_else(|| not_found(format!("the alias {name} does not exist")))?;
     tx.permit_owner("the first use of a managed key")?;
-    let key = KeyRecord::create(tx, KeyManager::Managed, "made by the first use of its alias")?;
+    let new = NewKey {
+        manager: KeyManager::Managed,
+        origin: KeyOrigin::Local,
+        multi_region: MultiRegion::No,
+        description: "made by the first use of its alias",
+    };
+    let key = KeyRecord::create(tx, new)?;
     Alias::create(tx, alias, &key.key_id)?;
     Ok(key)
 }

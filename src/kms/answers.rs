@@ -1,7 +1,8 @@
 //! What the operations take and answer, with AWS KMS's names.
 
-use super::key::{KeyManager, KeyOrigin};
+use super::key::{KeyManager, KeyOrigin, MultiRegionKeyType};
 use super::state::KeyState;
+use super::tags::Tag;
 use crate::material::DataKey;
 use std::fmt;
 use std::time::SystemTime;
@@ -12,6 +13,9 @@ use zeroize::Zeroizing;
 pub struct CreateKeyRequest {
     pub(super) description: String,
     pub(super) alias: Option<String>,
+    pub(super) tags: Vec<Tag>,
+    pub(super) external: bool,
+    pub(super) multi_region: bool,
 }
 
 impl CreateKeyRequest {
@@ -26,6 +30,29 @@ impl CreateKeyRequest {
     #[must_use]
     pub fn alias(mut self, alias: impl Into<String>) -> Self {
         self.alias = Some(alias.into());
+        self
+    }
+
+    /// With a tag, as [`tag_resource`](super::LocalKms::tag_resource) takes it. Default: none.
+    #[must_use]
+    pub fn tag(mut self, tag: Tag) -> Self {
+        self.tags.push(tag);
+        self
+    }
+
+    /// Its key material is imported later: until then the key is PendingImport. AWS's origin EXTERNAL. Default: the
+    /// keystore makes the material.
+    #[must_use]
+    pub fn external(mut self) -> Self {
+        self.external = true;
+        self
+    }
+
+    /// A multi-Region primary key, which can be replicated to other keystores; its id begins with `mrk-`. A key
+    /// cannot become one later. Default: a key of this keystore alone.
+    #[must_use]
+    pub fn multi_region(mut self) -> Self {
+        self.multi_region = true;
         self
     }
 }
@@ -48,8 +75,22 @@ pub struct KeyMetadata {
     pub description: String,
     /// When it was made.
     pub creation_date: SystemTime,
-    /// The version that encrypts; versions count from 1.
+    /// The version that encrypts; versions count from 1. 0 if no material was imported yet.
     pub current_version: u32,
+    /// Whether it can be used: its state is [`Enabled`](KeyState::Enabled).
+    pub enabled: bool,
+    /// When it is deleted, if it is pending deletion.
+    pub deletion_date: Option<SystemTime>,
+    /// How many days its deletion was told to wait, if it is pending deletion or the deletion of its replicas.
+    pub pending_deletion_window_in_days: Option<u16>,
+    /// How many days lie between automatic rotations; `None` if they are off.
+    pub rotation_period_in_days: Option<u16>,
+    /// When it is rotated next, if it is enabled then.
+    pub next_rotation_date: Option<SystemTime>,
+    /// What it is among the keystores that have it; `None` if it is in this one only.
+    pub multi_region: Option<MultiRegionKeyType>,
+    /// Where the primary of a multi-Region key is.
+    pub primary_region: Option<String>,
 }
 
 /// A version of a key's material: what a rotation adds.
@@ -127,6 +168,77 @@ impl fmt::Debug for DecryptAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DecryptAnswer").field("key_id", &self.key_id).finish_non_exhaustive()
     }
+}
+
+/// Random bytes, wiped on drop and never printed.
+pub struct GenerateRandomAnswer {
+    pub(super) plaintext: Zeroizing<Vec<u8>>,
+}
+
+impl GenerateRandomAnswer {
+    /// The bytes.
+    #[must_use]
+    pub fn plaintext(&self) -> &[u8] {
+        &self.plaintext
+    }
+}
+
+impl fmt::Debug for GenerateRandomAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GenerateRandomAnswer").finish_non_exhaustive()
+    }
+}
+
+/// When a key will be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScheduleKeyDeletionAnswer {
+    /// The full name of the key.
+    pub key_id: String,
+    /// When it is deleted; `None` while it waits for its replicas.
+    pub deletion_date: Option<SystemTime>,
+    /// Its state now.
+    pub key_state: KeyState,
+    /// How many days the deletion waits.
+    pub pending_window_in_days: u16,
+}
+
+/// Whether and when a key is rotated by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyRotationStatus {
+    /// The full name of the key.
+    pub key_id: String,
+    /// Whether it is rotated by itself: not while it is pending deletion, whatever is switched on.
+    pub key_rotation_enabled: bool,
+    /// How many days lie between two rotations.
+    pub rotation_period_in_days: Option<u16>,
+    /// The next date. A key that is disabled then is rotated as soon as it is enabled again.
+    pub next_rotation_date: Option<SystemTime>,
+}
+
+/// What a rotation came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RotationType {
+    /// The key's rotation period.
+    Automatic,
+    /// Somebody who asked for it.
+    OnDemand,
+    /// The primary key, which this key is a replica of.
+    OfPrimary,
+}
+
+/// A rotation that a key went through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyRotation {
+    /// The version that it added.
+    pub version: u32,
+    /// When.
+    pub rotation_date: SystemTime,
+    /// What it came from.
+    pub rotation_type: RotationType,
 }
 
 /// What was encrypted again.

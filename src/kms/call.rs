@@ -53,10 +53,15 @@ impl Call {
 
     /// With the encryption context, which CloudTrail shows too.
     pub(super) fn context(self, context: &KmsContext) -> Self {
+        self.context_as("encryptionContext", context)
+    }
+
+    /// As [`context`](Self::context), where there are two.
+    pub(super) fn context_as(self, name: &str, context: &KmsContext) -> Self {
         let entries: Map<_, _> = context.iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
         match entries.is_empty() {
             true => self,
-            false => self.with("encryptionContext", entries),
+            false => self.with(name, entries),
         }
     }
 }

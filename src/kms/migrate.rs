@@ -57,7 +57,7 @@ pub(super) fn migrate(sql: &Connection, keys: &RootKeys, waiting: &Waiting, now:
     if head.schema_version != 1 {
         return Err(Error::tampered(format!("its head has schema version {}, and its tables 1", head.schema_version)));
     }
-    if read_all(&tx, keys, &TABLES_1)?.digest() != head.digest {
+    if read_all(&tx, keys, &TABLES_1)?.0.digest() != head.digest {
         return Err(Error::tampered("a row was removed, or replaced by an older one"));
     }
     let mut rows = Vec::new();

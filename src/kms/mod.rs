@@ -18,6 +18,8 @@ mod cipher;
 mod claim;
 mod cost;
 mod counts;
+mod dates;
+mod due;
 mod fields;
 mod group;
 mod head;
@@ -25,6 +27,7 @@ mod key;
 mod migrate;
 mod open_list;
 mod operations;
+mod page;
 mod parcel;
 mod permissions;
 mod policy;
@@ -36,13 +39,13 @@ mod root;
 mod root_file;
 mod root_text;
 mod rows;
-#[cfg_attr(not(test), expect(dead_code, reason = "the operations that ask for dates come after the dates"))]
 mod schedule;
 mod schema;
 mod sealed;
 mod state;
 mod state_table;
 mod store;
+mod tags;
 mod thread;
 mod trust;
 mod tx;
@@ -54,7 +57,8 @@ mod tests;
 
 pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
-    GenerateDataKeyWithoutPlaintextAnswer, KeyMetadata, KeyVersion, ReEncryptAnswer,
+    GenerateDataKeyWithoutPlaintextAnswer, GenerateRandomAnswer, KeyMetadata, KeyRotation, KeyRotationStatus,
+    KeyVersion, ReEncryptAnswer, RotationType, ScheduleKeyDeletionAnswer,
 };
 pub use audit::{AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed};
 pub use check::KeystoreReport;
@@ -62,6 +66,7 @@ pub use cipher::version_of_blob;
 pub use cost::{CacheFigures, CostReport, Prices};
 pub use counts::OperationCount;
 pub use key::{KeyManager, KeyOrigin, MultiRegionKeyType};
+pub use page::{Page, PageRequest};
 pub use parcel::{
     FileDescription, FileKind, ImportParameters, KeyMaterialText, MultiRegionConfiguration, MultiRegionKey,
     Sha256Fingerprint, describe_file, seal_key_material, wrap_key_material,
@@ -77,6 +82,7 @@ pub use root_text::RootKeyExport;
 pub use schedule::{DeletionWindow, RotationPeriod};
 pub use state::{KeyKind, KeyOperation, KeyState, Refusal, allowed};
 pub use state_table::state_table;
+pub use tags::Tag;
 
 use crate::clock::{Clock, SystemClock};
 use crate::crypto;
@@ -85,14 +91,14 @@ use crate::error::{Error, Result};
 use crate::provider::Revocations;
 use call::{Asked, Call, Job, Reply};
 use futures_channel::oneshot;
-use key::{Realm, check_region};
+use key::{Realm, check_region, validation};
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use store::Store;
+use store::{Store, Watch};
 use thread::{Handle, Message};
 use tx::Tx;
 use uuid::Uuid;
@@ -139,7 +145,7 @@ struct Shared {
     opened: Opened,
     /// Random: which opening of a keystore this is.
     instance: Uuid,
-    revocations: Revocations,
+    watch: Watch,
 }
 
 /// What opening found out.
@@ -282,10 +288,10 @@ impl LocalKms {
         crypto::random::fill(&mut random)?;
         let instance = Uuid::from_bytes(root_text::uuid_v4(random));
         let path = path.as_ref().to_path_buf();
-        let revocations = Revocations::default();
-        let (handle, opened) = thread::start(path.clone(), root, options, revocations.clone())?;
+        let watch = Watch::default();
+        let (handle, opened) = thread::start(path.clone(), root, options, watch.clone())?;
         let process = std::process::id();
-        let shared = Shared { thread: Some(handle), process, path, opened, instance, revocations };
+        let shared = Shared { thread: Some(handle), process, path, opened, instance, watch };
         Ok(Self { shared: Arc::new(shared), principal: Arc::from(OWNER) })
     }
 
@@ -302,10 +308,15 @@ impl LocalKms {
     /// ```
     ///
     /// # Errors
-    /// ValidationException unless `principal` has 1 to 256 characters, none of them `*`, `?` or a control character.
+    /// ValidationException unless `principal` has 1 to 256 characters, none of them `*`, `?` or a control character;
+    /// also for `envelock`, under which the audit trail has what the keystore does by itself.
     pub fn as_principal(&self, principal: impl AsRef<str>) -> Result<Self> {
         let principal = principal.as_ref();
         policy::check_principal(principal)?;
+        if principal == due::KEYSTORE {
+            return Err(validation(format!("{principal} is who does what the keystore does by itself"))
+                .with_advice("name the principal otherwise"));
+        }
         Ok(Self { shared: Arc::clone(&self.shared), principal: principal.into() })
     }
 
@@ -388,9 +399,14 @@ impl LocalKms {
         self.shared.opened.made_root_key_file
     }
 
-    /// An epoch that moves when this keystore revokes a key.
+    /// An epoch that moves when this keystore revokes a key: with the call that does so, and within a second
+    /// where another process did. From the first time on that somebody asks for it, the thread looks.
     pub(crate) fn revocations(&self) -> Revocations {
-        self.shared.revocations.clone()
+        if self.shared.watch.want() {
+            // It may be asleep until somebody calls. A keystore that is closed revokes nothing any more.
+            let _ = self.send(Message::Look(Box::new(|_| ())));
+        }
+        self.shared.watch.epoch.clone()
     }
 
     fn realm(&self) -> &Realm {

@@ -1,12 +1,14 @@
 //! Keys and their versions as rows, and the questions that operations ask of them.
 
 use super::alias::Alias;
-use super::answers::{KeyMetadata, KeyVersion};
+use super::answers::{KeyMetadata, KeyRotation, KeyVersion, RotationType};
 use super::cipher::{self, Material, Place};
+use super::dates::{Date, What};
 use super::fields::{Fields, blob, integer, text, time};
 use super::key::{KeyManager, KeyName, KeyOrigin, MultiRegionKeyType, Realm, Spelled, not_found, validation};
 use super::migrate::{DAY, MANAGED_PERIOD_DAYS};
 use super::rows::Columns;
+use super::schedule::{Rotation, RotationPeriod};
 use super::schema::{KEY_VERSIONS, KEYS};
 use super::state::{KeyKind, KeyState};
 use super::tx::Tx;
@@ -62,6 +64,15 @@ impl MultiRegion {
 impl Spelled for MultiRegion {
     const SPELLINGS: &'static [(Self, &'static str)] =
         &[(Self::No, ""), (Self::Primary, "primary"), (Self::Replica, "replica")];
+}
+
+/// What kind of key is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewKey<'a> {
+    pub(super) manager: KeyManager,
+    pub(super) origin: KeyOrigin,
+    pub(super) multi_region: MultiRegion,
+    pub(super) description: &'a str,
 }
 
 /// What a version of a key came from.
@@ -141,16 +152,20 @@ impl KeyRecord {
         Self::resolve(tx, name)?.ok_or_else(|| not_found(format!("the alias {name} does not exist")))
     }
 
-    /// Makes a key with its first version.
-    pub(super) fn create(tx: &mut Tx<'_>, manager: KeyManager, description: &str) -> Result<Self> {
+    /// Makes a key, with its first version unless that is to be imported.
+    pub(super) fn create(tx: &mut Tx<'_>, new: NewKey<'_>) -> Result<Self> {
+        let NewKey { manager, origin, multi_region, description } = new;
         check_description(description)?;
         let mut random = [0; 16];
         crypto::random::fill(&mut random)?;
         let mut key = Self {
-            key_id: uuid::Builder::from_random_bytes(random).into_uuid().to_string(),
+            key_id: match multi_region {
+                MultiRegion::No => uuid::Builder::from_random_bytes(random).into_uuid().to_string(),
+                _ => format!("mrk-{}", uuid::Builder::from_random_bytes(random).into_uuid().simple()),
+            },
             manager,
             state: KeyState::Enabled,
-            origin: KeyOrigin::Local,
+            origin,
             description: description.to_owned(),
             created_at: tx.now,
             current_version: 0,
@@ -158,14 +173,17 @@ impl KeyRecord {
             next_rotation_at: None,
             deletion_at: None,
             pending_window_days: None,
-            multi_region: MultiRegion::No,
-            primary_region: None,
+            multi_region,
+            primary_region: (multi_region == MultiRegion::Primary).then(|| tx.realm.region.clone()),
         };
         if manager == KeyManager::Managed {
             key.rotation_period_days = Some(MANAGED_PERIOD_DAYS);
             key.next_rotation_at = Some(tx.now.saturating_add(MANAGED_PERIOD_DAYS * DAY));
         }
-        key.add_version(tx, Source::Created)?;
+        match origin {
+            KeyOrigin::Local => key.add_version(tx, Source::Created)?,
+            KeyOrigin::External => key.state = KeyState::PendingImport,
+        }
         tx.insert(&KEYS, key.to_row())?;
         tx.event.key_id.clone_from(&key.key_id);
         Ok(key)
@@ -228,7 +246,32 @@ impl KeyRecord {
             .collect()
     }
 
+    /// When something is due, and what.
+    pub(super) fn date(&self) -> Option<Date> {
+        match self.state {
+            KeyState::PendingDeletion => self.deletion_at.map(|at| Date { at, what: What::Delete }),
+            KeyState::Enabled => self.next_rotation_at.map(|at| Date { at, what: What::Rotate }),
+            _ => None,
+        }
+    }
+
+    /// Its automatic rotation, if that is switched on.
+    pub(super) fn rotation(&self) -> Option<Rotation> {
+        let days = u16::try_from(self.rotation_period_days?).ok()?;
+        let period = RotationPeriod::from_days(days).ok()?;
+        // One period before the next date is as good as the day on which it was switched on.
+        let since = self.next_rotation_at?.saturating_sub(i64::from(days) * DAY);
+        Some(Rotation { since, period, last: None })
+    }
+
+    /// Whether it waits for its own deletion or for its replicas'.
+    pub(super) fn is_pending_deletion(&self) -> bool {
+        matches!(self.state, KeyState::PendingDeletion | KeyState::PendingReplicaDeletion)
+    }
+
     pub(super) fn metadata(self, realm: &Realm) -> KeyMetadata {
+        let pending = self.is_pending_deletion();
+        let days = |days: Option<i64>| days.and_then(|days| u16::try_from(days).ok());
         KeyMetadata {
             arn: realm.full_name(&self.key_id),
             key_id: self.key_id,
@@ -238,6 +281,13 @@ impl KeyRecord {
             description: self.description,
             creation_date: time(self.created_at),
             current_version: self.current_version,
+            enabled: self.state == KeyState::Enabled,
+            deletion_date: self.deletion_at.filter(|_| self.state == KeyState::PendingDeletion).map(time),
+            pending_deletion_window_in_days: days(self.pending_window_days.filter(|_| pending)),
+            rotation_period_in_days: days(self.rotation_period_days),
+            next_rotation_date: self.next_rotation_at.map(time),
+            multi_region: self.multi_region.key_type(),
+            primary_region: self.primary_region,
         }
     }
 
@@ -245,7 +295,7 @@ impl KeyRecord {
         Place { keystore_id: &realm.keystore_id, key_id: &self.key_id, purpose: wrapped::MATERIAL, version }
     }
 
-    fn from_row(row: Columns) -> Result<Self> {
+    pub(super) fn from_row(row: Columns) -> Result<Self> {
         let mut row = Fields(row.into_iter());
         Ok(Self {
             key_id: row.text()?,
@@ -293,11 +343,28 @@ impl VersionRecord {
         tx.update(&KEY_VERSIONS, self.to_row(key_id))
     }
 
+    /// When its material expires.
+    pub(super) fn date(&self) -> Option<Date> {
+        self.expires_at.filter(|_| self.wrapped.is_some()).map(|at| Date { at, what: What::Expire })
+    }
+
+    /// The rotation that added it, if one did.
+    pub(super) fn rotation(&self) -> Option<KeyRotation> {
+        let rotation_type = match self.source {
+            Source::Automatic => RotationType::Automatic,
+            Source::OnDemand | Source::Imported => RotationType::OnDemand,
+            Source::Replicated => RotationType::OfPrimary,
+            Source::Created => return None,
+        };
+        let rotation_date = time(self.created_at);
+        (self.version > 1).then_some(KeyRotation { version: self.version, rotation_date, rotation_type })
+    }
+
     pub(super) fn answer(&self) -> KeyVersion {
         KeyVersion { version: self.version, creation_date: time(self.created_at) }
     }
 
-    fn from_row(row: Columns) -> Result<Self> {
+    pub(super) fn from_row(row: Columns) -> Result<Self> {
         let mut row = Fields(row.into_iter().skip(1));
         Ok(Self {
             version: row.u32()?,

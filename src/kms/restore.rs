@@ -11,7 +11,7 @@ use super::migrate::migrate;
 use super::open_list;
 use super::root::RootKey;
 use super::schema::{Found, look};
-use super::store::{Settings, Store, millis};
+use super::store::{Settings, Store, Watch, millis};
 use super::thread::{at, connect, harden};
 use super::tx::Tx;
 use super::waiting::{Waiting, is_busy};
@@ -19,7 +19,7 @@ use super::{LocalKms, OWNER, sealed};
 use crate::clock::{Clock, SystemClock};
 use crate::durable::{AtomicFile, FileSystem as _, OsFileSystem, Overwrite, folder_of, resolve};
 use crate::error::{Error, ErrorKind, Result};
-use crate::provider::{KeyProvider, Revocations};
+use crate::provider::KeyProvider;
 use crate::worker;
 use rusqlite::{Connection, MAIN_DB};
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -196,7 +196,7 @@ fn checked_image(
         migrate(&copy.sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
     let settings =
-        Settings { waiting, clock: options.clock.clone(), revocations: Revocations::default(), buffer: None };
+        Settings { waiting, clock: options.clock.clone(), watch: Watch::default(), buffer: None };
     let mut store = Store::open(copy.sql, keys, settings)?;
     store.check()?;
     let call = Call::new("RestoreKeystore", &Arc::from(OWNER)).with("backup", backup.display().to_string());

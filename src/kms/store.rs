@@ -9,6 +9,7 @@ use super::audit::Trail;
 use super::buffer::Buffer;
 use super::call::{Call, Job};
 use super::cipher::{self, Place};
+use super::due;
 use super::group::Group;
 use super::head::Head;
 use super::key::Realm;
@@ -21,13 +22,14 @@ use super::waiting::Waiting;
 use super::wrapped;
 use crate::clock::Clock;
 use crate::crypto;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Revocations;
 use crate::secret::Secret;
 use rusqlite::types::Value;
 use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An open keystore: the connection, the keys, and what this process knows of the file.
 #[derive(Debug)]
@@ -40,8 +42,28 @@ pub(super) struct Store {
     realm: Realm,
     waiting: Waiting,
     clock: Arc<dyn Clock>,
-    revocations: Revocations,
+    watch: Watch,
     buffer: Option<Buffer>,
+    /// After a failure, when what is due is tried again though nobody calls.
+    patient_until: Option<Instant>,
+}
+
+/// The epoch that caches compare, and whether there are any that do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch {
+    pub(super) epoch: Revocations,
+    wanted: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// Asks for the epoch to follow other processes too; `true` the first time.
+    pub(super) fn want(&self) -> bool {
+        !self.wanted.swap(true, Ordering::AcqRel)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
 }
 
 /// What a keystore is opened with besides its file and its keys.
@@ -49,7 +71,7 @@ pub(super) struct Store {
 pub(super) struct Settings {
     pub(super) waiting: Waiting,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) revocations: Revocations,
+    pub(super) watch: Watch,
     pub(super) buffer: Option<Buffer>,
 }
 
@@ -71,8 +93,8 @@ impl Store {
             .map_err(|e| Error::tampered("the key of its audit trail is not authentic").with_source(e))?;
         realm.region = region;
         drop(tx);
-        let Settings { waiting, clock, revocations, buffer } = settings;
-        Ok(Self { sql, keys, audit_key, trust, realm, waiting, clock, revocations, buffer })
+        let Settings { waiting, clock, watch, buffer } = settings;
+        Ok(Self { sql, keys, audit_key, trust, realm, waiting, clock, watch, buffer, patient_until: None })
     }
 
     /// Writes the first rows, the first record and the first head, inside the transaction that makes the
@@ -116,7 +138,7 @@ impl Store {
     pub(super) fn read<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let sql = begin_reading(&mut self.sql)?;
         if self.trust.check(&sql, &self.keys)?.changed {
-            self.revocations.bump();
+            self.watch.epoch.bump();
         }
         let now = millis(self.clock.wall());
         operation(&mut Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now))
@@ -129,7 +151,7 @@ impl Store {
         let sql = begin_reading(&mut self.sql)?;
         let checked = self.trust.check(&sql, &self.keys)?;
         if checked.changed {
-            self.revocations.bump();
+            self.watch.epoch.bump();
         }
         let now = millis(self.clock.wall());
         let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
@@ -154,7 +176,7 @@ impl Store {
         }
     }
 
-    /// Runs `work` alone among all writers, with the records that were to be written later before it. What it
+    /// Runs `work` alone among all writers, after the records that were to be written later and what is due. What it
     /// changed is durable when this returns; if it fails, nothing was changed.
     fn write(&mut self, work: impl FnOnce(&mut Group<'_>)) -> Result<()> {
         self.write_under(None, work)
@@ -166,7 +188,7 @@ impl Store {
         let sql = self.waiting.begin(&self.sql)?;
         let checked = self.trust.check(&sql, &self.keys)?;
         if checked.changed {
-            self.revocations.bump();
+            self.watch.epoch.bump();
         }
         let known = self.trust.digest;
         // Until the commit is known to stand, the rows in memory are not those of the file.
@@ -178,7 +200,10 @@ impl Store {
         for entry in self.buffer.iter().flat_map(Buffer::entries) {
             group.trail.append(&sql, &self.keys, entry.clone())?;
         }
-        work(&mut group);
+        due::run(&mut group);
+        if !group.is_over() {
+            work(&mut group);
+        }
         let replaced = successor.as_ref().is_some_and(|it| std::ptr::eq(it, group.tx.keys));
         let Group { trail: Trail { ends, .. }, changed, revoked, broken, .. } = group;
         if let Some(error) = broken {
@@ -201,7 +226,7 @@ impl Store {
             buffer.written();
         }
         if revoked {
-            self.revocations.bump();
+            self.watch.epoch.bump();
         }
         match (changed, replaced) {
             (_, true) => self.waiting.fold_patiently(&self.sql),
@@ -224,9 +249,12 @@ impl Store {
             Err(error) => return Some(Err(error)),
         };
         if checked.changed {
-            self.revocations.bump();
+            self.watch.epoch.bump();
         }
         let now = millis(self.clock.wall());
+        if self.trust.dates.is_due(now) {
+            return None;
+        }
         let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
         let mut group = Group::new(tx, Trail { ends: checked.audit, key: &self.audit_key });
         for job in jobs {
@@ -239,10 +267,21 @@ impl Store {
         Some(Ok(()))
     }
 
-    /// What is to be done while nobody calls: records that have waited for long enough are written.
+    /// What is to be done while nobody calls: records that have waited for long enough are written; where caches
+    /// use the keystore, what other processes changed is looked for; and what is due is done.
     pub(super) fn tick(&mut self) {
         if self.buffer.as_ref().is_some_and(Buffer::is_due) {
             self.flush();
+        }
+        if self.watch.is_wanted() {
+            match self.read(|_| Ok(())) {
+                // A keystore that cannot be asked says no more that a key may be used.
+                Err(error) if error.kind() != ErrorKind::Busy => self.watch.epoch.bump(),
+                _ => {}
+            }
+        }
+        if self.due_in().is_some_and(|wait| wait.is_zero()) {
+            self.patient_until = self.write(|_| ()).is_err().then(|| Instant::now() + PATIENT);
         }
     }
 
@@ -256,7 +295,17 @@ impl Store {
 
     /// When [`tick`](Self::tick) has something to do, if nobody calls before.
     pub(super) fn next_tick(&self) -> Option<Duration> {
-        self.buffer.as_ref().and_then(Buffer::due_in)
+        let buffer = self.buffer.as_ref().and_then(Buffer::due_in);
+        let watch = self.watch.is_wanted().then_some(LOOK);
+        [buffer, watch, self.due_in()].into_iter().flatten().min()
+    }
+
+    /// How long the thread sleeps before what is due next; not for very long, since the clock may leap.
+    fn due_in(&self) -> Option<Duration> {
+        let wait = self.trust.dates.next()?.saturating_sub(millis(self.clock.wall()));
+        let patient = self.patient_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).max(patient.unwrap_or_default());
+        Some(wait.min(SLEEP))
     }
 
     /// The whole keystore as one file's bytes, of one moment, while others may use it; every row of the
@@ -287,6 +336,11 @@ impl Store {
     }
 
     #[cfg(test)]
+    pub(super) fn next_date(&self) -> Option<i64> {
+        self.trust.dates.next()
+    }
+
+    #[cfg(test)]
     pub(super) fn keys(&self) -> &RootKeys {
         &self.keys
     }
@@ -310,6 +364,13 @@ fn forget_pages(sql: &Connection) -> Result<()> {
 pub(super) fn millis_of(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
+
+/// Between two looks at what other processes changed: half of the second within which a revocation reaches a cache.
+const LOOK: Duration = Duration::from_millis(500);
+/// The longest sleep before something that is due.
+const SLEEP: Duration = Duration::from_secs(60);
+/// After a failure to do what is due, while nobody calls.
+const PATIENT: Duration = Duration::from_secs(5);
 
 pub(super) fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)

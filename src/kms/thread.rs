@@ -13,11 +13,10 @@ use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{RootKey, RootKeys, Unlocked};
 use super::root_file::{self, RootKeyFile};
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
-use super::store::{Settings, Store, millis};
+use super::store::{Settings, Store, Watch, millis};
 use super::waiting::{Waiting, is_busy};
 use super::{KmsOptions, Missing, OWNER, Opened};
 use crate::error::{Error, ErrorKind, Result};
-use crate::provider::Revocations;
 use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
@@ -56,18 +55,13 @@ impl Handle {
 }
 
 /// Starts the thread, and waits until the keystore is open or is known not to open.
-pub(super) fn start(
-    path: PathBuf,
-    root: RootKey,
-    options: KmsOptions,
-    revocations: Revocations,
-) -> Result<(Handle, Opened)> {
+pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions, watch: Watch) -> Result<(Handle, Opened)> {
     let (jobs, inbox) = mpsc::channel();
     let (closing, closed) = mpsc::channel();
     let (reply, answer) = mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name("envelock-kms".to_owned())
-        .spawn(move || match open(&path, &root, &options, revocations).map_err(|e| at(e, &path)) {
+        .spawn(move || match open(&path, &root, &options, watch).map_err(|e| at(e, &path)) {
             Err(error) => drop(reply.send(Err(error))),
             Ok((store, registered, opened)) => {
                 // The source may hold a passphrase, which is needed no more.
@@ -138,12 +132,7 @@ fn receive(inbox: &mpsc::Receiver<Message>, most: Option<Duration>) -> Result<Me
     }
 }
 
-fn open(
-    path: &Path,
-    root: &RootKey,
-    options: &KmsOptions,
-    revocations: Revocations,
-) -> Result<(Store, Registered, Opened)> {
+fn open(path: &Path, root: &RootKey, options: &KmsOptions, watch: Watch) -> Result<(Store, Registered, Opened)> {
     let Opening { registered, waiting, sql, found } = Opening::of(path, options, root.existing_file())?;
     let mut made = (false, RootKeyFile::NotMade);
     if found == Found::Nothing {
@@ -159,7 +148,7 @@ fn open(
         migrate(&sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
     let buffer = options.audit_delay.map(Buffer::new);
-    let mut store = Store::open(sql, keys, Settings { waiting, clock: options.clock.clone(), revocations, buffer })?;
+    let mut store = Store::open(sql, keys, Settings { waiting, clock: options.clock.clone(), watch, buffer })?;
     if let Some(path) = unfinished {
         // What stands in the way of the move does not stand in the way of opening: the next one tries again.
         let _ = store.alone(|keys| root_file::finish(&path, keys));

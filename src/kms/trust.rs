@@ -1,6 +1,7 @@
 //! What this process knows of the file: the head that was last checked, and the hash of every deciding row.
 
 use super::audit::{blame, changes};
+use super::dates::Dates;
 use super::head::{AuditEnds, Head};
 use super::policy::KeyPolicy;
 use super::root::RootKeys;
@@ -9,7 +10,7 @@ use super::schema::{TABLES, Table};
 use crate::error::{Error, Result};
 use rusqlite::Connection;
 use rusqlite::types::{Value, ValueRef};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
@@ -24,6 +25,8 @@ pub(super) struct Trust {
     pub(super) audited: u64,
     /// Policies as read, by key, with the hash of the row that each is in.
     pub(super) policies: HashMap<String, (RowHash, Arc<KeyPolicy>)>,
+    /// When what these rows say is due.
+    pub(super) dates: Dates,
 }
 
 /// What a check found besides that all is in order.
@@ -37,7 +40,14 @@ pub(super) struct Checked {
 impl Trust {
     /// Nothing is known, save that the sequence cannot be lower.
     pub(super) fn nothing(sequence: u64) -> Self {
-        Self { sequence, digest: None, rows: Rows::new(), audited: 0, policies: HashMap::new() }
+        Self {
+            sequence,
+            digest: None,
+            rows: Rows::new(),
+            audited: 0,
+            policies: HashMap::new(),
+            dates: Dates::default(),
+        }
     }
 
     /// Checks what a transaction sees, before anything in it is used.
@@ -56,14 +66,18 @@ impl Trust {
         if self.digest.is_some() && head.sequence == self.sequence {
             return Err(Error::tampered("two heads have the same sequence"));
         }
-        let followed =
-            self.digest.take().is_some() && self.follow(sql, audit.last)? && self.rows.digest() == head.digest;
-        if !followed {
-            let rows = read_all(sql, keys, &TABLES)?;
+        let followed = match self.digest.take() {
+            Some(_) => self.follow(sql, audit.last)?.filter(|_| self.rows.digest() == head.digest),
+            None => None,
+        };
+        if let Some(names) = followed {
+            self.dates.follow(sql, keys, &self.rows, names)?;
+        } else {
+            let (rows, dates) = read_all(sql, keys, &TABLES)?;
             if rows.digest() != head.digest {
                 return Err(blame(sql, &rows, &head.digest));
             }
-            self.rows = rows;
+            (self.rows, self.dates) = (rows, dates);
         }
         self.sequence = head.sequence;
         self.digest = Some(head.digest);
@@ -72,25 +86,27 @@ impl Trust {
     }
 
     /// Takes over what the audit trail says that others have changed since: a few rows, where reading all would
-    /// take long. Whether it is all, and true, the digest says, which is authentic. `false` if it cannot be known
-    /// from the trail.
-    fn follow(&mut self, sql: &Connection, last: u64) -> Result<bool> {
-        let (Ok(from), Ok(to)) = (i64::try_from(self.audited), i64::try_from(last)) else { return Ok(false) };
+    /// take long. Whether it is all, and true, the digest says, which is authentic. Gives their names; `None` if it
+    /// cannot be known from the trail.
+    fn follow(&mut self, sql: &Connection, last: u64) -> Result<Option<BTreeSet<RowName>>> {
+        let (Ok(from), Ok(to)) = (i64::try_from(self.audited), i64::try_from(last)) else { return Ok(None) };
         if to - from > FOLLOWED_MAX {
-            return Ok(false);
+            return Ok(None);
         }
+        let mut names = BTreeSet::new();
         let mut statement = sql
             .prepare_cached("SELECT changes FROM audit WHERE sequence > ?1 AND sequence <= ?2 ORDER BY sequence")
             .map_err(Error::sqlite)?;
         let mut found = statement.query([from, to]).map_err(Error::sqlite)?;
         while let Some(row) = found.next().map_err(Error::sqlite)? {
-            let Ok(ValueRef::Blob(changes)) = row.get_ref(0) else { return Ok(false) };
+            let Ok(ValueRef::Blob(changes)) = row.get_ref(0) else { return Ok(None) };
             for change in changes::read(changes) {
-                let Ok((name, hash)) = change else { return Ok(false) };
-                self.rows.set(name, hash)?;
+                let Ok((name, hash)) = change else { return Ok(None) };
+                self.rows.set(name.clone(), hash)?;
+                names.insert(name);
             }
         }
-        Ok(true)
+        Ok(Some(names))
     }
 }
 
@@ -110,12 +126,14 @@ pub(super) fn check_root_key(sql: &Connection, keys: &RootKeys) -> Result<()> {
 }
 
 /// Reads every deciding row of `tables` and checks its MAC.
-pub(super) fn read_all(sql: &Connection, keys: &RootKeys, tables: &[&Table]) -> Result<Rows> {
+pub(super) fn read_all(sql: &Connection, keys: &RootKeys, tables: &[&Table]) -> Result<(Rows, Dates)> {
     let mut rows = Rows::new();
+    let mut dates = Dates::default();
     for table in tables {
         for_each(sql, table, |columns, mac| {
             let name = RowName::of(table, &columns);
             let hash = keys.rows.verify(table, &columns, &mac)?;
+            dates.note(table, &columns);
             match rows.set_unhashed(name.clone(), Some(hash)) {
                 None => Ok(()),
                 Some(_) => Err(Error::tampered(format!("the row {:?} is there twice", name.as_str()))),
@@ -123,7 +141,7 @@ pub(super) fn read_all(sql: &Connection, keys: &RootKeys, tables: &[&Table]) -> 
         })?;
     }
     rows.rehash_all()?;
-    Ok(rows)
+    Ok((rows, dates))
 }
 
 /// Every row of a table, with its MAC, in no order.

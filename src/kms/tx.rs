@@ -6,6 +6,7 @@
 
 use super::audit::changes;
 use super::call::Event;
+use super::dates::{Date, Dated};
 use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::{Columns, RowHash, RowName, changed};
@@ -54,6 +55,8 @@ struct Changed {
     name: RowName,
     before: Option<RowHash>,
     after: Option<RowHash>,
+    /// What the row said before of when something is due, if it can say that.
+    dated: Option<(Dated, Option<Date>)>,
 }
 
 impl<'a> Tx<'a> {
@@ -173,7 +176,8 @@ impl<'a> Tx<'a> {
         let removed = self.sql.execute(&statement, params_from_iter(identity)).map_err(Error::sqlite)?;
         let name = RowName::new(table, identity);
         let before = self.trust.rows.set(name.clone(), None)?;
-        self.changes.push(Changed { name: name.clone(), before, after: None });
+        let dated = self.trust.dates.forget(table, identity);
+        self.changes.push(Changed { name: name.clone(), before, after: None, dated });
         match (removed, before) {
             (1, Some(_)) => Ok(()),
             _ => Err(changed(&name)),
@@ -187,9 +191,10 @@ impl<'a> Tx<'a> {
         columns.push(Value::Blob(mac.to_vec()));
         let places = vec!["?"; columns.len()].join(", ");
         let statement = format!("{verb} INTO {} ({}, row_mac) VALUES ({places})", table.name, table.columns.join(", "));
-        self.sql.execute(&statement, params_from_iter(columns)).map_err(Error::sqlite)?;
+        self.sql.execute(&statement, params_from_iter(&columns)).map_err(Error::sqlite)?;
+        let dated = self.trust.dates.note(table, &columns);
         let before = self.trust.rows.set(name.clone(), Some(hash))?;
-        self.changes.push(Changed { name, before, after: Some(hash) });
+        self.changes.push(Changed { name, before, after: Some(hash), dated });
         Ok(())
     }
 
@@ -247,13 +252,16 @@ impl<'a> Tx<'a> {
         }
         for change in std::mem::take(&mut self.changes).into_iter().rev() {
             self.trust.rows.set(change.name, change.before)?;
+            if let Some((dated, before)) = change.dated {
+                self.trust.dates.set(dated, before);
+            }
         }
         self.revoked = false;
         Ok(())
     }
 }
 
-fn condition(table: &Table) -> String {
+pub(super) fn condition(table: &Table) -> String {
     let conditions: Vec<_> = table.columns.iter().take(table.identity).map(|column| format!("{column} = ?")).collect();
     conditions.join(" AND ")
 }

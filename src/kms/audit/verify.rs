@@ -73,7 +73,7 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
     })?;
     rows.rehash_all()?;
     // All rows are read again: what this process knows of them is from when it last read them.
-    if let Some(error) = difference(&rows, &read_all(tx.sql, tx.keys, &TABLES)?) {
+    if let Some(error) = difference(&rows, &read_all(tx.sql, tx.keys, &TABLES)?.0) {
         return Err(error);
     }
     if rows.digest() != tx.trust.rows.digest() {

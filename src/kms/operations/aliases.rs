@@ -5,6 +5,7 @@ use crate::kms::LocalKms;
 use crate::kms::alias::Alias;
 use crate::kms::answers::AliasEntry;
 use crate::kms::key::{KeyName, MANAGED_PREFIX, check_alias, not_found, validation};
+use crate::kms::page::{Page, PageRequest};
 use crate::kms::records::KeyRecord;
 use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
@@ -68,6 +69,29 @@ impl LocalKms {
         self.call(self.asks("ListAliases"), |tx| {
             tx.permit_owner("ListAliases")?;
             Ok(Alias::all(tx)?.into_iter().map(Alias::entry).collect())
+        })
+        .await
+    }
+
+    /// As [`list_aliases`](Self::list_aliases), a page of them.
+    ///
+    /// # Errors
+    /// As [`list_aliases`](Self::list_aliases), and ValidationException, InvalidMarkerException for the page.
+    pub async fn list_aliases_page(&self, page: PageRequest) -> Result<Page<AliasEntry>> {
+        let aliases = self.list_aliases().await?;
+        page.of(aliases, |alias| alias.alias_name.clone(), |text| Some(text.to_owned()), String::clone)
+    }
+
+    /// The aliases of one key, by name.
+    ///
+    /// # Errors
+    /// NotFoundException, ValidationException, AccessDeniedException; the keystore's own failures.
+    pub async fn list_aliases_of(&self, key: &str) -> Result<Vec<AliasEntry>> {
+        let name = key.to_owned();
+        self.call(self.asks("ListAliases").key(key), move |tx| {
+            let key = KeyRecord::existing(tx, &name)?;
+            tx.allow(&key, KeyOperation::ListAliases, None)?;
+            Ok(Alias::all(tx)?.into_iter().filter(|it| it.key_id == key.key_id).map(Alias::entry).collect())
         })
         .await
     }

@@ -6,11 +6,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kms::LocalKms;
 use crate::kms::alias::key_for;
 use crate::kms::answers::{
-    DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer, GenerateDataKeyWithoutPlaintextAnswer, ReEncryptAnswer,
+    DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer, GenerateDataKeyWithoutPlaintextAnswer, GenerateRandomAnswer,
+    ReEncryptAnswer,
 };
 use crate::kms::call::Call;
 use crate::kms::cipher::{Blob, invalid_ciphertext, seal_blob};
 use crate::kms::key::{not_found, validation};
+use crate::kms::policy::PolicyAction;
 use crate::kms::records::KeyRecord;
 use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
@@ -119,6 +121,47 @@ impl LocalKms {
         let call = re_encrypts(self.asks("ReEncrypt"), destination_key, &context);
         self.call(call, move |tx| re_encrypt(tx, &blob, &context, None, &destination)).await
     }
+
+    /// As [`re_encrypt`](Self::re_encrypt), under another context than before. What the old context kept apart is
+    /// so no longer: both keys must allow `kms:ChangeEncryptionContext` besides.
+    ///
+    /// # Errors
+    /// As [`re_encrypt`](Self::re_encrypt).
+    pub async fn re_encrypt_with_context(
+        &self,
+        ciphertext_blob: &[u8],
+        source_context: &EncryptionContext,
+        destination_key: &str,
+        destination_context: &EncryptionContext,
+    ) -> Result<ReEncryptAnswer> {
+        let blob = check_blob(ciphertext_blob)?;
+        let (from, to) = (KmsContext::new(source_context)?, KmsContext::new(destination_context)?);
+        let destination = destination_key.to_owned();
+        let call = self
+            .asks("ReEncrypt")
+            .with("destinationKeyId", destination_key)
+            .context_as("sourceEncryptionContext", &from)
+            .context_as("destinationEncryptionContext", &to);
+        self.call(call, move |tx| re_encrypt_to(tx, (&blob, &from), None, (&destination, &to))).await
+    }
+
+    /// 1 to 1,024 random bytes of the operating system's generator.
+    ///
+    /// # Errors
+    /// ValidationException for the number; AccessDeniedException unless this is the owner's handle; the keystore's
+    /// own failures.
+    pub async fn generate_random(&self, number_of_bytes: usize) -> Result<GenerateRandomAnswer> {
+        if !(1..=RANDOM_MAX).contains(&number_of_bytes) {
+            return Err(validation(format!("the KMS draws 1 to {RANDOM_MAX} bytes, not {number_of_bytes}")));
+        }
+        self.call(self.asks("GenerateRandom").with("numberOfBytes", number_of_bytes), move |tx| {
+            tx.permit_owner("GenerateRandom")?;
+            let mut plaintext = Zeroizing::new(vec![0; number_of_bytes]);
+            crypto::random::fill(&mut plaintext)?;
+            Ok(GenerateRandomAnswer { plaintext })
+        })
+        .await
+    }
 }
 
 /// What the audit trail says of a data key that is made.
@@ -175,11 +218,28 @@ pub(in crate::kms) fn re_encrypt(
     source: Option<&str>,
     destination: &str,
 ) -> Result<ReEncryptAnswer> {
-    let opened = open(tx, blob, context, source, KeyOperation::ReEncryptFrom)?;
+    re_encrypt_to(tx, (blob, context), source, (destination, context))
+}
+
+/// From a blob and its context, to a key and its context.
+fn re_encrypt_to(
+    tx: &mut Tx<'_>,
+    (blob, source_context): (&[u8], &KmsContext),
+    source: Option<&str>,
+    (destination, context): (&str, &KmsContext),
+) -> Result<ReEncryptAnswer> {
+    let opened = open(tx, blob, source_context, source, KeyOperation::ReEncryptFrom)?;
     let from = std::mem::take(&mut tx.event.key_id);
+    if source_context != context {
+        let key = KeyRecord::existing(tx, &from)?;
+        tx.permit(&key, PolicyAction::ChangeEncryptionContext, Some(source_context))?;
+    }
     tx.event.set("sourceKeyId", from);
     let key = key_for(tx, destination)?;
     tx.allow(&key, KeyOperation::ReEncryptTo, Some(context))?;
+    if source_context != context {
+        tx.permit(&key, PolicyAction::ChangeEncryptionContext, Some(context))?;
+    }
     let ciphertext_blob = seal_blob(&key.current_material(tx)?, &opened.plaintext, context)?;
     Ok(ReEncryptAnswer { source_key_id: opened.key_id, key_id: tx.realm.full_name(&key.key_id), ciphertext_blob })
 }
@@ -236,5 +296,7 @@ pub(in crate::kms) fn check_blob(blob: &[u8]) -> Result<Vec<u8>> {
 
 /// AWS's limit for `Encrypt`.
 const PLAINTEXT_MAX: usize = 4_096;
+/// AWS's limit for `GenerateRandom`.
+const RANDOM_MAX: usize = 1_024;
 /// The longest blob that this version makes.
 const BLOB_MAX: usize = 2 + 255 + 4 + 32 + 12 + PLAINTEXT_MAX + 16;

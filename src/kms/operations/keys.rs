@@ -1,13 +1,16 @@
-//! Keys: made, described, listed, rotated.
+//! Keys: made, described, listed.
 
 use crate::error::Result;
 use crate::kms::LocalKms;
 use crate::kms::alias::{Alias, key_for};
-use crate::kms::answers::{CreateKeyRequest, KeyMetadata, KeyVersion};
-use crate::kms::key::KeyManager;
+use crate::kms::answers::{CreateKeyRequest, KeyMetadata};
+use crate::kms::key::{KeyManager, KeyOrigin};
 use crate::kms::operations::aliases::check_free;
-use crate::kms::records::{KeyRecord, Source, VersionRecord};
+use crate::kms::operations::tags::recorded;
+use crate::kms::page::{Page, PageRequest};
+use crate::kms::records::{KeyRecord, MultiRegion, NewKey};
 use crate::kms::state::KeyOperation;
+use crate::kms::tags::put_tags;
 use crate::kms::tx::Tx;
 
 /// Keys and aliases. A key is named by its id, its full name, or an alias.
@@ -16,19 +19,35 @@ impl LocalKms {
     ///
     /// # Errors
     /// AlreadyExistsException or InvalidAliasNameException for the alias, ValidationException for the
-    /// description, AccessDeniedException; the keystore's own failures: [`Storage`](crate::ErrorKind::Storage),
+    /// description, TagException or LimitExceededException for the tags, AccessDeniedException; the keystore's own failures: [`Storage`](crate::ErrorKind::Storage),
     /// [`Busy`](crate::ErrorKind::Busy), [`Io`](crate::ErrorKind::Io).
     pub async fn create_key(&self, request: CreateKeyRequest) -> Result<KeyMetadata> {
         let mut call = self.asks("CreateKey").with("description", request.description.as_str());
         if let Some(alias) = &request.alias {
             call = call.with("aliasName", alias.as_str());
         }
+        if !request.tags.is_empty() {
+            call = call.with("tags", recorded(&request.tags));
+        }
+        if request.external {
+            call = call.with("origin", "EXTERNAL");
+        }
+        if request.multi_region {
+            call = call.with("multiRegion", true);
+        }
         self.call(call, move |tx| {
             tx.permit_owner("CreateKey")?;
             if let Some(alias) = &request.alias {
                 check_free(tx, alias)?;
             }
-            let key = KeyRecord::create(tx, KeyManager::Customer, &request.description)?;
+            let new = NewKey {
+                manager: KeyManager::Customer,
+                origin: if request.external { KeyOrigin::External } else { KeyOrigin::Local },
+                multi_region: if request.multi_region { MultiRegion::Primary } else { MultiRegion::No },
+                description: &request.description,
+            };
+            let key = KeyRecord::create(tx, new)?;
+            put_tags(tx, &key.key_id, &request.tags)?;
             if let Some(alias) = &request.alias {
                 Alias::create(tx, alias, &key.key_id)?;
             }
@@ -58,33 +77,20 @@ impl LocalKms {
         .await
     }
 
-    /// Every version of a key, oldest first: each but the first came from a rotation.
+    /// As [`list_keys`](Self::list_keys), a page of them.
     ///
     /// # Errors
-    /// NotFoundException, ValidationException, AccessDeniedException; the keystore's own failures.
-    pub async fn list_key_versions(&self, key: &str) -> Result<Vec<KeyVersion>> {
-        let name = key.to_owned();
-        self.call(self.asks("ListKeyRotations").key(key), move |tx| {
-            let key = KeyRecord::existing(tx, &name)?;
-            tx.allow(&key, KeyOperation::ListKeyRotations, None)?;
-            Ok(key.versions(tx)?.iter().map(VersionRecord::answer).collect())
-        })
-        .await
-    }
-
-    /// Gives a customer key a new version, which encrypts from now on; older ones still decrypt.
-    /// AWS's `RotateKeyOnDemand`.
-    ///
-    /// # Errors
-    /// UnsupportedOperationException for a managed key, DisabledException, KMSInvalidStateException,
-    /// NotFoundException, ValidationException, AccessDeniedException; the keystore's own failures.
-    pub async fn rotate(&self, key: &str) -> Result<KeyMetadata> {
-        let name = key.to_owned();
-        self.call(self.asks("RotateKeyOnDemand").key(key), move |tx| {
-            let mut key = KeyRecord::existing(tx, &name)?;
-            tx.allow(&key, KeyOperation::RotateKeyOnDemand, None)?;
-            key.rotate(tx, Source::OnDemand)?;
-            Ok(key.metadata(tx.realm))
+    /// As [`list_keys`](Self::list_keys), and ValidationException, InvalidMarkerException for the page.
+    pub async fn list_keys_page(&self, page: PageRequest) -> Result<Page<KeyMetadata>> {
+        self.call(self.asks("ListKeys"), move |tx| {
+            tx.permit_owner("ListKeys")?;
+            let page = page.of(
+                KeyRecord::all(tx)?,
+                |key| (key.created_at, key.key_id.clone()),
+                |text| text.split_once(' ').and_then(|(at, key_id)| Some((at.parse().ok()?, key_id.to_owned()))),
+                |(at, key_id): &(i64, String)| format!("{at} {key_id}"),
+            )?;
+            Ok(page.map(|key| key.metadata(tx.realm)))
         })
         .await
     }

@@ -4,4 +4,7 @@ pub(super) mod aliases;
 pub(super) mod cryptographic;
 mod grants;
 pub(super) mod keys;
+mod life;
 mod policies;
+mod rotation;
+mod tags;

@@ -2,6 +2,8 @@
 
 mod audit;
 mod cipher;
+mod due;
+mod life;
 mod operations;
 mod provider;
 mod rekey;
@@ -14,11 +16,13 @@ mod store;
 mod tamper;
 
 use super::{CreateKeyRequest, KmsOptions, LocalKms, RootKey};
+use crate::clock::Clock;
 use crate::context::EncryptionContext;
 use crate::provider::passphrase::PassphraseCost;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -59,11 +63,48 @@ impl Place {
         LocalKms::open_with(self.keystore(), RootKey::file(self.root_key()).unwrap(), options)
     }
 
+    /// With a clock that the test sets.
+    pub(super) fn open_at(&self, hands: &Arc<Hands>) -> LocalKms {
+        let options = KmsOptions::default().clock(Arc::clone(hands) as Arc<dyn Clock>);
+        LocalKms::open_with(self.keystore(), RootKey::file(self.root_key()).unwrap(), options).unwrap()
+    }
+
+    /// The records of the audit trail, oldest first: name, principal, key and error code.
+    pub(super) fn trail(&self) -> Vec<[String; 4]> {
+        let sql = self.sql();
+        let mut statement = sql.prepare("SELECT name, principal, key_id, code FROM audit ORDER BY sequence").unwrap();
+        let records = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]));
+        records.unwrap().map(Result::unwrap).collect()
+    }
+
     /// SQLite itself, as somebody who changes the file would use it.
     pub(super) fn sql(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.keystore()).unwrap()
     }
 }
+
+/// A wall clock that stands where it was set, in milliseconds.
+#[derive(Debug)]
+pub(super) struct Hands(AtomicU64);
+
+impl Hands {
+    pub(super) fn at(millis: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(millis)))
+    }
+
+    pub(super) fn set(&self, millis: u64) {
+        self.0.store(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hands {
+    fn wall(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// In milliseconds.
+pub(super) const DAY: u64 = 86_400_000;
 
 pub(super) fn context() -> EncryptionContext {
     EncryptionContext::from([("tenant", "acme")])
