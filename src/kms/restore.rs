@@ -195,8 +195,7 @@ fn checked_image(
     if copy.found == Found::Older {
         migrate(&copy.sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
-    let settings =
-        Settings { waiting, clock: options.clock.clone(), watch: Watch::default(), buffer: None };
+    let settings = Settings { waiting, clock: options.clock.clone(), watch: Watch::default(), buffer: None };
     let mut store = Store::open(copy.sql, keys, settings)?;
     store.check()?;
     let call = Call::new("RestoreKeystore", &Arc::from(OWNER)).with("backup", backup.display().to_string());
