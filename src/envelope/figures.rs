@@ -7,11 +7,11 @@ impl From<&[CacheStatistics]> for CacheFigures {
     /// The figures of all of them together: `DataKeyCache::statistics` of a process's caches.
     fn from(all: &[CacheStatistics]) -> Self {
         let sum = |of: fn(&CacheStatistics) -> u64| all.iter().map(of).fold(0, u64::saturating_add);
-        let mut figures = Self::default();
-        figures.encrypt_calls = sum(|it| it.encrypt.calls());
-        figures.encrypt_saved = sum(|it| it.encrypt.calls_saved());
-        figures.decrypt_calls = sum(|it| it.decrypt.calls());
-        figures.decrypt_saved = sum(|it| it.decrypt.calls_saved());
-        figures
+        Self {
+            encrypt_calls: sum(|it| it.encrypt.calls()),
+            encrypt_saved: sum(|it| it.encrypt.calls_saved()),
+            decrypt_calls: sum(|it| it.decrypt.calls()),
+            decrypt_saved: sum(|it| it.decrypt.calls_saved()),
+        }
     }
 }

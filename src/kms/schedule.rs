@@ -136,5 +136,4 @@ pub(super) fn check_expiry(expires_at: i64, now: i64) -> Result<()> {
 
 /// In milliseconds.
 const DAY: i64 = 86_400_000;
-#[cfg_attr(not(test), expect(dead_code, reason = "the import that asks for it comes after it"))]
 const EXPIRY_MAX: i64 = 365 * DAY;

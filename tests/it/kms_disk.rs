@@ -3,6 +3,7 @@
 
 use crate::disk::{become_nobody, folders, mount, open_to_all, report, with_mounts};
 use crate::support::child::{Running, tell, words};
+use envelock::kms::{AuditQuery, Prices};
 use envelock::{CreateKeyRequest, EncryptionContext, Error, ErrorKind, LocalKms, RootKey};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -141,6 +142,99 @@ fn a_keystore_on_a_full_disk_refuses_what_it_cannot_keep_and_loses_nothing() {
         fs::remove_file(&filler).unwrap();
         scene.goes_on();
     });
+}
+
+/// What is no call on the KMS works: it needs no room for a record.
+#[track_caller]
+fn can_be_looked_into(kms: &LocalKms, records: u64, backup: &Path) {
+    let head = pollster::block_on(kms.audit_head()).unwrap();
+    let report = pollster::block_on(kms.verify_audit(Some(&head))).unwrap();
+    assert_eq!(report.records, records);
+    let found = pollster::block_on(kms.query_audit(&AuditQuery::default().newest_first().limit(3))).unwrap();
+    assert_eq!(found[0].sequence, records);
+    let mut lines = Vec::new();
+    assert_eq!(pollster::block_on(kms.export_audit(&AuditQuery::default(), &mut lines)).unwrap(), records);
+    pollster::block_on(kms.cost_report(Prices::AWS)).unwrap();
+    pollster::block_on(kms.backup(backup)).unwrap();
+    fs::remove_file(backup).unwrap();
+}
+
+#[test]
+fn on_a_full_disk_the_audit_trail_is_read_and_the_keystore_backed_up_in_a_fresh_process_too() {
+    const TEST: &str =
+        "kms_disk::on_a_full_disk_the_audit_trail_is_read_and_the_keystore_backed_up_in_a_fresh_process_too";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &bad);
+        let (mut scene, kms) = Scene::new(&bad);
+        let records = pollster::block_on(kms.audit_head()).unwrap().sequence();
+        pollster::block_on(kms.close()).unwrap();
+        let filler = bad.join("filler");
+        let fill = || {
+            let mut file = fs::File::create(&filler).unwrap();
+            while file.write(&[0; 4_096]).is_ok() {}
+        };
+        fill();
+        // There is no room for SQLite's shared index of the log, nor for a log.
+        assert!(!bad.join("keys.db-shm").exists());
+        let kms = scene.open().unwrap();
+        can_be_looked_into(&kms, records, &good.join("backup.db"));
+        refused(&scene.keystore, new_key(&kms));
+        refused(&scene.keystore, pollster::block_on(kms.list_keys()));
+        can_be_looked_into(&kms, records, &good.join("backup.db"));
+        // Who comes besides is told that it is busy, or that the disk is full; nothing is harmed.
+        let error = KmsProcess::open(&scene).unwrap_err();
+        assert!(error.contains("Busy") || error.contains("Io"), "{error}");
+        tell(format!("refused: {error}"));
+        // With room again the same handle goes on.
+        fs::remove_file(&filler).unwrap();
+        scene.keys.push(new_key(&kms).unwrap());
+        scene.is_whole(&kms);
+        pollster::block_on(kms.close()).unwrap();
+
+        // Somebody who had it open before keeps it, and others share his index.
+        let first = scene.open().unwrap();
+        scene.keys.push(new_key(&first).unwrap());
+        let records = pollster::block_on(first.audit_head()).unwrap().sequence();
+        fill();
+        let told = KmsProcess::open(&scene).unwrap();
+        assert_eq!(told, format!("verified {records}"));
+        can_be_looked_into(&first, records, &good.join("backup.db"));
+        fs::remove_file(&filler).unwrap();
+        scene.is_whole(&first);
+        pollster::block_on(first.close()).unwrap();
+        scene.goes_on();
+    });
+}
+
+/// Another process, which opens a keystore and verifies its trail.
+struct KmsProcess;
+
+impl KmsProcess {
+    fn open(scene: &Scene) -> Result<String, String> {
+        const TEST: &str = "kms_disk::another_process_verifies_the_trail";
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let child = Running::start(TEST, &["verify", &path(&scene.keystore), &path(&scene.root)]);
+        let told = child.succeed().pop().unwrap();
+        match told.strip_prefix("failed ") {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(told),
+        }
+    }
+}
+
+#[test]
+fn another_process_verifies_the_trail() {
+    // Nothing by itself: the test above runs it in a process of its own.
+    let Some(words) = words() else { return };
+    let verified = open(Path::new(&words[1]), Path::new(&words[2])).and_then(|kms| {
+        let report = pollster::block_on(kms.verify_audit(None))?;
+        pollster::block_on(kms.close()).map(|()| report.records)
+    });
+    match verified {
+        Ok(records) => tell(format!("verified {records}")),
+        Err(error) => tell(format!("failed {:?} {error}", error.kind())),
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod cli_advice;
 #[cfg(feature = "cli")]
+mod cli_audit;
+#[cfg(feature = "cli")]
 mod cli_damage;
 #[cfg(feature = "cli")]
 mod cli_keystore;
@@ -41,6 +43,8 @@ mod house;
 mod http_ranges;
 mod ivs;
 mod kill;
+#[cfg(all(feature = "local-kms", feature = "blocking"))]
+mod kms_audit;
 #[cfg(feature = "local-kms")]
 mod kms_backup;
 #[cfg(feature = "local-kms")]

@@ -1,5 +1,6 @@
 //! The command line's face.
 
+use crate::audit_args::{Audit, Cost};
 use crate::failure::EXIT_CODES;
 use crate::permissions::{Grants, Policy};
 use crate::provider::ProviderName;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Keystore(Keystore),
     Policy(Policy),
     Grants(Grants),
+    Audit(Audit),
+    Cost(Cost),
     /// Print a script that completes the command line
     #[command(
         after_long_help = "For bash: envelock completions bash > ~/.local/share/bash-completion/completions/envelock"

@@ -9,6 +9,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
+    /// What the library's error was, if it was one.
+    kind: Option<ErrorKind>,
     /// `None` if it was said before.
     line: Option<String>,
 }
@@ -28,6 +30,7 @@ Exit codes:
   1    another failure (an unsupported message, a limit, a damaged keystore)
   2    wrong usage
   3    not authentic: changed, cut off, followed by other data, of another context, or no message;
+       audit: a record or a key's row is not as it was written;
        recover: it was damaged, and what is left was written
   4    no usable key: none given opens the message, or the key is refused, disabled or not there
   5    worth retrying: a key service or a file is busy or out of reach
@@ -39,40 +42,53 @@ With several files the rest is still done, and the code is that of the first fai
 
 impl Failure {
     pub(crate) fn usage(line: impl Into<String>) -> Self {
-        Self { code: USAGE, line: Some(line.into()) }
+        Self { code: USAGE, kind: None, line: Some(line.into()) }
     }
 
     pub(crate) fn no_key(line: impl Into<String>) -> Self {
-        Self { code: NO_KEY, line: Some(line.into()) }
+        Self { code: NO_KEY, kind: None, line: Some(line.into()) }
     }
 
     /// Something is at `path`, and may not be replaced.
     pub(crate) fn target_exists(path: &Path) -> Self {
         let path = path.display();
-        Self { code: TARGET_EXISTS, line: Some(format!("{path} exists, and was kept; --force replaces it")) }
+        Self {
+            code: TARGET_EXISTS,
+            kind: None,
+            line: Some(format!("{path} exists, and was kept; --force replaces it")),
+        }
     }
 
     /// As [`target_exists`](Self::target_exists), where nothing replaces it.
     pub(crate) fn kept(path: &Path) -> Self {
         Self {
             code: TARGET_EXISTS,
+            kind: None,
             line: Some(format!("{} exists, and was kept: choose another name", path.display())),
         }
     }
 
     /// `what` failed in the operating system.
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
-        Self { code: IO, line: Some(format!("{what}: {error}")) }
+        Self { code: IO, kind: None, line: Some(format!("{what}: {error}")) }
     }
 
     /// Not all of a message was authentic, though the work was done.
     pub(crate) fn damaged(line: impl Into<String>) -> Self {
-        Self { code: NOT_AUTHENTIC, line: Some(line.into()) }
+        Self { code: NOT_AUTHENTIC, kind: None, line: Some(line.into()) }
+    }
+
+    /// The same failure where the question was whether a keystore is authentic: what was tampered with is not.
+    pub(crate) fn verifying(mut self) -> Self {
+        if self.kind == Some(ErrorKind::Storage) {
+            self.code = NOT_AUTHENTIC;
+        }
+        self
     }
 
     /// A signal ended the program.
     pub(crate) fn signal(number: u8) -> Self {
-        Self { code: 128 + number, line: Some("interrupted".into()) }
+        Self { code: 128 + number, kind: None, line: Some("interrupted".into()) }
     }
 
     pub(crate) fn is_signal(&self) -> bool {
@@ -113,7 +129,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let failure = Self { code: code(&error), line: Some(error.to_string()) };
+        let failure = Self { code: code(&error), kind: Some(error.kind()), line: Some(error.to_string()) };
         hints(&error).into_iter().fold(failure, Self::and)
     }
 }
@@ -222,8 +238,8 @@ mod tests {
         let failure = each(&[1, 2, 3, 4], |&n| {
             seen.push(n);
             match n {
-                2 => Err(Failure { code: IO, line: None }),
-                3 => Err(Failure { code: 130, line: None }),
+                2 => Err(Failure { code: IO, kind: None, line: None }),
+                3 => Err(Failure { code: 130, kind: None, line: None }),
                 _ => Ok(()),
             }
         });

@@ -6,6 +6,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod args;
+mod audit;
+mod audit_args;
+mod cost;
 mod crypt;
 mod failure;
 mod inspect;
@@ -67,6 +70,8 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Keystore(it) => upkeep::keystore(&it, signals, notes),
         Command::Policy(it) => permissions::policy(&it, signals, notes),
         Command::Grants(it) => permissions::grants(&it, signals, notes),
+        Command::Audit(it) => audit::audit(&it, signals, notes),
+        Command::Cost(it) => cost::cost(&it, notes),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(folder.as_deref()),
     }

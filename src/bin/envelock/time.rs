@@ -21,14 +21,9 @@ fn in_zone(time: SystemTime, zone: TimeZone) -> String {
 /// A moment: `2026-11-24T09:15:00+01:00`, the same with `Z`, or what passes until then, as [`span`] takes it.
 #[cfg_attr(not(test), expect(dead_code, reason = "the commands that take a date come after it"))]
 pub(crate) fn moment(text: &str, now: SystemTime) -> Result<SystemTime, String> {
-    let text = text.trim();
-    if let Ok(stamp) = text.parse::<Timestamp>() {
-        return stamp.try_into().map_err(|_| format!("{text:?} is too far away"));
-    }
-    if text.get(..4).is_some_and(|year| year.bytes().all(|b| b.is_ascii_digit())) && text.contains('-') {
-        return Err(format!(
-            "{text:?} is no moment: give date, time and offset, as in 2026-11-24T09:15:00+01:00, or Z"
-        ));
+    let (text, stamp) = (text.trim(), stamp(text)?);
+    if let Some(moment) = stamp {
+        return Ok(moment);
     }
     let span = span(text).map_err(|_| {
         format!("{text:?} is neither a moment, as in 2026-11-24T09:15:00Z, nor a span of time, as in `30 days`")
@@ -37,6 +32,30 @@ pub(crate) fn moment(text: &str, now: SystemTime) -> Result<SystemTime, String> 
     match Timestamp::try_from(moment) {
         Ok(_) => Ok(moment),
         Err(_) => Err(format!("{text:?} is too far away")),
+    }
+}
+
+/// A moment that has passed: as [`moment`], but a span of time is what has passed since.
+pub(crate) fn moment_past(text: &str, now: SystemTime) -> Result<SystemTime, String> {
+    match stamp(text)? {
+        Some(moment) => Ok(moment),
+        None => span(text).map(|span| now.checked_sub(span).unwrap_or(SystemTime::UNIX_EPOCH)).map_err(|_| {
+            format!("{text:?} is neither a moment, as in 2026-11-24T09:15:00Z, nor a span of time, as in `30 days`")
+        }),
+    }
+}
+
+/// What is written as a moment and not as a span.
+fn stamp(text: &str) -> Result<Option<SystemTime>, String> {
+    let text = text.trim();
+    if let Ok(stamp) = text.parse::<Timestamp>() {
+        return stamp.try_into().map(Some).map_err(|_| format!("{text:?} is too far away"));
+    }
+    match text.get(..4).is_some_and(|year| year.bytes().all(|b| b.is_ascii_digit())) && text.contains('-') {
+        true => {
+            Err(format!("{text:?} is no moment: give date, time and offset, as in 2026-11-24T09:15:00+01:00, or Z"))
+        }
+        false => Ok(None),
     }
 }
 
@@ -115,6 +134,17 @@ mod tests {
             ("P1DT2H", later(26 * 3_600)),
         ] {
             assert_eq!(moment(text, now), Ok(now + span), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_that_has_passed_is_a_moment_or_how_long_ago_it_was() {
+        let now = at(1_795_507_200);
+        assert_eq!(moment_past("2026-11-24T09:00:00+01:00", at(0)), Ok(now));
+        assert_eq!(moment_past("7 days", now), Ok(at(1_795_507_200 - 7 * DAY)));
+        assert_eq!(moment_past("900 weeks", at(5)), Ok(UNIX_EPOCH));
+        for text in ["", "-7 days", "2026-11-24", "1 month", "yesterday"] {
+            assert!(moment_past(text, now).is_err(), "{text}");
         }
     }
 

@@ -90,10 +90,12 @@ fn assert_named(place: &Place, kms: &LocalKms, forged: &[Row], expected: &str) {
     rechain(kms, &mut rechained);
     put_rows(&sql, forged);
     named(block_on(kms.verify_audit(None)), expected);
-    put_rows(&sql, &rechained);
-    // Recomputed hashes may give away an earlier record, never a later one.
-    let error = block_on(kms.verify_audit(None)).expect_err(expected);
-    assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    // Where it was a hash without a key that was changed, recomputing undoes it.
+    if rechained != honest {
+        put_rows(&sql, &rechained);
+        let error = block_on(kms.verify_audit(None)).expect_err(expected);
+        assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+    }
     put_rows(&sql, &honest);
     block_on(kms.verify_audit(None)).unwrap();
 }

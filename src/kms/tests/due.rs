@@ -2,6 +2,7 @@
 
 use super::{DAY, Hands, Place, block_on, context};
 use crate::context::EncryptionContext;
+use crate::error::Error;
 use crate::kms::records::{KeyRecord, Source, VersionRecord};
 use crate::kms::schema::KEY_VERSIONS;
 use crate::kms::{
@@ -38,14 +39,7 @@ fn imported(kms: &LocalKms, expires_at: u64) -> String {
     let name = key.clone();
     block_on(kms.call(kms.asks("ImportKeyMaterial"), move |tx| {
         let mut key = KeyRecord::existing(tx, &name)?;
-        let wrapped = Some(key.wrap(
-            tx,
-            1,
-            &Secret::try_init(|out: &mut [u8; 32]| {
-                out.fill(7);
-                Ok(())
-            })?,
-        )?);
+        let wrapped = Some(key.wrap(tx, 1, &Secret::init(|out: &mut [u8; 32]| out.fill(7)))?);
         let expires_at = i64::try_from(expires_at).ok();
         let (source, created_at) = (Source::Imported, tx.now);
         let record = VersionRecord { version: 1, wrapped, created_at, source, expires_at, sameness: None };

@@ -1,0 +1,206 @@
+//! `audit`: the embedded keystore's record of every call.
+
+use crate::audit_args::{Audit, AuditCommand, Which};
+use crate::failure::Failure;
+use crate::inspect::json_text;
+use crate::keystore::{self, Missing};
+use crate::signals::Signals;
+use crate::text::{Notes, answer, date, plain};
+use crate::time::local;
+use envelock::kms::{AuditHead, AuditRecord, AuditRetention};
+use envelock::{LocalKms, blocking::wait};
+use serde_json::json;
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+pub(crate) fn audit(arguments: &Audit, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if let AuditCommand::Trim { yes: false, .. } = arguments.command {
+        return Err(Failure::usage(
+            "records that are cut off are gone: export them first (`envelock audit export`), then repeat this with --yes",
+        ));
+    }
+    let verifying = matches!(arguments.command, AuditCommand::Verify { .. });
+    let kms = keystore::open(&arguments.keystore, Missing::Refuse, notes).map_err(|failure| match verifying {
+        true => failure.verifying(),
+        false => failure,
+    })?;
+    match &arguments.command {
+        AuditCommand::Head { json } => {
+            let head = wait(kms.audit_head())?;
+            match json {
+                true => answer(&json_text(&head_json(&head))),
+                false => answer(&format!("{head}\n")),
+            }
+        }
+        AuditCommand::Verify { head, json } => verify(&kms, head.as_ref(), *json, signals, notes),
+        AuditCommand::Query { which, limit, json } => {
+            let records = newest(&kms, which, *limit)?;
+            records.iter().try_for_each(|record| show(record, *json))
+        }
+        AuditCommand::Export { which, output } => export(&kms, which, output.as_deref(), signals, notes),
+        AuditCommand::Tail { follow, lines, which, json } => {
+            let last = wait(kms.audit_head())?.sequence();
+            newest(&kms, which, *lines)?.iter().try_for_each(|record| show(record, *json))?;
+            match follow {
+                true => follow_from(&kms, last, which, *json),
+                false => Ok(()),
+            }
+        }
+        AuditCommand::Trim { before, keep, json, .. } => trim(&kms, *before, *keep, *json, signals, notes),
+    }
+}
+
+fn verify(
+    kms: &LocalKms,
+    head: Option<&AuditHead>,
+    as_json: bool,
+    signals: &Signals,
+    notes: Notes,
+) -> Result<(), Failure> {
+    let report = signals.drive(kms.verify_audit(head)).map_err(Failure::verifying)?;
+    if head.is_none() {
+        notes.say("an older whole file put back is found only with --head and a head that was kept elsewhere (`envelock audit head`)");
+    }
+    if as_json {
+        return answer(&json_text(&json!({
+            "verified": true,
+            "records": report.records,
+            "first": report.first,
+            "last": report.last,
+            "checkpoint": report.checkpoint,
+            "rows": report.rows,
+            "head": head_json(&report.head),
+            "compared_with_head": head.is_some(),
+        })));
+    }
+    let mut out = format!(
+        "records     {} ({} to {})\nrows        {}, each as the records tell\n",
+        report.records, report.first, report.last, report.rows
+    );
+    if report.checkpoint > 0 {
+        out.push_str(&format!("cut off     up to {}\n", report.checkpoint));
+    }
+    if let Some(head) = head {
+        out.push_str(&format!("anchored    record {} is the one that was anchored\n", head.sequence()));
+    }
+    out.push_str(&format!("head        {}\n", report.head));
+    answer(&out)
+}
+
+fn head_json(head: &AuditHead) -> serde_json::Value {
+    json!({
+        "head": head.to_string(),
+        "keystore_id": head.keystore_id(),
+        "sequence": head.sequence(),
+        "hash": head.hash(),
+    })
+}
+
+/// The newest records, so many at most, oldest first.
+fn newest(kms: &LocalKms, which: &Which, limit: u64) -> Result<Vec<AuditRecord>, Failure> {
+    let mut found = Vec::new();
+    let mut query = which.query().newest_first();
+    loop {
+        let left = limit.saturating_sub(u64::try_from(found.len()).unwrap_or(u64::MAX));
+        let page = wait(kms.query_audit(&query.clone().limit(left)))?;
+        let Some(last) = page.last() else { break };
+        query = query.after(last.sequence);
+        found.extend(page);
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// Shows the records that come after this one, until the user has seen enough.
+fn follow_from(kms: &LocalKms, mut last: u64, which: &Which, as_json: bool) -> Result<(), Failure> {
+    loop {
+        // What is there by now; those of it that are not asked for are passed over for good.
+        let end = wait(kms.audit_head())?.sequence();
+        while last < end {
+            let page = wait(kms.query_audit(&which.query().after(last)))?;
+            page.iter().try_for_each(|record| show(record, as_json))?;
+            last = page.last().map_or(end, |record| record.sequence);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn show(record: &AuditRecord, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return answer(&format!("{}\n", record.to_json()));
+    }
+    let key = record.resources.last().and_then(|name| name.rsplit('/').next()).unwrap_or("-");
+    let outcome = record.error_code.as_deref().unwrap_or("allowed");
+    answer(&format!(
+        "{:<8}  {}  {:<24}  {:<12}  {:<36}  {}\n",
+        record.sequence,
+        local(record.event_time),
+        plain(&record.event_name),
+        plain(&record.principal),
+        plain(key),
+        plain(outcome)
+    ))
+}
+
+fn export(
+    kms: &LocalKms,
+    which: &Which,
+    output: Option<&Path>,
+    signals: &Signals,
+    notes: Notes,
+) -> Result<(), Failure> {
+    let query = which.query();
+    let Some(path) = output else {
+        let out = BufWriter::new(io::stdout().lock());
+        return wait(kms.export_audit(&query, out)).map(drop).map_err(Failure::from);
+    };
+    let failed = |e: &io::Error| match e.kind() {
+        io::ErrorKind::AlreadyExists => Failure::kept(path),
+        _ => Failure::io(&path.display().to_string(), e),
+    };
+    let written = signals.undoing(|| {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| failed(&e))?;
+        let mut out = BufWriter::new(file);
+        let written = wait(kms.export_audit(&query, &mut out)).map_err(Failure::from);
+        let durable = |written| {
+            let kept = out.flush().and_then(|()| out.get_ref().sync_all());
+            kept.map(|()| written).map_err(|e| failed(&e))
+        };
+        written.and_then(durable).inspect_err(|_| {
+            // Half an export may pass for a whole one.
+            let _ = std::fs::remove_file(path);
+        })
+    })?;
+    notes.say(&format!("wrote {written} records to {}", path.display()));
+    Ok(())
+}
+
+fn trim(
+    kms: &LocalKms,
+    before: Option<SystemTime>,
+    keep: Option<u64>,
+    as_json: bool,
+    signals: &Signals,
+    notes: Notes,
+) -> Result<(), Failure> {
+    let keep = match (before, keep) {
+        (Some(before), _) => AuditRetention::Since(before),
+        (None, Some(count)) => AuditRetention::Newest(count),
+        (None, None) => return Err(Failure::usage("say what is cut off with --before or --keep")),
+    };
+    let trimmed = signals.drive(kms.trim_audit(keep)).map_err(Failure::verifying)?;
+    let head = wait(kms.audit_head())?;
+    if as_json {
+        let (removed, checkpoint) = (trimmed.removed, trimmed.checkpoint);
+        return answer(&json_text(&json!({ "removed": removed, "checkpoint": checkpoint, "head": head_json(&head) })));
+    }
+    let until = before.map_or(String::new(), |before| format!(" from before {}", date(before)));
+    notes.say(&format!("cut off {} records{until}; keep this head instead of earlier ones", trimmed.removed));
+    answer(&format!("{head}\n"))
+}
+
+/// Between two looks for records that have come.
+const POLL: Duration = Duration::from_millis(500);

@@ -1,0 +1,110 @@
+//! The audit trail of the embedded KMS at its full length, and what its counts say of a run with a cache.
+
+use crate::support::child::{long, tell};
+use envelock::kms::{AuditQuery, AuditRetention, CacheFigures, Prices};
+use envelock::{
+    CacheLimits, CreateKeyRequest, DataKeyCache, EncryptionContext, Envelope, KmsOptions, LocalKms, RootKey, blocking,
+};
+use pollster::block_on;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn open(folder: &Path) -> LocalKms {
+    // A great many records in a short time: what this mode risks is of no matter here.
+    let options = KmsOptions::default().risk_losing_audit_records(Duration::from_millis(200));
+    LocalKms::open_with(folder.join("keys.db"), RootKey::file(folder.join("root.key")).unwrap(), options).unwrap()
+}
+
+#[test]
+fn a_long_trail_is_verified_in_seconds_searched_by_key_in_milliseconds_and_cut() {
+    let records: u64 = if long() { 1_000_000 } else { 40_000 };
+    const KEYS: u64 = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let kms = open(folder.path());
+    let context = EncryptionContext::from([("tenant", "acme"), ("column", "orders.address")]);
+    let keys: Vec<_> =
+        (0..KEYS).map(|_| block_on(kms.create_key(CreateKeyRequest::default())).unwrap().key_id).collect();
+    let blobs: Vec<_> =
+        keys.iter().map(|key| block_on(kms.encrypt(key, &[7; 32], &context)).unwrap().ciphertext_blob).collect();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (kms, context, blobs) = (&kms, &context, &blobs);
+            scope.spawn(move || {
+                for at in (thread..records).step_by(8) {
+                    block_on(kms.decrypt(&blobs[(at % KEYS) as usize], context)).unwrap();
+                }
+            });
+        }
+    });
+    tell(format!("{records} calls in {:.1?}", start.elapsed()));
+    let last = block_on(kms.audit_head()).unwrap().sequence();
+    assert_eq!(last, 1 + 2 * KEYS + records);
+
+    let start = Instant::now();
+    let report = block_on(kms.verify_audit(None)).unwrap();
+    let verified = start.elapsed();
+    assert_eq!(report.records, last);
+    tell(format!("{last} records verified in {verified:.2?}"));
+    assert!(verified < Duration::from_secs(5), "{verified:?}");
+
+    for query in [
+        AuditQuery::default().key(&keys[42]).newest_first().limit(100),
+        AuditQuery::default().key(&keys[42]).limit(100),
+    ] {
+        let start = Instant::now();
+        let found = block_on(kms.query_audit(&query)).unwrap();
+        let searched = start.elapsed();
+        assert_eq!(found.len(), 100);
+        tell(format!("100 records of a key found in {searched:.2?}"));
+        assert!(searched < Duration::from_millis(50), "{searched:?}");
+    }
+    let start = Instant::now();
+    assert_eq!(block_on(kms.export_audit(&AuditQuery::default(), std::io::sink())).unwrap(), last);
+    tell(format!("exported in {:.2?}", start.elapsed()));
+    let start = Instant::now();
+    let counts = block_on(kms.operation_counts()).unwrap();
+    tell(format!("counted in {:.2?}", start.elapsed()));
+    assert_eq!(counts.iter().map(|it| it.count).sum::<u64>(), last);
+
+    let start = Instant::now();
+    let trimmed = block_on(kms.trim_audit(AuditRetention::Newest(1_000))).unwrap();
+    tell(format!("{} records cut off in {:.2?}", trimmed.removed, start.elapsed()));
+    assert_eq!(trimmed.removed, last - 1_000);
+    assert_eq!(block_on(kms.verify_audit(None)).unwrap().records, 1_001);
+    assert_eq!(block_on(kms.operation_counts()).unwrap().iter().map(|it| it.count).sum::<u64>(), last + 1);
+}
+
+#[test]
+fn the_cost_of_a_run_with_a_cache_is_that_of_the_calls_that_it_made() {
+    let messages: u64 = if long() { 1_000_000 } else { 50_000 };
+    let folder = tempfile::tempdir().unwrap();
+    let kms = open(folder.path());
+    block_on(kms.create_key(CreateKeyRequest::default().alias("alias/orders"))).unwrap();
+    let cache = DataKeyCache::new(CacheLimits::default()).unwrap();
+    let envelope = Envelope::builder(kms.provider("alias/orders").unwrap()).shared_cache(&cache).build().unwrap();
+    let envelope = blocking::Envelope::new(envelope);
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let start = Instant::now();
+    for at in 0..messages {
+        envelope.encrypt(&at.to_be_bytes(), &context).unwrap();
+    }
+    let took = start.elapsed();
+    let figures = CacheFigures::from(&cache.statistics()[..]);
+    block_on(kms.record_cache_statistics(figures)).unwrap();
+    let report = block_on(kms.cost_report(Prices::AWS)).unwrap();
+    // CreateKey, and a call for each data key.
+    assert_eq!(report.requests_total(), 1 + figures.encrypt_calls);
+    assert_eq!(report.requests_saved + figures.encrypt_calls, messages, "every message had a call or saved one");
+    assert!(figures.encrypt_calls * 100 < messages, "{figures:?}");
+    #[expect(clippy::cast_precision_loss, reason = "of a million")]
+    let without = messages as f64 * 0.03 / 10_000.0;
+    assert!((report.saved() + report.requests_cost() - without).abs() < 0.000_01, "{report:?}");
+    tell(format!(
+        "{messages} messages in {took:.1?}: {} calls, {:.6} USD; saved {} calls, {:.4} USD",
+        report.requests_total(),
+        report.requests_cost(),
+        report.requests_saved,
+        report.saved()
+    ));
+}
