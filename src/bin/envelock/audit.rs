@@ -23,7 +23,7 @@ pub(crate) fn audit(arguments: &Audit, signals: &Signals, notes: Notes) -> Resul
         ));
     }
     let verifying = matches!(arguments.command, AuditCommand::Verify { .. });
-    let kms = keystore::open(&arguments.keystore, Missing::Refuse, notes).map_err(|failure| match verifying {
+    let kms = keystore::open(&arguments.keystore, Missing::Refuse, signals, notes).map_err(|failure| match verifying {
         true => failure.verifying(),
         false => failure,
     })?;

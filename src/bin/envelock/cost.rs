@@ -9,8 +9,8 @@ use envelock::blocking::wait;
 use envelock::kms::{CostReport, Prices};
 use serde_json::json;
 
-pub(crate) fn cost(arguments: &Cost, notes: Notes) -> Result<(), Failure> {
-    let kms = keystore::open(&arguments.keystore, Missing::Refuse, notes)?;
+pub(crate) fn cost(arguments: &Cost, signals: &crate::signals::Signals, notes: Notes) -> Result<(), Failure> {
+    let kms = keystore::open(&arguments.keystore, Missing::Refuse, signals, notes)?;
     let prices = Prices {
         per_10_000_requests: arguments.per_10000.unwrap_or(Prices::AWS.per_10_000_requests),
         per_key_month: arguments.per_key_month.unwrap_or(Prices::AWS.per_key_month),

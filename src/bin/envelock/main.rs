@@ -71,7 +71,7 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Policy(it) => permissions::policy(&it, signals, notes),
         Command::Grants(it) => permissions::grants(&it, signals, notes),
         Command::Audit(it) => audit::audit(&it, signals, notes),
-        Command::Cost(it) => cost::cost(&it, notes),
+        Command::Cost(it) => cost::cost(&it, signals, notes),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { folder } => pages::man(folder.as_deref()),
     }
