@@ -254,23 +254,28 @@ fn create(
 /// this process's memory instead (<https://sqlite.org/wal.html>, "Use of WAL Without Shared-Memory"): then others
 /// find the keystore busy until this process closes it.
 fn connect_and_look(path: &Path, busy_timeout: Duration) -> Result<(Connection, Found)> {
-    let sql = connect(path, busy_timeout)?;
-    let error = match look(&sql) {
-        Ok(found) => return Ok((sql, found)),
-        Err(error) if !lacks_shared_index(&error) => return Err(error),
-        Err(error) => error,
+    let open = |index, busy_timeout| -> Result<(Connection, Found)> {
+        let sql = connect_with(path, index, busy_timeout)?;
+        let found = look(&sql)?;
+        Ok((sql, found))
     };
-    drop(sql);
-    let sql = connect(path, Duration::ZERO)?;
-    sql.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(Error::sqlite)?;
-    match look(&sql) {
-        Ok(found) => {
-            sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
-            Ok((sql, found))
-        }
-        // Somebody else has it open, and so it has the file; or it is something else that is wrong.
-        Err(_) => Err(error),
-    }
+    let error = match open(LogIndex::Shared, busy_timeout) {
+        Err(error) if lacks_shared_index(&error) => error,
+        opened => return opened,
+    };
+    // Where that fails too, somebody else has it open, or it is something else that is wrong.
+    let (sql, found) = open(LogIndex::Own, Duration::ZERO).map_err(|_| error)?;
+    sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
+    Ok((sql, found))
+}
+
+/// Where the index of the write-ahead log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogIndex {
+    /// In a file that all processes share.
+    Shared,
+    /// In this process, which has the keystore to itself.
+    Own,
 }
 
 /// Whether there is no room for the file of the log's index.
@@ -283,8 +288,13 @@ fn lacks_shared_index(error: &Error) -> bool {
     )
 }
 
-/// A connection that trusts nothing in the file's schema and leaves nothing behind in free pages.
+/// As [`connect_with`], with the index that all share.
 pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+    connect_with(path, LogIndex::Shared, busy_timeout)
+}
+
+/// A connection that trusts nothing in the file's schema and leaves nothing behind in free pages.
+fn connect_with(path: &Path, index: LogIndex, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sql = Connection::open_with_flags(path, flags).map_err(Error::sqlite)?;
     // SQLite takes a file that may only be read for a read-only database, and makes the files beside it
@@ -293,6 +303,10 @@ pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection>
         return Err(Error::read_only_keystore());
     }
     sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
+    if index == LogIndex::Own {
+        // Before anything is read, which makes the index.
+        sql.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(Error::sqlite)?;
+    }
     harden(&sql)?;
     Ok(sql)
 }

@@ -93,8 +93,9 @@ fn the_cost_of_a_run_with_a_cache_is_that_of_the_calls_that_it_made() {
     let figures = CacheFigures::from(&cache.statistics()[..]);
     block_on(kms.record_cache_statistics(figures)).unwrap();
     let report = block_on(kms.cost_report(Prices::AWS)).unwrap();
-    // CreateKey, and a call for each data key.
-    assert_eq!(report.requests_total(), 1 + figures.encrypt_calls);
+    let of = |name: &str| report.requests.iter().find(|(it, _)| it == name).map_or(0, |(_, count)| *count);
+    assert_eq!(of("GenerateDataKey"), figures.encrypt_calls);
+    assert!(report.requests_total() <= figures.encrypt_calls + 3, "what set it up: {report:?}");
     assert_eq!(report.requests_saved + figures.encrypt_calls, messages, "every message had a call or saved one");
     assert!(figures.encrypt_calls * 100 < messages, "{figures:?}");
     #[expect(clippy::cast_precision_loss, reason = "of a million")]

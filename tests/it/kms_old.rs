@@ -55,6 +55,24 @@ fn a_keystore_of_schema_1_opens_with_all_that_was_encrypted_under_it() {
 }
 
 #[test]
+fn a_backup_of_schema_1_is_restored_and_put_under_another_root_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, root) = (folder.path().join("keys.db"), folder.path().join("root.key"));
+    let backup = frozen().join("keys.db");
+    let before = fs::read(&backup).unwrap();
+    LocalKms::restore(&backup, &path, root_key(), envelock::kms::RestoreOptions::default()).unwrap();
+    assert!(fs::read(&backup).unwrap() == before, "a backup is only read");
+    let kms = LocalKms::open_existing(&path, root_key()).unwrap();
+    opens_everything(&kms);
+    block_on(kms.rekey(RootKey::file(&root).unwrap())).unwrap();
+    block_on(kms.close()).unwrap();
+    let kms = LocalKms::open_existing(&path, RootKey::file(&root).unwrap()).unwrap();
+    opens_everything(&kms);
+    assert_eq!(block_on(kms.check()).unwrap().versions, 4);
+    assert_eq!(LocalKms::open_existing(&path, root_key()).unwrap_err().kind(), ErrorKind::NoMatchingKey);
+}
+
+#[test]
 fn a_keystore_of_schema_1_that_was_changed_is_not_migrated() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.db");

@@ -175,7 +175,7 @@ fn a_restore_killed_at_any_instant_leaves_the_old_keystore_or_the_backup_whole()
             assert_eq!(child.line().as_deref(), Some("DONE"));
             latest = u64::try_from(started.elapsed().as_micros()).unwrap();
         } else {
-            std::thread::sleep(Duration::from_micros(random.next() % latest));
+            std::thread::sleep(Duration::from_micros(random.next() % (2 * latest)));
         }
         let acknowledged = child.kill().iter().any(|line| line == "DONE");
         let kms = LocalKms::open_existing(folder.path().join("keys.db"), root(folder.path())).unwrap();

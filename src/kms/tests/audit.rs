@@ -7,7 +7,6 @@ use crate::kms::{
 };
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
-use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -77,7 +76,7 @@ fn rechain(kms: &LocalKms, rows: &mut [Row]) {
             bytes.extend_from_slice(&u32::try_from(content.len()).unwrap().to_be_bytes());
             bytes.extend_from_slice(&content);
         }
-        previous = Sha256::digest(&bytes).into();
+        previous = crate::crypto::sha256(&[&bytes]);
     }
 }
 

@@ -58,7 +58,7 @@ fn a_lost_keystore_is_restored_and_says_so_in_its_trail() {
     let scene = Scene::new();
     fs::remove_file(scene.place.keystore()).unwrap();
     assert_eq!(scene.restore(RestoreOptions::default()).unwrap().moved_aside, None);
-    assert_eq!(scene.keys(&scene.place.keystore()), [scene.first.clone()]);
+    assert_eq!(scene.keys(&scene.place.keystore()), std::slice::from_ref(&scene.first));
     let sql = scene.place.sql();
     let details: String = sql
         .query_row("SELECT details FROM audit WHERE name = 'RestoreKeystore' AND code = ''", [], |row| row.get(0))
@@ -79,7 +79,7 @@ fn a_keystore_that_is_there_is_kept_or_moved_aside_whole() {
     for number in 1..=3 {
         let moved = scene.restore(aside()).unwrap().moved_aside.unwrap();
         assert_eq!(moved, scene.place.folder.path().join(format!("keys.db.replaced-{number}")));
-        assert_eq!(scene.keys(&scene.place.keystore()), [scene.first.clone()]);
+        assert_eq!(scene.keys(&scene.place.keystore()), std::slice::from_ref(&scene.first));
     }
     assert_eq!(scene.keys(&scene.place.folder.path().join("keys.db.replaced-1")), scene.both());
 }
@@ -105,13 +105,13 @@ fn a_log_that_a_killed_process_left_goes_with_its_keystore_and_never_into_the_ba
     fs::write(&wal, &log).unwrap();
     let moved = scene.restore(aside()).unwrap().moved_aside.unwrap();
     assert!(!wal.exists());
-    assert_eq!(scene.keys(&keystore), [scene.first.clone()]);
+    assert_eq!(scene.keys(&keystore), std::slice::from_ref(&scene.first));
     assert!(scene.keys(&moved).contains(&third), "what was acknowledged is in the one file");
     // The file is gone, and its log is not.
     fs::remove_file(&keystore).unwrap();
     fs::write(&wal, &log).unwrap();
     let moved = scene.restore(RestoreOptions::default()).unwrap().moved_aside.unwrap();
-    assert_eq!(scene.keys(&keystore), [scene.first.clone()]);
+    assert_eq!(scene.keys(&keystore), std::slice::from_ref(&scene.first));
     let mut kept = moved.into_os_string();
     kept.push("-wal");
     assert!(fs::read(kept).unwrap() == log);
@@ -121,7 +121,7 @@ fn a_log_that_a_killed_process_left_goes_with_its_keystore_and_never_into_the_ba
     assert_eq!(scene.restore(RestoreOptions::default()).unwrap_err().kind(), ErrorKind::InvalidInput);
     let moved = scene.restore(aside()).unwrap().moved_aside.unwrap();
     assert!(fs::read(&moved).unwrap() == vec![7; 8_192] && !wal.exists());
-    assert_eq!(scene.keys(&keystore), [scene.first.clone()]);
+    assert_eq!(scene.keys(&keystore), std::slice::from_ref(&scene.first));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn an_empty_file_is_no_keystore_to_keep_and_a_folder_is_an_error() {
     let scene = Scene::new();
     fs::write(scene.place.keystore(), "").unwrap();
     assert_eq!(scene.restore(RestoreOptions::default()).unwrap().moved_aside, None);
-    assert_eq!(scene.keys(&scene.place.keystore()), [scene.first.clone()]);
+    assert_eq!(scene.keys(&scene.place.keystore()), std::slice::from_ref(&scene.first));
     fs::remove_file(scene.place.keystore()).unwrap();
     fs::create_dir(scene.place.keystore()).unwrap();
     scene.restore(aside()).unwrap_err();

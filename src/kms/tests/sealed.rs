@@ -22,11 +22,13 @@ fn raw(name: &str) -> RawKeyProvider {
     named(name, u8::try_from(name.len()).unwrap())
 }
 
+type Entries = Vec<(String, String)>;
+
 /// A provider that shows its contexts, and may be out of reach.
 #[derive(Clone, Debug)]
 struct Remote {
     inner: Arc<RawKeyProvider>,
-    contexts: Arc<Mutex<Vec<Vec<(String, String)>>>>,
+    contexts: Arc<Mutex<Vec<Entries>>>,
     away: bool,
 }
 

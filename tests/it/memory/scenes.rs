@@ -441,4 +441,10 @@ pub(super) fn local_kms() {
     drop(other);
     LocalKms::open(path("other.db"), RootKey::file(path("root")).unwrap()).unwrap_err();
     watch.expect_nothing();
+    // Another root key takes its place: it is gone while the keystore is still open.
+    let kms = LocalKms::open(path("keys.db"), RootKey::file(path("root")).unwrap()).unwrap();
+    watch.expect(&["root-key-raw"]);
+    blocking::wait(kms.rekey(RootKey::file(path("rekeyed")).unwrap())).unwrap();
+    watch.expect_nothing();
+    blocking::wait(kms.close()).unwrap();
 }
