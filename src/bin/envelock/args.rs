@@ -3,8 +3,10 @@
 use crate::audit_args::{Audit, Cost};
 use crate::failure::EXIT_CODES;
 use crate::life::LifeCommand;
+use crate::material::MaterialCommand;
 use crate::permissions::{Grants, Policy};
 use crate::provider::ProviderName;
+use crate::regions::RegionsCommand;
 use crate::upkeep::Keystore;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -409,6 +411,12 @@ Examples:
         /// A text for people
         #[arg(long, default_value = "")]
         description: String,
+        /// Its key material is imported later (`envelock keys import`)
+        #[arg(long)]
+        external: bool,
+        /// It can be replicated to other keystores (`envelock keys replicate`); this cannot be changed later
+        #[arg(long)]
+        multi_region: bool,
     },
     /// List the keys and their aliases
     List {
@@ -439,6 +447,10 @@ Examples:
     },
     #[command(flatten)]
     Life(LifeCommand),
+    #[command(flatten)]
+    Material(MaterialCommand),
+    #[command(flatten)]
+    Regions(RegionsCommand),
     /// Tell the states of keys, and what each allows; needs no keystore
     States {
         /// Each operation in each state, for each kind of key, as Markdown

@@ -5,6 +5,8 @@ use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing};
 use crate::life;
+use crate::material;
+use crate::regions;
 use crate::signals::Signals;
 use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
@@ -22,14 +24,25 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
             _ => Form::Meanings,
         });
     }
+    if let KeysCommand::Material(command) = &arguments.command
+        && let Some(done) = material::without_keystore(command, signals, notes)
+    {
+        return done;
+    }
     let missing = match &arguments.command {
         KeysCommand::Create { making, .. } => Missing::make(*making),
         _ => Missing::Refuse,
     };
     let kms = keystore::open(&arguments.keystore, missing, signals, notes)?;
     match &arguments.command {
-        KeysCommand::Create { alias, description, .. } => {
+        KeysCommand::Create { alias, description, external, multi_region, .. } => {
             let mut request = CreateKeyRequest::default().description(description);
+            if *external {
+                request = request.external();
+            }
+            if *multi_region {
+                request = request.multi_region();
+            }
             if let Some(alias) = alias {
                 request = request.alias(alias);
             }
@@ -53,6 +66,8 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
         KeysCommand::Backup { output } => upkeep::backup(&kms, output, signals, notes),
         KeysCommand::Root(RootCommand::Export { output }) => upkeep::export(&kms, output.as_deref(), signals, notes),
         KeysCommand::Life(command) => life::life(&kms, command, notes),
+        KeysCommand::Material(command) => material::material(&kms, command, signals, notes),
+        KeysCommand::Regions(command) => regions::regions(&kms, command, notes),
         // Answered above: it looks into no keystore.
         KeysCommand::States { .. } => Ok(()),
     }
@@ -127,7 +142,7 @@ fn manager(key: &KeyMetadata) -> &'static str {
     }
 }
 
-fn key_json(key: &KeyMetadata, aliases: &[&str]) -> Value {
+pub(crate) fn key_json(key: &KeyMetadata, aliases: &[&str]) -> Value {
     json!({
         "key_id": key.key_id,
         "arn": key.arn,

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::inspect::json_text;
+use crate::regions::{RotationFileCommand, rotation_file};
 use crate::text::{Notes, answer, date, plain};
 use crate::time::{days, local};
 use clap::Subcommand;
@@ -114,6 +115,8 @@ pub(crate) enum RotationCommand {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    File(RotationFileCommand),
 }
 
 pub(crate) fn life(kms: &LocalKms, command: &LifeCommand, notes: Notes) -> Result<(), Failure> {
@@ -195,6 +198,7 @@ fn tags(kms: &LocalKms, key: &str, as_json: bool) -> Result<(), Failure> {
 
 fn rotation(kms: &LocalKms, command: &RotationCommand, notes: Notes) -> Result<(), Failure> {
     match command {
+        RotationCommand::File(command) => rotation_file(kms, command, notes),
         RotationCommand::Enable { key, days } => {
             wait(kms.enable_key_rotation(key, RotationPeriod::from_days(*days)?))?;
             notes.say(&format!("{key} is rotated every {days} days"));

@@ -19,7 +19,6 @@ fn in_zone(time: SystemTime, zone: TimeZone) -> String {
 }
 
 /// A moment: `2026-11-24T09:15:00+01:00`, the same with `Z`, or what passes until then, as [`span`] takes it.
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands that take a date come after it"))]
 pub(crate) fn moment(text: &str, now: SystemTime) -> Result<SystemTime, String> {
     let (text, stamp) = (text.trim(), stamp(text)?);
     if let Some(moment) = stamp {

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing, Unlocking, make_folder};
 use crate::provider::{self, ProviderName, Purpose};
+use crate::regions;
 use crate::signals::Signals;
 use crate::text::{Notes, answer};
 use clap::{Args, Subcommand, ValueHint};
@@ -83,6 +84,21 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Write this keystore's public key for replicas, and print its fingerprint
+    #[command(after_long_help = "\
+Others seal their multi-Region keys to it (`envelock keys replicate`). It stays the same, and is no secret; but who
+exchanges the file on its way gets the keys that are sealed to it, so that its fingerprint is compared by another way.
+
+Examples:
+  envelock keystore replication-key -o us.key")]
+    ReplicationKey {
+        /// The file to write; it must not exist
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look after the root key
     #[command(subcommand)]
     Root(RootCommand),
@@ -111,6 +127,7 @@ pub(crate) fn keystore(arguments: &Keystore, signals: &Signals, notes: Notes) ->
             };
             rekey(&open()?, target, signals, notes)
         }
+        KeystoreCommand::ReplicationKey { output, json } => regions::replication_key(&open()?, output, *json, notes),
         KeystoreCommand::Check { json } => check(&open()?, *json),
         KeystoreCommand::Root(RootCommand::Export { output }) => export(&open()?, output.as_deref(), signals, notes),
     }
