@@ -29,6 +29,7 @@ mod cli_lines;
 mod cli_permissions;
 #[cfg(feature = "cli")]
 mod cli_range;
+mod cli_regions;
 #[cfg(feature = "cli")]
 mod cli_value;
 #[cfg(feature = "test-util")]

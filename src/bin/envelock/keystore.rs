@@ -131,6 +131,10 @@ pub(crate) fn open(
         // It may have gone since, or be a file in which no keystore was made.
         Missing::Refuse => KmsOptions::default().must_exist(),
     };
+    let options = match &place.region {
+        Some(region) => options.region(region),
+        None => options,
+    };
     let kms = match unlocking {
         Unlocking::Root(root, _) => LocalKms::open_with(&path, root, options)?,
         Unlocking::Provider(provider) => signals.drive(LocalKms::unseal_with(&path, provider, options))?,

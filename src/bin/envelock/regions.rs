@@ -20,7 +20,7 @@ The other keystore's owner makes its replication key (`envelock keystore replica
 another way than the file comes. The SHA-256 that is printed here goes back by another way than the bundle, too.
 
 Examples:
-  envelock keys create --multi-region --alias alias/orders
+  envelock keys create --region eu-1 --multi-region --alias alias/orders
   envelock keys replicate alias/orders --to us.key --fingerprint 7d1a... -o orders.bundle")]
     Replicate(Sealing),
     /// Make the replica that a bundle brings

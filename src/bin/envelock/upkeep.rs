@@ -1,6 +1,6 @@
 //! `keystore`: backups of the embedded keystore, its root key, and whether all of it is in order.
 
-use crate::args::{KeystorePlace, RootCommand};
+use crate::args::{KeystorePlace, Making, RootCommand};
 use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing, Unlocking, make_folder};
@@ -88,13 +88,16 @@ Examples:
     #[command(after_long_help = "\
 Others seal their multi-Region keys to it (`envelock keys replicate`). It stays the same, and is no secret; but who
 exchanges the file on its way gets the keys that are sealed to it, so that its fingerprint is compared by another way.
+A keystore that is not there is made.
 
 Examples:
-  envelock keystore replication-key -o us.key")]
+  envelock keystore replication-key --region us-1 -o us.key")]
     ReplicationKey {
         /// The file to write; it must not exist
         #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: PathBuf,
+        #[command(flatten)]
+        making: Making,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -127,7 +130,10 @@ pub(crate) fn keystore(arguments: &Keystore, signals: &Signals, notes: Notes) ->
             };
             rekey(&open()?, target, signals, notes)
         }
-        KeystoreCommand::ReplicationKey { output, json } => regions::replication_key(&open()?, output, *json, notes),
+        KeystoreCommand::ReplicationKey { output, making, json } => {
+            let kms = keystore::open(place, Missing::make(*making), signals, notes)?;
+            regions::replication_key(&kms, output, *json, notes)
+        }
         KeystoreCommand::Check { json } => check(&open()?, *json),
         KeystoreCommand::Root(RootCommand::Export { output }) => export(&open()?, output.as_deref(), signals, notes),
     }
