@@ -266,7 +266,7 @@ fn create(
 /// find the keystore busy until this process closes it.
 fn connect_and_look(path: &Path, busy_timeout: Duration) -> Result<(Connection, Found)> {
     let open = |index, busy_timeout| -> Result<(Connection, Found)> {
-        let sql = connect(path, index, busy_timeout)?;
+        let sql = connect_with(path, index, busy_timeout)?;
         let found = look(&sql)?;
         Ok((sql, found))
     };
@@ -299,8 +299,13 @@ fn lacks_shared_index(error: &Error) -> bool {
     )
 }
 
+/// As [`connect_with`], with the index that all share.
+pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection> {
+    connect_with(path, LogIndex::Shared, busy_timeout)
+}
+
 /// A connection that trusts nothing in the file's schema and leaves nothing behind in free pages.
-pub(super) fn connect(path: &Path, index: LogIndex, busy_timeout: Duration) -> Result<Connection> {
+fn connect_with(path: &Path, index: LogIndex, busy_timeout: Duration) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let sql = Connection::open_with_flags(path, flags).map_err(Error::sqlite)?;
     // SQLite takes a file that may only be read for a read-only database, and makes the files beside it
