@@ -314,6 +314,10 @@ fn connect_with(path: &Path, index: LogIndex, busy_timeout: Duration) -> Result<
         return Err(Error::read_only_keystore());
     }
     sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
+    if index == LogIndex::Own {
+        // Before anything is read, which what follows does.
+        sql.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(Error::sqlite)?;
+    }
     harden(&sql)?;
     Ok(sql)
 }
