@@ -304,7 +304,7 @@ fn connect_with(path: &Path, index: LogIndex, busy_timeout: Duration) -> Result<
     }
     sql.busy_timeout(busy_timeout).map_err(Error::sqlite)?;
     if index == LogIndex::Own {
-        // Before anything is read, which makes the index.
+        // Before anything is read, which what follows does.
         sql.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(Error::sqlite)?;
     }
     harden(&sql)?;

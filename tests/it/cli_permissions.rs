@@ -27,10 +27,10 @@ fn a_policy_is_put_asked_and_obeyed() {
     let encrypt: serde_json::Value = serde_json::from_str(&encrypt).unwrap();
     assert_eq!((&encrypt["allowed"], &encrypt["decided_by"]), (&false.into(), &serde_json::Value::Null));
     // What cannot be put, and what locks the owner out.
-    desk.write("bad.json", &mine.replace("\"Resource\"", "\"Resourcer\""));
+    desk.write("bad.json", mine.replace("\"Resource\"", "\"Resourcer\""));
     desk.run("policy check bad.json").exits(2).says("Resourcer");
     desk.run("policy put alias/orders bad.json").exits(2).says("nothing was changed");
-    desk.write("none.json", &format!(r#"{{"Version": "2012-10-17", "Statement": [{allow}]}}"#));
+    desk.write("none.json", format!(r#"{{"Version": "2012-10-17", "Statement": [{allow}]}}"#));
     desk.run("policy put alias/orders none.json").exits(2).says("could not put another one");
     desk.run("policy put alias/orders none.json --lock-out").exits(0);
     desk.run("keys rotate alias/orders").exits(4).says("owner may not do kms:RotateKeyOnDemand");

@@ -52,10 +52,10 @@ fn fault(source: &str, [operation, method, said]: [&str; 3]) -> Option<String> {
         let good = method == "–" && said.starts_with("Not here: ");
         return (!good).then(|| format!("{operation}: without a method, it says `Not here: ` and why"));
     };
-    let head = format!("pub async fn {method}(");
-    match (source.contains(&head), planned) {
+    let heads = ["(", "<"].map(|next| format!("pub async fn {method}{next}"));
+    match (heads.iter().any(|head| source.contains(head)), planned) {
         (true, false) | (false, true) => None,
-        (false, false) => Some(format!("{operation}: there is no `{head}` in src/kms")),
+        (false, false) => Some(format!("{operation}: there is no `pub async fn {method}(` in src/kms")),
         (true, true) => Some(format!("{operation}: `{method}` is there, and the page calls it PLANNED")),
     }
 }

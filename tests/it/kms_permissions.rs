@@ -167,7 +167,7 @@ fn grants_allow_what_they_say_until_they_end() {
         .name("orders-2026");
     let grant = block_on(kms.create_grant(&key, &request)).unwrap();
     assert_eq!(block_on(kms.create_grant(&key, &request)).unwrap().grant_id, grant.grant_id, "by its name");
-    assert_eq!(block_on(kms.list_grants(&key)).unwrap(), [grant.clone()]);
+    assert_eq!(block_on(kms.list_grants(&key)).unwrap(), std::slice::from_ref(&grant));
     assert_eq!(block_on(kms.as_principal("steward").unwrap().list_retirable_grants("steward")).unwrap().len(), 1);
     denied(block_on(worker.list_retirable_grants("steward")));
     block_on(worker.decrypt(&blob, &context())).unwrap();

@@ -35,7 +35,7 @@ impl LocalKms {
     ///
     /// # Errors
     /// As [`tag_resource`](Self::tag_resource).
-    pub async fn untag_resource<K: AsRef<str>>(&self, key: &str, tag_keys: impl IntoIterator<Item = K>) -> Result<()> {
+    pub async fn untag_resource(&self, key: &str, tag_keys: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
         let tag_keys: Vec<String> = tag_keys.into_iter().map(|it| it.as_ref().to_owned()).collect();
         let name = key.to_owned();
         self.call(self.asks("UntagResource").key(key).with("tagKeys", tag_keys.clone()), move |tx| {
