@@ -29,6 +29,7 @@ mod cli_lines;
 mod cli_permissions;
 #[cfg(feature = "cli")]
 mod cli_range;
+#[cfg(feature = "cli")]
 mod cli_regions;
 #[cfg(feature = "cli")]
 mod cli_value;
@@ -60,6 +61,7 @@ mod kms_helper;
 mod kms_load;
 #[cfg(feature = "local-kms")]
 mod kms_old;
+#[cfg(feature = "local-kms")]
 mod kms_operations;
 #[cfg(feature = "local-kms")]
 mod kms_permissions;
@@ -71,6 +73,7 @@ mod kms_record;
 mod kms_rekey;
 #[cfg(feature = "local-kms")]
 mod kms_revocation;
+#[cfg(feature = "local-kms")]
 mod kms_states;
 mod layers;
 mod memory;
