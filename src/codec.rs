@@ -55,10 +55,6 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(crate) fn u64(&mut self) -> Result<u64, Short> {
-        self.array().map(u64::from_be_bytes)
-    }
-
     /// `u16(length) || bytes`.
     pub(crate) fn byte_string(&mut self) -> Result<&'a [u8], Short> {
         let len = self.u16()?;

@@ -127,9 +127,9 @@ impl AuditEnds {
         let bad = |_: Short| Error::tampered("its head does not say where the audit trail ends");
         let mut reader = Reader::new(bytes);
         let ends = Self {
-            last: reader.u64().map_err(bad)?,
+            last: reader.array().map(u64::from_be_bytes).map_err(bad)?,
             hash: reader.array().map_err(bad)?,
-            cut: reader.u64().map_err(bad)?,
+            cut: reader.array().map(u64::from_be_bytes).map_err(bad)?,
             cut_hash: reader.array().map_err(bad)?,
             cut_digest: reader.array().map_err(bad)?,
         };

@@ -100,7 +100,7 @@ impl FromStr for AuditHead {
         let short = |_: Short| bad();
         Ok(Self {
             keystore_id: reader.array().map_err(short)?,
-            sequence: reader.u64().map_err(short)?,
+            sequence: reader.array().map(u64::from_be_bytes).map_err(short)?,
             hash: reader.array().map_err(short)?,
             digest: reader.array().map_err(short)?,
         })
