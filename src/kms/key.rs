@@ -130,6 +130,17 @@ pub(super) fn is_key_id(text: &str) -> bool {
     }
 }
 
+/// The key id in the full name of a multi-Region key, of whatever keystore: `envelock:<region>:<UUID>:key/mrk-…`.
+pub(super) fn multi_region_key_id(full_name: &str) -> Option<&str> {
+    let (region, rest) = full_name.strip_prefix("envelock:")?.split_once(':')?;
+    let (keystore_id, key_id) = rest.split_once(":key/")?;
+    let good = check_region(region).is_ok()
+        && Uuid::try_parse(keystore_id).is_ok_and(|uuid| uuid.to_string() == keystore_id)
+        && key_id.starts_with("mrk-")
+        && is_key_id(key_id);
+    good.then_some(key_id)
+}
+
 /// `alias/` and 1 to 250 of letters, digits, `/`, `_` and `-`.
 pub(super) fn check_alias(alias: &str) -> Result<()> {
     let name = alias.strip_prefix(ALIAS_PREFIX).unwrap_or_default();

@@ -6,7 +6,7 @@
 use super::LocalKms;
 use super::alias::Alias;
 use super::answers::EncryptAnswer;
-use super::key::{KeyName, validation};
+use super::key::{KeyName, multi_region_key_id, validation};
 use super::operations::cryptographic::{check_blob, decrypt, encrypt, generate, generates, re_encrypt, re_encrypts};
 use super::operations::keys::describe;
 use super::records::KeyRecord;
@@ -90,12 +90,16 @@ impl LocalProvider {
         EncryptedDataKey::new(NAME, key_name, blob)
     }
 
-    /// The key id in a slot that may be this provider's: a full key name of this keystore.
+    /// The key id in a slot that may be this provider's: a full key name of this keystore, or of a multi-Region key,
+    /// which opens here what any of its keystores encrypted.
     fn key_id_of(&self, slot: &EncryptedDataKey) -> Option<String> {
         if slot.provider() != NAME {
             return None;
         }
         let text = std::str::from_utf8(slot.key_id()).ok()?;
+        if let Some(key_id) = multi_region_key_id(text) {
+            return Some(key_id.to_owned());
+        }
         match self.kms.realm().resolve(text) {
             Ok(KeyName::Id(key_id)) if self.kms.realm().full_name(key_id) == text => Some(key_id.to_owned()),
             _ => None,

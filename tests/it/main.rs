@@ -71,6 +71,7 @@ mod kms_processes;
 mod kms_record;
 #[cfg(feature = "local-kms")]
 mod kms_rekey;
+mod kms_replicas;
 #[cfg(feature = "local-kms")]
 mod kms_revocation;
 #[cfg(feature = "local-kms")]

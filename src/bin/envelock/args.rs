@@ -75,8 +75,8 @@ pub(crate) struct KeystorePlace {
     #[arg(long, global = true, value_name = "PROVIDER", conflicts_with = "root_key")]
     pub(crate) unseal: Option<ProviderName>,
     /// The Region of a keystore that is made [default: local]; that of one that is there must be this
-    #[arg(long, global = true, value_name = "NAME")]
-    pub(crate) region: Option<String>,
+    #[arg(long = "region", global = true, value_name = "NAME")]
+    pub(crate) keystore_region: Option<String>,
     /// Call the keystore as this principal, whom its key policies and grants must let [default: owner, who
     /// may do everything that no policy forbids]
     #[arg(long = "as", global = true, value_name = "PRINCIPAL")]

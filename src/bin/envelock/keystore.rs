@@ -131,7 +131,7 @@ pub(crate) fn open(
         // It may have gone since, or be a file in which no keystore was made.
         Missing::Refuse => KmsOptions::default().must_exist(),
     };
-    let options = match &place.region {
+    let options = match &place.keystore_region {
         Some(region) => options.region(region),
         None => options,
     };

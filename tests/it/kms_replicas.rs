@@ -1,0 +1,141 @@
+//! Multi-Region keys between two keystores whose process is killed at any instant.
+
+use crate::support::child::{Running, long, tell, words};
+use crate::support::random::Random;
+use envelock::kms::{KeyState, MultiRegionKeyType, ReplicationParameters};
+use envelock::{CreateKeyRequest, EncryptionContext, KmsOptions, LocalKms, RootKey};
+use pollster::block_on;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+const REGIONS: [&str; 2] = ["eu-1", "us-1"];
+
+fn open(folder: &Path, region: &str) -> LocalKms {
+    let root = RootKey::file(folder.join(format!("{region}.key"))).unwrap();
+    let options = KmsOptions::default().region(region).busy_timeout(Duration::from_secs(60));
+    LocalKms::open_with(folder.join(format!("{region}.db")), root, options).unwrap()
+}
+
+/// Makes keys, replicates, rotates and promotes them, and tells each step that both keystores have acknowledged.
+fn share_for_ever(folder: &Path) {
+    let [eu, us] = REGIONS.map(|region| open(folder, region));
+    let [of_eu, of_us] = [&eu, &us].map(|kms| block_on(kms.replication_parameters()).unwrap());
+    tell("OPENED");
+    loop {
+        let key = block_on(eu.create_key(CreateKeyRequest::default().multi_region())).unwrap().key_id;
+        tell(format!("BEGIN {key}"));
+        let bundle = block_on(eu.replicate_key(&key, &of_us.file, &of_us.fingerprint)).unwrap();
+        block_on(us.import_replica(&bundle.file, &bundle.sha256)).unwrap();
+        tell(format!("SHARED {key} 1 eu-1"));
+        rotate(&eu, &us, &key, &of_us);
+        tell(format!("SHARED {key} 2 eu-1"));
+        let change = block_on(eu.update_primary_region(&key, "us-1")).unwrap();
+        block_on(us.import_primary_change(&change.file)).unwrap();
+        tell(format!("SHARED {key} 2 us-1"));
+        rotate(&us, &eu, &key, &of_eu);
+        tell(format!("SHARED {key} 3 us-1"));
+    }
+}
+
+fn rotate(from: &LocalKms, to: &LocalKms, key: &str, of: &ReplicationParameters) {
+    block_on(from.rotate(key)).unwrap();
+    let rotation = block_on(from.export_rotation(key, &of.file, &of.fingerprint)).unwrap();
+    block_on(to.import_rotation(&rotation.file)).unwrap();
+}
+
+/// Every key in each keystore is whole; what was acknowledged is in both; there are never two primary keys.
+fn is_whole(folder: &Path, acknowledged: &BTreeMap<String, (u32, String)>) {
+    let both = REGIONS.map(|region| open(folder, region));
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    for kms in &both {
+        block_on(kms.verify_audit(None)).unwrap();
+        block_on(kms.check()).unwrap();
+        for key in block_on(kms.list_keys()).unwrap() {
+            assert_eq!(key.key_state, KeyState::Enabled);
+            let blob = block_on(kms.encrypt(&key.key_id, b"secret", &context)).unwrap().ciphertext_blob;
+            assert_eq!(block_on(kms.decrypt(&blob, &context)).unwrap().plaintext(), b"secret");
+            let versions = block_on(kms.list_key_versions(&key.key_id)).unwrap();
+            assert!(versions.iter().map(|it| it.version).eq(1..=key.current_version));
+        }
+    }
+    for (key, (version, primary)) in acknowledged {
+        let found = both.each_ref().map(|kms| block_on(kms.describe_key(key)).unwrap());
+        assert!(found.iter().all(|it| it.current_version >= *version), "{found:?}");
+        let primaries: Vec<_> =
+            found.iter().filter(|it| it.multi_region == Some(MultiRegionKeyType::Primary)).collect();
+        assert!(primaries.len() <= 1, "two primary keys: {found:?}");
+        if primary == "us-1" {
+            assert_eq!(found[1].multi_region, Some(MultiRegionKeyType::Primary), "{found:?}");
+        }
+        // The older of the two encrypts for both.
+        let [older, newer] = match found[0].current_version <= found[1].current_version {
+            true => [&both[0], &both[1]],
+            false => [&both[1], &both[0]],
+        };
+        let blob = block_on(older.encrypt(key, b"secret", &context)).unwrap().ciphertext_blob;
+        assert_eq!(block_on(newer.decrypt(&blob, &context)).unwrap().plaintext(), b"secret");
+    }
+}
+
+/// What was cut off between the two goes on: lost bundles and files are made again.
+fn go_on(folder: &Path, key: &str) {
+    let [eu, us] = REGIONS.map(|region| open(folder, region));
+    let of_us = block_on(us.replication_parameters()).unwrap();
+    if block_on(us.describe_key(key)).is_err() {
+        let bundle = block_on(eu.replicate_key(key, &of_us.file, &of_us.fingerprint)).unwrap();
+        block_on(us.import_replica(&bundle.file, &bundle.sha256)).unwrap();
+    }
+    let kind = |kms: &LocalKms| block_on(kms.describe_key(key)).unwrap().multi_region;
+    let primary = Some(MultiRegionKeyType::Primary);
+    if kind(&eu) != primary && kind(&us) != primary {
+        // It stepped down, and the file was lost: the same is given out again.
+        let change = block_on(eu.export_primary_change(key, "us-1")).unwrap();
+        assert_eq!(block_on(us.import_primary_change(&change.file)).unwrap().multi_region, primary);
+    }
+    let (from, to) = match kind(&us) == primary {
+        true => (&us, &eu),
+        false => (&eu, &us),
+    };
+    let of = block_on(to.replication_parameters()).unwrap();
+    rotate(from, to, key, &of);
+    let versions = [&eu, &us].map(|kms| block_on(kms.describe_key(key)).unwrap().current_version);
+    assert_eq!(versions[0], versions[1]);
+}
+
+#[test]
+fn keystores_killed_while_they_share_keys_lose_nothing_and_never_have_two_primaries() {
+    const TEST: &str = "kms_replicas::keystores_killed_while_they_share_keys_lose_nothing_and_never_have_two_primaries";
+    if let Some(words) = words() {
+        return share_for_ever(Path::new(&words[0]));
+    }
+    let kills = if long() { 200 } else { 10 };
+    let folder = tempfile::tempdir().unwrap();
+    let (mut acknowledged, mut inside, mut random) = (BTreeMap::new(), 0, Random::new(0x3E91));
+    for _ in 0..kills {
+        let mut child = Running::start(TEST, &[folder.path().to_str().unwrap()]);
+        assert_eq!(child.line().as_deref(), Some("OPENED"));
+        // Not before the first key of this round.
+        child.line();
+        std::thread::sleep(Duration::from_micros(random.next() % 80_000));
+        let lines = child.kill();
+        let mut last = String::new();
+        for line in &lines {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["BEGIN", key] => key.clone_into(&mut last),
+                ["SHARED", key, version, primary] => {
+                    acknowledged.insert(key.to_owned(), (version.parse().unwrap(), primary.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        inside += u32::from(acknowledged.get(&last).is_none_or(|(version, _)| *version < 3));
+        is_whole(folder.path(), &acknowledged);
+        go_on(folder.path(), &last);
+    }
+    println!(
+        "replicas: {kills} kills, {inside} while a key was on its way; {} keys shared, none lost",
+        acknowledged.len()
+    );
+    assert!(inside > 0 && !acknowledged.is_empty());
+}
