@@ -465,6 +465,17 @@ impl LocalKms {
         self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
+    /// As [`look`](Self::look), for the few set-up calls that are not asynchronous.
+    fn look_blocking<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.send(Message::Look(Box::new(move |store| drop(reply.send(operation(store))))))?;
+        let answer = answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.shared.path))?;
+        answer.map_err(|error| thread::at_file(error, &self.shared.path))
+    }
+
     fn send(&self, message: Message) -> Result<()> {
         self.check_process()?;
         let sent = self.shared.thread.as_ref().map(|thread| thread.jobs.send(message));

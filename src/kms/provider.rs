@@ -37,18 +37,29 @@ impl LocalKms {
     /// A provider on a key, named by its id, full name or alias. The first use of
     /// `alias/envelock/<service>` makes its key.
     ///
-    /// Waits for the keystore, as [`open`](Self::open) does: a call for the set-up.
+    /// Waits for the keystore, as [`open`](Self::open) does: a call for the set-up. It only looks the name up, and asks
+    /// for no permission: each call of the provider is allowed or denied, and recorded, by itself.
     ///
     /// # Errors
-    /// NotFoundException, ValidationException; the keystore's own failures.
+    /// NotFoundException, ValidationException; AccessDeniedException for the first use of a managed key by anybody but
+    /// the owner; the keystore's own failures.
     pub fn provider(&self, key: &str) -> Result<LocalProvider> {
         let name = key.to_owned();
-        let metadata = self.call_blocking(self.asks("DescribeKey").key(key), move |tx| describe(tx, &name))?;
+        let found = self.look_blocking(move |store| {
+            store.read(|tx| Ok(KeyRecord::resolve(tx, &name)?.map(|key| tx.realm.full_name(&key.key_id))))
+        })?;
+        let full_name = match found {
+            Some(full_name) => full_name,
+            None => {
+                let name = key.to_owned();
+                self.call_blocking(self.asks("DescribeKey").key(key), move |tx| describe(tx, &name))?.arn
+            }
+        };
         Ok(LocalProvider {
             kms: self.clone(),
             name: key.into(),
             also: Arc::default(),
-            current: Arc::new(Mutex::new(metadata.arn)),
+            current: Arc::new(Mutex::new(full_name)),
         })
     }
 }
@@ -61,20 +72,19 @@ impl LocalProvider {
     /// NotFoundException, ValidationException (also for an alias); the keystore's own failures.
     pub fn also_opens<K: AsRef<str>>(self, keys: impl IntoIterator<Item = K>) -> Result<Self> {
         let names: Vec<String> = keys.into_iter().map(|key| key.as_ref().to_owned()).collect();
-        let call = self.kms.asks("DescribeKey").with("keyIds", names.clone());
-        let also = self.kms.call_blocking(call, move |tx| {
-            let mut ids = Vec::new();
-            for name in &names {
-                if let KeyName::Alias(alias) = tx.realm.resolve(name)? {
-                    return Err(validation(format!("{alias} is an alias: name the keys that it pointed to")));
+        let also = self.kms.look_blocking(move |store| {
+            store.read(|tx| {
+                let mut ids = Vec::new();
+                for name in &names {
+                    if let KeyName::Alias(alias) = tx.realm.resolve(name)? {
+                        return Err(validation(format!("{alias} is an alias: name the keys that it pointed to")));
+                    }
+                    ids.push(KeyRecord::existing(tx, name)?.key_id);
                 }
-                let key = KeyRecord::existing(tx, name)?;
-                tx.allow(&key, KeyOperation::DescribeKey, None)?;
-                ids.push(key.key_id);
-            }
-            ids.sort_unstable();
-            ids.dedup();
-            Ok(ids)
+                ids.sort_unstable();
+                ids.dedup();
+                Ok(ids)
+            })
         })?;
         Ok(Self { also: also.into(), ..self })
     }

@@ -39,6 +39,7 @@ impl LocalKms {
         self.call(call, move |tx| {
             let found = existing_alias(tx, &alias)?;
             let before = KeyRecord::existing(tx, &found.key_id)?;
+            tx.event.key_id.clone_from(&before.key_id);
             tx.permit(&before, KeyOperation::UpdateAlias, None)?;
             let key = alias_target(tx, &name, KeyOperation::UpdateAlias)?;
             found.point_to(tx, &key.key_id)
