@@ -23,7 +23,7 @@ pub(super) struct Event {
 impl Event {
     /// Notes what was asked for, or what came of it.
     pub(super) fn set(&mut self, name: &str, value: impl Into<Value>) {
-        self.parameters.insert(name.to_owned(), value.into());
+        self.parameters.insert(name.to_owned(), short(value.into()));
     }
 }
 
@@ -42,7 +42,13 @@ impl Call {
 
     /// With a request parameter, which must be no secret.
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.parameters.insert(name.to_owned(), value.into());
+        self.parameters.insert(name.to_owned(), short(value.into()));
+        self
+    }
+
+    /// With a policy as it is, which is bounded by itself.
+    pub(super) fn policy(mut self, text: &str) -> Self {
+        self.parameters.insert("policy".to_owned(), Value::from(text));
         self
     }
 
@@ -65,6 +71,35 @@ impl Call {
         }
     }
 }
+
+/// What a caller sent as a record keeps it: nobody fills the trail with what he may not even do.
+pub(super) fn short(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(short_text(text)),
+        Value::Array(values) if values.len() > LISTED_MAX => {
+            let more = Value::from(format!("… and {} more", values.len() - LISTED_MAX));
+            values.into_iter().take(LISTED_MAX).map(short).chain([more]).collect()
+        }
+        Value::Array(values) => values.into_iter().map(short).collect(),
+        other => other,
+    }
+}
+
+/// A text that is cut where it is long, and says so.
+pub(super) fn short_text(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        let whole = text.len();
+        let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(end);
+        text.push_str(&format!("… ({whole} bytes)"));
+    }
+    text
+}
+
+/// Bytes of a parameter that the trail keeps.
+const TEXT_MAX: usize = 1_024;
+/// Members of a list that the trail keeps.
+const LISTED_MAX: usize = 100;
 
 /// A call that waits for its turn on the keystore's thread.
 pub(super) trait Job: Send {

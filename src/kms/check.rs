@@ -2,6 +2,7 @@
 
 use super::LocalKms;
 use super::audit::verify;
+use super::authorise::check_owner;
 use super::schema::{KEY_VERSIONS, KEYS, TABLES};
 use super::store::Store;
 use super::wrapped;
@@ -32,6 +33,7 @@ impl LocalKms {
     /// # Errors
     /// [`Storage`](crate::ErrorKind::Storage) that says what is wrong; the keystore's own failures.
     pub async fn check(&self) -> Result<KeystoreReport> {
+        check_owner(self.principal(), "CheckKeystore")?;
         self.look(Store::check).await
     }
 }

@@ -39,7 +39,7 @@ impl LocalKms {
     pub async fn operation_counts(&self) -> Result<Vec<OperationCount>> {
         check_owner(self.principal(), "CountOperations")?;
         self.look(|store| {
-            store.flush();
+            let _ = store.flush();
             store.read(|tx| count(tx))
         })
         .await

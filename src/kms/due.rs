@@ -9,6 +9,7 @@ use super::dates::{Date, Dated, What};
 use super::family;
 use super::fields::text;
 use super::group::Group;
+use super::migrate::DAY;
 use super::records::{KeyRecord, MultiRegion, Source, VersionRecord};
 use super::rows::Columns;
 use super::schedule::{Rotation, reached};
@@ -48,6 +49,27 @@ pub(super) fn run(group: &mut Group<'_>) {
             group.tx.trust.dates.set(dated, Some(Date { at: now.saturating_add(AGAIN), ..date }));
         }
     }
+}
+
+/// Moves dates on that passed while a backup lay aside, for whoever restores it: a rotation by one period, since a version
+/// that was made meanwhile, and is in a later backup perhaps, would have the same number; a deletion so that the shortest
+/// window is left to cancel it in.
+pub(super) fn postpone(tx: &mut Tx<'_>) -> Result<()> {
+    let soonest = tx.now.saturating_add(SHORTEST_WINDOW_DAYS * DAY);
+    for mut key in KeyRecord::all(tx)? {
+        let overdue = key.next_rotation_at.filter(|at| reached(*at, tx.now)).and(key.rotation_period_days);
+        if let Some(days) = overdue {
+            key.next_rotation_at = Some(tx.now.saturating_add(days.saturating_mul(DAY)));
+        }
+        let hasty = key.deletion_at.is_some_and(|at| at < soonest);
+        if hasty {
+            key.deletion_at = Some(soonest);
+        }
+        if overdue.is_some() || hasty {
+            key.save(tx)?;
+        }
+    }
+    Ok(())
 }
 
 fn rotate(tx: &mut Tx<'_>, key_id: &str) -> Result<()> {
@@ -149,3 +171,5 @@ fn not_due(key_id: &str) -> Error {
 
 /// After this time what failed is tried again, in milliseconds.
 const AGAIN: i64 = 60_000;
+/// AWS's shortest wait before a deletion.
+const SHORTEST_WINDOW_DAYS: i64 = 7;

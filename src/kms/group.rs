@@ -5,7 +5,7 @@
 //! all of it is durable (group commit).
 
 use super::audit::{Entry, Trail};
-use super::call::{Call, Event};
+use super::call::{Call, Event, short_text};
 use super::tx::{Access, Tx};
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -75,7 +75,7 @@ impl<'a> Group<'a> {
         let Event { key_id, parameters, refused } = std::mem::take(&mut self.tx.event);
         let mut details = parameters;
         if let Some(error) = error {
-            details.insert("errorMessage".to_owned(), Value::from(error.to_string()));
+            details.insert("errorMessage".to_owned(), Value::from(short_text(error.to_string())));
         }
         let entry = Entry {
             at: self.tx.now,

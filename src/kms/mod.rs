@@ -93,6 +93,7 @@ use crate::crypto;
 use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, Result};
 use crate::provider::Revocations;
+use authorise::check_owner;
 use call::{Asked, Call, Job, Reply};
 use futures_channel::oneshot;
 use key::{Realm, check_region, validation};
@@ -313,10 +314,17 @@ impl LocalKms {
     ///
     /// # Errors
     /// ValidationException unless `principal` has 1 to 256 characters, none of them `*`, `?` or a control character;
-    /// also for `envelock`, under which the audit trail has what the keystore does by itself.
+    /// also for `owner`, whose handle is the one that was opened, so that no user gets it by choosing that name; and for
+    /// `envelock`, under which the audit trail has what the keystore does by itself.
     pub fn as_principal(&self, principal: impl AsRef<str>) -> Result<Self> {
         let principal = principal.as_ref();
         policy::check_principal(principal)?;
+        if principal == OWNER {
+            return Err(validation(
+                "the owner's handle is the one that was opened, and nobody becomes the owner by a name",
+            )
+            .with_advice("keep a clone of that handle, or let the policy allow somebody else what he needs"));
+        }
         if principal == due::KEYSTORE {
             return Err(validation(format!("{principal} is who does what the keystore does by itself"))
                 .with_advice("name the principal otherwise"));
@@ -334,11 +342,13 @@ impl LocalKms {
     /// any clone, is an error.
     ///
     /// # Errors
-    /// [`Storage`](crate::ErrorKind::Storage) if it was closed before, or in a forked child.
+    /// [`Storage`](crate::ErrorKind::Storage) if it was closed before, or in a forked child; the failure to write audit
+    /// records that were answered before (only where they are [risked](KmsOptions::risk_losing_audit_records)): the
+    /// keystore is closed all the same, and they are lost.
     pub async fn close(&self) -> Result<()> {
         let (reply, closed) = oneshot::channel();
         self.send(Message::Close(reply))?;
-        self.wait(closed).await
+        self.wait(closed).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
     /// Writes a copy of the keystore to a new file, with mode 0600: the state of one moment, in which every
@@ -347,10 +357,12 @@ impl LocalKms {
     /// opens under the same root key, which is not in it.
     ///
     /// # Errors
+    /// AccessDeniedException unless this is the owner's handle;
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `path` exists, or names no file;
     /// [`Io`](crate::ErrorKind::Io); [`Storage`](crate::ErrorKind::Storage) if the keystore is damaged, was
     /// tampered with or closed, or in a forked child; [`Busy`](crate::ErrorKind::Busy).
     pub async fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        check_owner(self.principal(), "BackUpKeystore")?;
         let path = path.as_ref().to_path_buf();
         self.look(move |store| {
             let image = store.image()?;
@@ -368,6 +380,7 @@ impl LocalKms {
     pub async fn export_root_key(&self) -> Result<RootKeyExport> {
         self.call(self.asks("ExportRootKey"), |tx| {
             tx.permit_owner("ExportRootKey")?;
+            tx.recorded_first()?;
             tx.keys.export()
         })
         .await

@@ -7,6 +7,7 @@
 use super::call::{Asked, Call, Reply};
 use super::check::check_structure;
 use super::claim::Claim;
+use super::due;
 use super::migrate::migrate;
 use super::open_list;
 use super::root::RootKey;
@@ -198,9 +199,10 @@ fn checked_image(
     let settings = Settings { waiting, clock: options.clock.clone(), watch: Watch::default(), buffer: None };
     let mut store = Store::open(copy.sql, keys, settings)?;
     store.check()?;
+    store.hold_due();
     let call = Call::new("RestoreKeystore", &Arc::from(OWNER)).with("backup", backup.display().to_string());
     let (reply, answer) = mpsc::sync_channel(1);
-    store.run(vec![Box::new(Asked::new(call, |_: &mut Tx<'_>| Ok(()), Reply::Blocking(reply)))]);
+    store.run(vec![Box::new(Asked::new(call, |tx: &mut Tx<'_>| due::postpone(tx), Reply::Blocking(reply)))]);
     answer.recv().map_err(|_| Error::internal("the record of restoring got no answer"))??;
     store.image()
 }

@@ -16,7 +16,7 @@ use super::key::Realm;
 use super::root::RootKeys;
 use super::rows::Columns;
 use super::schema::{META, META_AUDIT_KEY, META_REGION, SCHEMA_VERSION};
-use super::trust::{Trust, check_root_key};
+use super::trust::{Checked, Trust, check_root_key};
 use super::tx::{Access, Tx};
 use super::waiting::Waiting;
 use super::wrapped;
@@ -46,6 +46,8 @@ pub(super) struct Store {
     buffer: Option<Buffer>,
     /// After a failure, when what is due is tried again though nobody calls.
     patient_until: Option<Instant>,
+    /// Whether what is due has to wait for another opening: nobody has looked at a restored keystore yet.
+    holds_due: bool,
 }
 
 /// The epoch that caches compare, and whether there are any that do.
@@ -94,7 +96,19 @@ impl Store {
         realm.region = region;
         drop(tx);
         let Settings { waiting, clock, watch, buffer } = settings;
-        Ok(Self { sql, keys, audit_key, trust, realm, waiting, clock, watch, buffer, patient_until: None })
+        Ok(Self {
+            sql,
+            keys,
+            audit_key,
+            trust,
+            realm,
+            waiting,
+            clock,
+            watch,
+            buffer,
+            patient_until: None,
+            holds_due: false,
+        })
     }
 
     /// Writes the first rows, the first record and the first head, inside the transaction that makes the
@@ -130,6 +144,11 @@ impl Store {
         Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() }.write(sql, keys)
     }
 
+    /// Does nothing by itself from now on, whatever is due.
+    pub(super) fn hold_due(&mut self) {
+        self.holds_due = true;
+    }
+
     pub(super) fn realm(&self) -> &Realm {
         &self.realm
     }
@@ -137,22 +156,18 @@ impl Store {
     /// Runs `operation` on one snapshot of the file. It cannot change anything, and leaves no record.
     pub(super) fn read<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let sql = begin_reading(&mut self.sql)?;
-        if self.trust.check(&sql, &self.keys)?.changed {
-            self.watch.epoch.bump();
-        }
+        look_at(&mut self.trust, &self.watch, &sql, &self.keys)?;
         let now = millis(self.clock.wall());
         operation(&mut Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now))
     }
 
     /// As [`read`](Self::read), with the audit trail. What waits to be written to that is written before.
     pub(super) fn read_trail<T>(&mut self, operation: impl FnOnce(&Tx<'_>, &Trail<'_>) -> Result<T>) -> Result<T> {
-        self.flush();
+        // On a full disk the trail is read without them.
+        let _ = self.flush();
         let key = &self.audit_key;
         let sql = begin_reading(&mut self.sql)?;
-        let checked = self.trust.check(&sql, &self.keys)?;
-        if checked.changed {
-            self.watch.epoch.bump();
-        }
+        let checked = look_at(&mut self.trust, &self.watch, &sql, &self.keys)?;
         let now = millis(self.clock.wall());
         let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
         operation(&tx, &Trail { ends: checked.audit, key })
@@ -186,10 +201,7 @@ impl Store {
     pub(super) fn write_under(&mut self, successor: Option<RootKeys>, work: impl FnOnce(&mut Group<'_>)) -> Result<()> {
         forget_pages(&self.sql)?;
         let sql = self.waiting.begin(&self.sql)?;
-        let checked = self.trust.check(&sql, &self.keys)?;
-        if checked.changed {
-            self.watch.epoch.bump();
-        }
+        let checked = look_at(&mut self.trust, &self.watch, &sql, &self.keys)?;
         let known = self.trust.digest;
         // Until the commit is known to stand, the rows in memory are not those of the file.
         self.trust.digest = None;
@@ -200,7 +212,9 @@ impl Store {
         for entry in self.buffer.iter().flat_map(Buffer::entries) {
             group.trail.append(&sql, &self.keys, entry.clone())?;
         }
-        due::run(&mut group);
+        if !self.holds_due {
+            due::run(&mut group);
+        }
         if !group.is_over() {
             work(&mut group);
         }
@@ -244,13 +258,10 @@ impl Store {
             Ok(sql) => sql,
             Err(error) => return Some(Err(error)),
         };
-        let checked = match self.trust.check(&sql, &self.keys) {
+        let checked = match look_at(&mut self.trust, &self.watch, &sql, &self.keys) {
             Ok(checked) => checked,
             Err(error) => return Some(Err(error)),
         };
-        if checked.changed {
-            self.watch.epoch.bump();
-        }
         let now = millis(self.clock.wall());
         if self.trust.dates.is_due(now) {
             return None;
@@ -271,14 +282,11 @@ impl Store {
     /// use the keystore, what other processes changed is looked for; and what is due is done.
     pub(super) fn tick(&mut self) {
         if self.buffer.as_ref().is_some_and(Buffer::is_due) {
-            self.flush();
+            let _ = self.flush();
         }
         if self.watch.is_wanted() {
-            match self.read(|_| Ok(())) {
-                // A keystore that cannot be asked says no more that a key may be used.
-                Err(error) if error.kind() != ErrorKind::Busy => self.watch.epoch.bump(),
-                _ => {}
-            }
+            // What is found moves the epoch.
+            let _ = self.read(|_| Ok(()));
         }
         if self.due_in().is_some_and(|wait| wait.is_zero()) {
             self.patient_until = self.write(|_| ()).is_err().then(|| Instant::now() + PATIENT);
@@ -287,9 +295,10 @@ impl Store {
 
     /// Writes the records that were to be written later. If that fails, they stay, and the next call that
     /// finds them due fails.
-    pub(super) fn flush(&mut self) {
-        if self.buffer.as_ref().is_some_and(|buffer| buffer.entries().next().is_some()) {
-            let _ = self.write(|_| ());
+    pub(super) fn flush(&mut self) -> Result<()> {
+        match self.buffer.as_ref().is_some_and(|buffer| buffer.entries().next().is_some()) {
+            true => self.write(|_| ()),
+            false => Ok(()),
         }
     }
 
@@ -346,6 +355,20 @@ impl Store {
     }
 }
 
+/// Checks what a transaction sees. What others changed may be a revocation; and a keystore that cannot be asked, unless it
+/// is only busy, says no more that a key may be used.
+fn look_at(trust: &mut Trust, watch: &Watch, sql: &Connection, keys: &RootKeys) -> Result<Checked> {
+    let checked = trust.check(sql, keys);
+    let revoked = match &checked {
+        Ok(checked) => checked.changed,
+        Err(error) => error.kind() != ErrorKind::Busy,
+    };
+    if revoked {
+        watch.epoch.bump();
+    }
+    checked
+}
+
 fn audit_place(realm: &Realm) -> Place<'_> {
     Place { keystore_id: &realm.keystore_id, key_id: "", purpose: wrapped::AUDIT, version: 0 }
 }
@@ -366,7 +389,7 @@ pub(super) fn millis_of(time: SystemTime) -> i64 {
 }
 
 /// Between two looks at what other processes changed: half of the second within which a revocation reaches a cache.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// The longest sleep before something that is due.
 const SLEEP: Duration = Duration::from_secs(60);
 /// After a failure to do what is due, while nobody calls.

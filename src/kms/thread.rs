@@ -13,7 +13,7 @@ use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{RootKey, RootKeys, Unlocked};
 use super::root_file::{self, RootKeyFile};
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
-use super::store::{Settings, Store, Watch, millis};
+use super::store::{LOOK, Settings, Store, Watch, millis};
 use super::waiting::{Waiting, is_busy};
 use super::{KmsOptions, Missing, OWNER, Opened};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +32,7 @@ pub(super) enum Message {
     Job(Box<dyn Job>),
     Look(Look),
     /// End; the answer comes once the file is closed and the root key wiped.
-    Close(oneshot::Sender<()>),
+    Close(oneshot::Sender<Result<()>>),
 }
 
 /// What the handles of a keystore share of its thread.
@@ -84,11 +84,18 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions, watch: Wa
 fn serve(registered: Registered, mut store: Store, inbox: &mpsc::Receiver<Message>) {
     let mut closed = None;
     let mut next = None;
+    let mut looked = Instant::now();
     loop {
+        // Also where calls come without a pause.
+        if looked.elapsed() >= LOOK {
+            store.tick();
+            looked = Instant::now();
+        }
         let message = match next.take().map_or_else(|| receive(inbox, store.next_tick()), Ok) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {
                 store.tick();
+                looked = Instant::now();
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -115,12 +122,12 @@ fn serve(registered: Registered, mut store: Store, inbox: &mpsc::Receiver<Messag
             }
         }
     }
-    store.flush();
+    let flushed = store.flush();
     // In this order: the file stays on the list for as long as it is open.
     drop(store);
     drop(registered);
     if let Some(reply) = closed {
-        let _ = reply.send(());
+        let _ = reply.send(flushed);
     }
 }
 

@@ -102,6 +102,9 @@ impl Trust {
             let Ok(ValueRef::Blob(changes)) = row.get_ref(0) else { return Ok(None) };
             for change in changes::read(changes) {
                 let Ok((name, hash)) = change else { return Ok(None) };
+                if names.len() >= CHANGED_MAX {
+                    return Ok(None);
+                }
                 self.rows.set(name.clone(), hash)?;
                 names.insert(name);
             }
@@ -112,6 +115,8 @@ impl Trust {
 
 /// Records that are followed one by one; beyond them all rows are read.
 const FOLLOWED_MAX: i64 = 4_096;
+/// Rows that are followed one by one, likewise.
+const CHANGED_MAX: usize = 4_096;
 
 /// The value in the clear that tells another root key from tampering.
 pub(super) fn check_root_key(sql: &Connection, keys: &RootKeys) -> Result<()> {

@@ -216,6 +216,17 @@ impl<'a> Tx<'a> {
         Ok(self.sql)
     }
 
+    /// For an operation that changes nothing, and is not answered before its record is durable, whatever the mode.
+    pub(super) fn recorded_first(&mut self) -> Result<()> {
+        match self.access {
+            Access::Writing => Ok(()),
+            _ => {
+                self.access = Access::Wanted;
+                Err(Error::internal("a record was to be written in a transaction that reads"))
+            }
+        }
+    }
+
     /// The first change of an operation sets the point to which it can be undone.
     fn changing(&mut self) -> Result<()> {
         if self.access != Access::Writing {

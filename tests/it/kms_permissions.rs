@@ -74,8 +74,14 @@ fn without_a_policy_the_owner_may_do_everything_and_nobody_else_anything() {
     denied(block_on(worker.list_grants(&key)));
     denied(block_on(worker.create_grant(&key, &CreateGrantRequest::new("worker", [GrantOperation::Decrypt]))));
     denied(block_on(worker.revoke_grant(&key, "none")));
-    // Back to the owner it is another handle on the same keystore.
-    assert_eq!(block_on(worker.as_principal(OWNER).unwrap().decrypt(&blob, &context())).unwrap().plaintext(), b"x");
+    denied(block_on(worker.backup(folder.path().join("copy.db"))));
+    denied(block_on(worker.check()).map(drop));
+    denied(block_on(worker.audit_head()));
+    denied(block_on(worker.verify_audit(None)).map(drop));
+    denied(block_on(worker.record_cache_statistics(Default::default())));
+    // Nobody becomes the owner by a name.
+    assert_eq!(worker.as_principal(OWNER).unwrap_err().code(), Some("ValidationException"));
+    assert_eq!(block_on(kms.decrypt(&blob, &context())).unwrap().plaintext(), b"x");
     assert_eq!(
         recorded(folder.path(), "Decrypt"),
         [("worker".to_owned(), "AccessDeniedException".to_owned()), (OWNER.to_owned(), String::new())]

@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::provider::{self, Purpose};
 use crate::signals::Signals;
 use crate::text::Notes;
+use envelock::kms::OWNER;
 use envelock::{KeyProvider, KmsOptions, LocalKms, RootKey, blocking::wait};
 use std::env;
 use std::ffi::OsStr;
@@ -161,8 +162,8 @@ pub(crate) fn open(
             )),
         }
     }
-    match &place.principal {
-        None => Ok(kms),
+    match place.principal.as_deref() {
+        Some(OWNER) | None => Ok(kms),
         Some(principal) => Ok(kms.as_principal(principal)?),
     }
 }

@@ -11,6 +11,7 @@ use crate::codec::{Reader, Short};
 use crate::crypto;
 use crate::error::{Error, Result};
 use crate::kms::LocalKms;
+use crate::kms::authorise::check_owner;
 use crate::kms::tx::Tx;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -113,6 +114,7 @@ impl LocalKms {
     /// # Errors
     /// The keystore's own failures.
     pub async fn audit_head(&self) -> Result<AuditHead> {
+        check_owner(self.principal(), "GetAuditHead")?;
         self.look(|store| store.read_trail(|tx, trail| Ok(AuditHead::of(tx, trail)))).await
     }
 }

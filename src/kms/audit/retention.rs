@@ -139,7 +139,8 @@ fn trim(tx: &mut Tx<'_>, trail: &Trail<'_>, keep: AuditRetention) -> Result<Audi
     let mut statement = sql
         .prepare(
             "INSERT INTO audit_counts VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (name, key_id, code) DO UPDATE SET count = count + excluded.count",
+             ON CONFLICT (name, key_id, code) DO UPDATE
+             SET count = min(count, 9223372036854775807 - excluded.count) + excluded.count",
         )
         .map_err(Error::sqlite)?;
     for ((name, key_id, code), count) in counts {

@@ -5,6 +5,7 @@ use super::anchor::AuditHead;
 use super::walk::{bad_checkpoint, checkpoint, difference, replay, walk};
 use crate::error::{Error, Result};
 use crate::kms::LocalKms;
+use crate::kms::authorise::check_owner;
 use crate::kms::rows::Rows;
 use crate::kms::schema::TABLES;
 use crate::kms::trust::read_all;
@@ -44,6 +45,7 @@ impl LocalKms {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the head is another keystore's, or of a record that was cut
     /// off, so that it cannot be compared. The keystore's own failures.
     pub async fn verify_audit(&self, anchored: Option<&AuditHead>) -> Result<AuditReport> {
+        check_owner(self.principal(), "VerifyAudit")?;
         let anchored = anchored.copied();
         self.look(move |store| store.read_trail(|tx, trail| verify(tx, trail, anchored.as_ref()))).await
     }

@@ -1,6 +1,6 @@
 //! What the keystores of a multi-Region key tell one another: a rotation, another primary key, a deletion.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::kms::LocalKms;
 use crate::kms::answers::{IssuedFile, KeyMetadata};
 use crate::kms::authorise::check_owner;
@@ -39,6 +39,7 @@ impl LocalKms {
         self.call(call, move |tx| {
             let mut key = KeyRecord::existing(tx, &name)?;
             tx.allow(&key, KeyOperation::ReplicateKey, None)?;
+            tx.permit_owner("ExportRotation")?;
             let target = ReplicationKey::parse(&replication_key)?.confirm(&fingerprint)?;
             let mut family = family::load(tx, &key)?;
             family.replicate(tx.realm, target.realm())?;
@@ -142,6 +143,11 @@ impl LocalKms {
     pub async fn import_primary_change(&self, file: &[u8]) -> Result<KeyMetadata> {
         self.take("ImportPrimaryChange", file, FileKind::PrimaryChange, |tx, key, family, (address, news)| {
             let News::PrimaryIs(primary) = news else { return Err(another_kind()) };
+            if primary == tx.realm && key.deletion_at.is_some() {
+                return Err(Error::new(ErrorKind::KeyState, format!("the key {} is pending deletion", key.key_id))
+                    .with_code("KMSInvalidStateException")
+                    .with_advice("cancel its deletion before it becomes the primary key: else there would be none"));
+            }
             family.primary_changed(&address.issuer, primary)?;
             tx.event.set("primaryRegion", primary.region.as_str());
             family::forget_kept(tx, &key.key_id, FileKind::PrimaryChange)

@@ -69,7 +69,7 @@ impl LocalKms {
                 key.multi_region == MultiRegion::Primary && !tx.rows_of(&REPLICAS, &text(&key.key_id))?.is_empty();
             (key.state, key.deletion_at) = match replicated {
                 true => (KeyState::PendingReplicaDeletion, None),
-                false => (KeyState::PendingDeletion, Some(window.ends_at(tx.now))),
+                false => (KeyState::PendingDeletion, Some(window.ends_at(tx.now.max(key.created_at)))),
             };
             key.pending_window_days = Some(window.days().into());
             key.save(tx)?;

@@ -62,7 +62,7 @@ impl LocalKms {
 
     async fn put_policy(&self, key: &str, policy: &KeyPolicy, bypass: bool) -> Result<()> {
         let (name, policy) = (key.to_owned(), policy.clone());
-        let call = self.asks("PutKeyPolicy").key(key).with("policy", policy.text());
+        let call = self.asks("PutKeyPolicy").key(key).policy(policy.text());
         let call = call.with("bypassPolicyLockoutSafetyCheck", bypass);
         self.call(call, move |tx| {
             let key = KeyRecord::existing(tx, &name)?;

@@ -83,6 +83,8 @@ impl LocalKms {
         self.call(call, move |tx| {
             let mut key = KeyRecord::existing(tx, &name)?;
             tx.allow(&key, KeyOperation::ReplicateKey, None)?;
+            // What leaves is the material, for whoever has the key pair that the caller names: in AWS it stays within.
+            tx.permit_owner("ReplicateKey")?;
             let target = ReplicationKey::parse(&replication_key)?.confirm(&fingerprint)?;
             tx.event.set("replicaRegion", target.realm().region.as_str());
             let mut family = family::load(tx, &key)?;

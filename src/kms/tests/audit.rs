@@ -547,3 +547,27 @@ fn the_cost_report_counts_what_a_cloud_kms_would_charge_for_and_what_caches_save
     let dear = Prices { per_10_000_requests: 10_000.0, per_key_month: 0.0 };
     assert!((block_on(kms.cost_report(dear)).unwrap().cost() - 8.0).abs() < 1e-9);
 }
+
+#[test]
+fn nobody_fills_the_trail_with_what_he_sends() {
+    let place = Place::new();
+    let kms = place.open();
+    let worker = kms.as_principal("worker").unwrap();
+    let key = new_key(&kms);
+    let long = "ä".repeat(1_000_000);
+    block_on(worker.update_key_description(&key, &long)).unwrap_err();
+    block_on(worker.describe_key(&long)).unwrap_err();
+    let query = AuditQuery::default().principal("worker");
+    let records = block_on(kms.query_audit(&query)).unwrap();
+    assert_eq!(records.len(), 2);
+    let stored: i64 = place.sql().query_row("SELECT max(length(details)) FROM audit", [], |row| row.get(0)).unwrap();
+    assert!(stored < 5_000, "{stored}");
+    assert!(
+        place
+            .sql()
+            .query_row("SELECT count(*) FROM audit WHERE details LIKE '%(2000000 bytes)%'", [], |row| row
+                .get::<_, i64>(0))
+            .unwrap()
+            > 0
+    );
+}

@@ -1,10 +1,12 @@
 //! Restoring: what is checked, what is moved aside, who is in the way.
 
-use super::{Place, block_on, context, new_key};
+use super::{DAY, Hands, Place, block_on, context, new_key};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kms::{LocalKms, RestoreOptions, Restored, RootKey};
+use crate::kms::{DeletionWindow, LocalKms, RestoreOptions, Restored, RootKey, RotationPeriod};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A keystore with a backup of one key, and a second key since.
 struct Scene {
@@ -203,4 +205,31 @@ fn an_empty_file_is_no_keystore_to_keep_and_a_folder_is_an_error() {
     fs::create_dir(scene.place.keystore()).unwrap();
     scene.restore(aside()).unwrap_err();
     assert!(scene.place.keystore().is_dir());
+}
+
+#[test]
+fn what_came_due_while_the_backup_lay_aside_waits_for_whoever_restored_it() {
+    let place = Place::new();
+    let hands = Hands::at(20_000 * DAY);
+    let kms = place.open_at(&hands);
+    let (rotated, deleted) = (new_key(&kms), new_key(&kms));
+    block_on(kms.enable_key_rotation(&rotated, RotationPeriod::default())).unwrap();
+    block_on(kms.schedule_key_deletion(&deleted, DeletionWindow::from_days(7).unwrap())).unwrap();
+    let backup = place.folder.path().join("backup.db");
+    block_on(kms.backup(&backup)).unwrap();
+    block_on(kms.close()).unwrap();
+    // A year and more later, when a version 2 was made long ago.
+    let now = 20_400 * DAY;
+    hands.set(now);
+    let options = aside().clock(Arc::clone(&hands) as _);
+    LocalKms::restore(&backup, place.keystore(), RootKey::file(place.root_key()).unwrap(), options).unwrap();
+    let kms = place.open_at(&hands);
+    let at = |day: u64| Some(UNIX_EPOCH + Duration::from_millis(now + day * DAY));
+    let key = block_on(kms.describe_key(&rotated)).unwrap();
+    assert_eq!((key.current_version, key.next_rotation_date), (1, at(365)), "no second version 2");
+    assert_eq!(block_on(kms.describe_key(&deleted)).unwrap().deletion_date, at(7), "time to cancel it");
+    block_on(kms.cancel_key_deletion(&deleted)).unwrap();
+    hands.set(now + 365 * DAY);
+    assert_eq!(block_on(kms.describe_key(&rotated)).unwrap().current_version, 2);
+    block_on(kms.verify_audit(None)).unwrap();
 }
