@@ -44,6 +44,10 @@ examples:
 readme:
     scripts/readme
 
+# Run the commands of docs/kms-tutorial.md
+tutorial:
+    scripts/tutorial
+
 # Fuzz one target for some seconds
 fuzz target seconds:
     scripts/fuzz-run {{ target }} {{ seconds }}
