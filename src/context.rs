@@ -127,17 +127,22 @@ impl EncryptionContext {
 
     /// Refuses what rule 7 forbids in a context that a caller gives.
     fn check(&self) -> Result<()> {
+        self.check_form()?;
+        match self.entries.keys().find(|key| key.starts_with(RESERVED_PREFIX)) {
+            None => Ok(()),
+            Some(key) => Err(Error::invalid_input(format!(
+                "the encryption context key {key:?} begins with `envelock-`, which is reserved: choose another name"
+            ))),
+        }
+    }
+
+    fn check_form(&self) -> Result<()> {
         if let Some(key) = &self.repeated {
             return Err(Error::invalid_input(format!("the encryption context names the key {key:?} twice")));
         }
         for key in self.entries.keys() {
             if key.is_empty() {
                 return Err(Error::invalid_input("the encryption context has an empty key"));
-            }
-            if key.starts_with(RESERVED_PREFIX) {
-                return Err(Error::invalid_input(format!(
-                    "the encryption context key {key:?} begins with `envelock-`, which is reserved: choose another name"
-                )));
             }
         }
         Ok(())
@@ -185,6 +190,16 @@ impl KmsContext {
     #[cfg(feature = "local-kms")]
     pub(crate) fn for_root_key(keystore_id: &str) -> Result<Self> {
         Self::from_pairs([(KEYSTORE_KEY, keystore_id), (USE_KEY, "root/1")].into_iter())
+    }
+
+    /// A context that is asked about and used for nothing: it may have the constant entries of messages.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), but for reserved keys.
+    #[cfg(feature = "local-kms")]
+    pub(crate) fn asked_about(entries: &EncryptionContext) -> Result<Self> {
+        entries.check_form()?;
+        Self::from_pairs(entries.iter())
     }
 
     fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {

@@ -53,7 +53,7 @@ pub use envelope::record::{RecordReader, RecordSet, Records, RewrappedRecordSet}
 pub use envelope::recover::{DamageMap, RecoverOptions};
 pub use envelope::resume::{Restart, ResumeOptions, ResumeStart, Resumed};
 pub use envelope::rewrap::{RewrapMode, RewrapOptions, Rewrapped};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, KeystoreCause, Result};
 pub use io::parallel::Threads;
 pub use io::range::byte_range::ByteRange;
 pub use io::range::plan::RangeOptions;

@@ -1,10 +1,17 @@
 //! Failures of the embedded KMS's keystore file.
 
-use super::{Error, ErrorKind};
+use super::{Error, ErrorKind, KeystoreCause};
 use rusqlite::ErrorCode;
 use std::path::Path;
 
 impl Error {
+    /// The same error with what it comes from.
+    #[must_use]
+    pub(crate) fn with_cause(mut self, cause: KeystoreCause) -> Self {
+        self.0.cause = Some(cause);
+        self
+    }
+
     /// What SQLite reports, by what the caller can do about it.
     pub(crate) fn sqlite(source: rusqlite::Error) -> Self {
         let (kind, message, advice) = match source.sqlite_error_code() {
@@ -91,7 +98,17 @@ impl Error {
             ErrorKind::Storage,
             format!("the keystore was changed by something else than envelock: {}", message.into()),
         )
+        .with_cause(KeystoreCause::Tampered)
         .with_advice("do not use it: keep the file for an inquiry, and restore a backup")
+    }
+
+    /// The trail is not the one that a head was kept of, and says itself that a backup was put in the keystore's place.
+    pub(crate) fn restored_since(what: impl std::fmt::Display, restoring: u64) -> Self {
+        let message = format!("{what}: the audit record {restoring} says that a backup was restored");
+        Self::new(ErrorKind::Storage, message).with_cause(KeystoreCause::Tampered).with_advice(
+            "if you restored it after the head was kept, keep a new head: earlier ones compare no more; if you did not, \
+             an older file was put back: do not use it, keep it for an inquiry, and restore a newer backup",
+        )
     }
 
     pub(crate) fn newer_schema(version: i64) -> Self {
@@ -107,6 +124,7 @@ impl Error {
     /// The check value in the file is not that of the root key that it was opened with.
     pub(crate) fn root_key_replaced() -> Self {
         Self::new(ErrorKind::NoMatchingKey, "the keystore has another root key than when it was opened")
+            .with_cause(KeystoreCause::Rekeyed)
             .with_advice("close it and open it with its new root key")
     }
 

@@ -69,6 +69,35 @@ impl ErrorKind {
     }
 }
 
+/// What a failure of the embedded keystore comes from, where that tells more than its [`ErrorKind`]: the advice to the
+/// one who uses it depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeystoreCause {
+    /// It was changed by something else than this crate, or is not what an audit head was kept of.
+    Tampered,
+    /// It has another root key than when it was opened: somebody else has rekeyed it. Opening it again helps.
+    Rekeyed,
+    /// The file of its root key is not there.
+    RootKeyMissing,
+    /// A key provider wraps its root key, and it was to be opened without one.
+    Sealed,
+    /// No key provider wraps its root key, and it was to be opened with one.
+    NotSealed,
+    /// Only its owner may do this.
+    OwnerOnly,
+    /// A statement of the key's policy denies it.
+    DeniedByStatement,
+    /// The caller could not put another policy afterwards.
+    LocksOut,
+    /// The key is disabled.
+    KeyDisabled,
+    /// The key is pending deletion.
+    KeyPendingDeletion,
+    /// The key has no grant of this id.
+    GrantMissing,
+}
+
 /// A failure: its [kind](Error::kind), a sentence that says what to do, and its cause.
 pub struct Error(Box<Inner>);
 
@@ -78,6 +107,7 @@ struct Inner {
     message: String,
     advice: Option<&'static str>,
     code: Option<&'static str>,
+    cause: Option<KeystoreCause>,
     segment: Option<u64>,
     path: Option<PathBuf>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -94,6 +124,7 @@ impl Error {
             message: message.into(),
             advice: None,
             code: None,
+            cause: None,
             segment: None,
             path: None,
             source: None,
@@ -163,6 +194,21 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<&'static str> {
         self.0.code
+    }
+
+    /// What a failure of the embedded keystore comes from, where that is told.
+    ///
+    /// ```
+    /// use envelock::{Error, KeystoreCause};
+    /// // A program that holds a keystore open for long: after a rekey, it opens it again.
+    /// fn opens_again(error: &Error) -> bool {
+    ///     error.keystore_cause() == Some(KeystoreCause::Rekeyed)
+    /// }
+    /// # assert!(!opens_again(&Error::new(envelock::ErrorKind::Io, "x")));
+    /// ```
+    #[must_use]
+    pub fn keystore_cause(&self) -> Option<KeystoreCause> {
+        self.0.cause
     }
 
     /// The segment, counted from 0, in which the failure was found.

@@ -6,7 +6,7 @@ use super::records::KeyRecord;
 use super::state::{self, KeyOperation};
 use super::tx::Tx;
 use crate::context::KmsContext;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,10 +70,16 @@ impl Tx<'_> {
         let action = action.into();
         let principal = Arc::clone(&self.principal);
         let decision = self.decide(key, &principal, action, with)?;
-        match decision.is_allowed() {
-            true => Ok(()),
-            false => Err(denied(format!("{principal} may not do {action} with the key {}: {decision}", key.key_id))),
+        if decision.is_allowed() {
+            return Ok(());
         }
+        let error = denied(format!("{principal} may not do {action} with the key {}: {decision}", key.key_id));
+        Err(match decision {
+            Decision::DeniedByStatement(_) => error.with_cause(KeystoreCause::DeniedByStatement).with_advice(
+                "no grant and no other statement goes before one that denies: change that one, or what it was asked with",
+            ),
+            _ => error,
+        })
     }
 
     /// What becomes of such a request by `principal`, and what decides it. Grants are looked at only where the
@@ -123,7 +129,9 @@ impl Tx<'_> {
 pub(super) fn check_owner(principal: &str, operation: &str) -> Result<()> {
     match principal {
         OWNER => Ok(()),
-        other => Err(denied(format!("{other} may not do {operation}, which only the keystore's owner may"))),
+        other => Err(denied(format!("{other} may not do {operation}, which only the keystore's owner may"))
+            .with_cause(KeystoreCause::OwnerOnly)
+            .with_advice("no policy and no grant allows it: call it by the owner's own handle, which opening it gave")),
     }
 }
 

@@ -4,7 +4,7 @@ use super::root::RootKeys;
 use super::root_text::Material;
 use super::schema::Found;
 use crate::crypto;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::provider::passphrase::PassphraseCost;
 use crate::secret::Secret;
 use rusqlite::types::Value;
@@ -133,7 +133,12 @@ impl Claim {
 
     /// A root key that is not this keystore's, or is no longer.
     pub(super) fn mismatch(&self, what: &str) -> Error {
-        Error::new(ErrorKind::NoMatchingKey, what).with_advice(match self.kind.as_str() {
+        let error = Error::new(ErrorKind::NoMatchingKey, what);
+        let error = match self.kind.as_str() {
+            PROVIDER => error.with_cause(KeystoreCause::Sealed),
+            _ => error,
+        };
+        error.with_advice(match self.kind.as_str() {
             PASSPHRASE => "this keystore's root key is a passphrase: give that, or the root key's export",
             PROVIDER => {
                 "this keystore's root key is wrapped by a key provider: unseal it, or give the root key's export"

@@ -100,7 +100,12 @@ impl Realm {
             return Ok(KeyName::Alias(local));
         }
         if !is_key_id(local) {
-            return Err(validation(format!("{name:?} is no key id, key name or alias"))
+            let alias = format!("{ALIAS_PREFIX}{local}");
+            let meant = match check_alias(&alias) {
+                Ok(()) => format!(" (did you mean {alias}?)"),
+                Err(_) => String::new(),
+            };
+            return Err(validation(format!("{name:?} is no key id, key name or alias{meant}"))
                 .with_advice("key ids are UUIDs, and aliases begin with `alias/`"));
         }
         Ok(KeyName::Id(local))

@@ -64,7 +64,9 @@ pub use answers::{
     ImportType, IssuedFile, KeyMetadata, KeyRotation, KeyRotationStatus, KeyVersion, ReEncryptAnswer,
     ReplicationParameters, RotationType, ScheduleKeyDeletionAnswer,
 };
-pub use audit::{AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed};
+pub use audit::{
+    AUDIT_EVENTS, AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed,
+};
 pub use check::KeystoreReport;
 pub use cipher::version_of_blob;
 pub use cost::{CacheFigures, CostReport, Prices};

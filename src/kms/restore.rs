@@ -4,6 +4,7 @@
 //! restoring; what was checked is what is written. It takes the place of what is there by one rename, after that
 //! was made a single file: SQLite would take another file's log for the new one's own.
 
+use super::audit::AuditHead;
 use super::call::{Asked, Call, Reply};
 use super::check::check_structure;
 use super::claim::Claim;
@@ -73,6 +74,9 @@ impl Default for RestoreOptions {
 pub struct Restored {
     /// Where what was in the place is now; what belongs to it (`-wal`) has the same name and its own ending.
     pub moved_aside: Option<PathBuf>,
+    /// Where the audit trail ends now, with the record of this: to be kept instead of heads from after the backup,
+    /// which compare no more.
+    pub head: AuditHead,
 }
 
 impl LocalKms {
@@ -105,8 +109,9 @@ impl LocalKms {
         options: RestoreOptions,
     ) -> Result<Restored> {
         let (backup, path) = (backup.as_ref(), path.as_ref());
-        let image = checked_image(read(backup)?, backup, path, &root, &options).map_err(|e| at(e, backup))?;
-        put_in_place(&image, path, options.existing).map_err(|e| at(e, path))
+        let (image, head) = checked_image(read(backup)?, backup, path, &root, &options).map_err(|e| at(e, backup))?;
+        let moved_aside = put_in_place(&image, path, options.existing).map_err(|e| at(e, path))?;
+        Ok(Restored { moved_aside, head })
     }
 
     /// As [`restore`](Self::restore), of a keystore whose root key `provider` unwraps.
@@ -188,7 +193,7 @@ fn checked_image(
     path: &Path,
     root: &RootKey,
     options: &RestoreOptions,
-) -> Result<Vec<u8>> {
+) -> Result<(Vec<u8>, AuditHead)> {
     let copy = Copy::of(bytes)?;
     check_structure(&copy.sql)?;
     let keys = root.for_existing(&copy.claim()?)?.keys;
@@ -204,7 +209,8 @@ fn checked_image(
     let (reply, answer) = mpsc::sync_channel(1);
     store.run(vec![Box::new(Asked::new(call, |tx: &mut Tx<'_>| due::postpone(tx), Reply::Blocking(reply)))]);
     answer.recv().map_err(|_| Error::internal("the record of restoring got no answer"))??;
-    store.image()
+    let head = store.read_trail(|tx, trail| Ok(AuditHead::of(tx, trail)))?;
+    Ok((store.image()?, head))
 }
 
 /// What is in the keystore's place, held so that nobody opens it.
@@ -219,7 +225,7 @@ enum Old {
     Empty(File),
 }
 
-fn put_in_place(image: &[u8], path: &Path, existing: Existing) -> Result<Restored> {
+fn put_in_place(image: &[u8], path: &Path, existing: Existing) -> Result<Option<PathBuf>> {
     let path = resolve(path)?;
     let waiting = Waiting::new(&path, PATIENCE);
     let _turn = waiting.turn_to_replace()?;
@@ -242,7 +248,7 @@ fn put_in_place(image: &[u8], path: &Path, existing: Existing) -> Result<Restore
     drop(file.commit()?);
     // Only now may others open what is in the place.
     drop(old);
-    Ok(Restored { moved_aside })
+    Ok(moved_aside)
 }
 
 impl Old {

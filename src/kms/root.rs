@@ -8,7 +8,7 @@ use super::root_file::{RootKeyFile, make_file, pending, read_file};
 use super::root_text::{Material, RootKeyExport, export, fresh_keystore_id};
 use super::rows::{Columns, RowKey};
 use crate::crypto;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::provider::passphrase::PassphraseCost;
 use crate::secret::Secret;
 use rusqlite::types::Value;
@@ -120,7 +120,15 @@ impl RootKey {
             (Some(path), None) => Self::file(path).map(Some),
             (None, Some(value)) => {
                 let value = Zeroizing::new(value.into_encoded_bytes());
-                Material::parse(&value).map(|material| Some(Self(Source::Value(material))))
+                let material = Material::parse(&value).map_err(|e| {
+                    Error::invalid_input("what ENVELOCK_ROOT_KEY_VALUE holds is not a root key")
+                        .with_advice(
+                            "set it to one line, `envelock-root1.` and 70 letters, digits, `-` and `_`; the path of a \
+                             root key file goes into ENVELOCK_ROOT_KEY",
+                        )
+                        .with_source(e)
+                })?;
+                Ok(Some(Self(Source::Value(material))))
             }
             (None, None) => Ok(None),
         }
@@ -290,12 +298,16 @@ impl RootKeys {
 
 fn missing(path: &Path, claim: &Claim) -> Error {
     match claim.kind.as_str() {
-        claim::KEY => Error::new(ErrorKind::NoMatchingKey, "the keystore exists, and its root key file does not")
-            .with_path(path)
-            .with_advice(
-                "put the root key's export back: a file with mode 0600 that holds its line `envelock-root1.…`; without \
+        claim::KEY => Error::new(
+            ErrorKind::NoMatchingKey,
+            "there is no root key file here, and the keystore was made with one",
+        )
+        .with_path(path)
+        .with_cause(KeystoreCause::RootKeyMissing)
+        .with_advice(
+            "put the root key's export back: a file with mode 0600 that holds its line `envelock-root1.…`; without \
                  it the keys of this keystore are lost, and a new root key would not help",
-            ),
+        ),
         _ => claim.mismatch("there is no root key file").with_path(path),
     }
 }

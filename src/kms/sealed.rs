@@ -13,7 +13,7 @@ use super::schema::Found;
 use super::thread::{Opening, at};
 use super::{KmsOptions, LocalKms};
 use crate::context::KmsContext;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::material::{DataKeyLength, EncryptedDataKey};
 use crate::native::header::Limits;
 use crate::native::slots::{SlotsRoom, encode_slots, parse_slots};
@@ -177,12 +177,12 @@ pub(super) async fn unwrap(claim: &Claim, provider: &impl KeyProvider) -> Result
 impl Claim {
     /// To be unlocked by a provider, and not wrapped by any.
     fn not_sealed(&self) -> Error {
-        Error::new(ErrorKind::NoMatchingKey, "this keystore's root key is not wrapped by a key provider").with_advice(
-            match self.kind.as_str() {
+        Error::new(ErrorKind::NoMatchingKey, "this keystore's root key is not wrapped by a key provider")
+            .with_cause(KeystoreCause::NotSealed)
+            .with_advice(match self.kind.as_str() {
                 claim::PASSPHRASE => "open it with its passphrase: `LocalKms::open` with `RootKey::passphrase`",
                 _ => "open it with its root key file or text: `LocalKms::open`",
-            },
-        )
+            })
     }
 }
 

@@ -4,7 +4,7 @@
 //! API reference says of single operations, and with the rules for this crate's managed keys.
 
 use super::key::{KeyManager, KeyOrigin, MultiRegionKeyType};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use std::fmt;
 
 /// The life-cycle state of a key, as AWS KMS names it.
@@ -255,7 +255,12 @@ impl Refusal {
             ErrorKind::KeyState => format!("the key {key} {self}"),
             _ => format!("the key {key} {self}: {} is not for it", operation.name()),
         };
-        Error::new(self.kind(), message).with_code(self.code()).with_advice(self.advice())
+        let error = Error::new(self.kind(), message).with_code(self.code()).with_advice(self.advice());
+        match self {
+            Self::Disabled => error.with_cause(KeystoreCause::KeyDisabled),
+            Self::PendingDeletion | Self::PendingReplicaDeletion => error.with_cause(KeystoreCause::KeyPendingDeletion),
+            _ => error,
+        }
     }
 }
 

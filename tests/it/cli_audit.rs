@@ -67,3 +67,29 @@ fn the_cost_is_told_at_awss_prices_or_others() {
     assert_eq!(dear["cost"], dear["requests_total"].as_f64().unwrap());
     desk.run("cost --per-10000 x").exits(2);
 }
+
+#[test]
+fn records_are_found_by_who_called_and_a_list_says_what_it_leaves_out() {
+    let desk = furnished();
+    desk.run("keys describe alias/orders --as billing").exits(4);
+    for line in ["audit query", "audit tail", "audit export"] {
+        let of_billing = desk.run(&format!("{line} --principal billing")).exits(0).text().to_owned();
+        assert!(of_billing.lines().count() == 1 && of_billing.contains("billing"), "{line}: {of_billing}");
+        let as_billing = desk.run(&format!("{line} --principal owner --as billing")).exits(4);
+        as_billing.says("billing may not do").says("leave --as off");
+        let help = desk.run(&format!("{line} --help")).exits(0).text().to_owned();
+        assert!(help.contains("--as <PRINCIPAL>") && help.contains("--principal <NAME>"), "{help}");
+    }
+    let two = desk.run("audit query --limit 2").exits(0).says("the newest 2 of more").says("--limit N");
+    assert_eq!(two.text().lines().count(), 2);
+    let all = desk.run("audit query").exits(0);
+    assert!(!all.err.contains("of more"), "{}", all.err);
+    let count = all.text().lines().count();
+    let exactly = desk.run(&format!("audit query --limit {count}")).exits(0);
+    assert!(exactly.text().lines().count() == count && !exactly.err.contains("of more"), "{}", exactly.err);
+    assert_eq!(desk.run("audit query --event decrypt").exits(0).text().lines().count(), 1);
+    desk.run("audit query --event Decryptt").exits(2).says("no record has that name").says("DescribeKey");
+    let none = desk.run("audit query --event RetireGrant").exits(0).says("no record");
+    assert!(none.out.is_empty());
+    desk.run("audit trim --before 30d --yes").exits(0).says("no records to cut off");
+}

@@ -6,7 +6,9 @@ use crate::support::child::{leftovers, long};
 use crate::support::random::Random;
 use crate::support::say;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const KEYSTORE: &str = "home/.local/share/envelock/keys.db";
@@ -49,7 +51,7 @@ fn after_each_command_a_copy_of_the_keystore_file_alone_has_every_key() {
     // Failed ones too.
     for (line, code) in [
         ("keys rotate alias/nowhere", 4),
-        ("keys create --alias alias/orders", 2),
+        ("keys create --alias alias/orders", 7),
         ("decrypt a.elk -o b -p local:alias/orders -c tenant=acme", 3),
         ("encrypt a -p local:alias/orders", 7),
     ] {
@@ -222,12 +224,19 @@ fn a_root_key_is_replaced_and_a_backup_restored_from_the_command_line() {
     // The backup is of the old root key's day.
     desk.run("keystore restore b.db").exits(4).says("root.key").says("of its day");
     desk.run("keystore restore b.db --root-key old.key").exits(7).says("--replace");
-    desk.run("keystore restore b.db --root-key old.key --replace").exits(0).says("keys.db.replaced-1");
+    let head = desk.run("audit head").exits(0).text().trim().to_owned();
+    let ran = desk.run("keystore restore b.db --root-key old.key --replace").exits(0).says("keys.db.replaced-1");
+    let ran = ran.says("it opens with old.key, and not with").says("rekey --root-key old.key --to-file");
+    let new = ran.says("compare no more").text().trim().to_owned();
+    desk.run(&format!("audit verify --head {new} --root-key old.key")).exits(0);
+    let verified = desk.run(&format!("audit verify --head {head} --root-key old.key")).exits(3);
+    let verified = verified.says("says that a backup was restored").says("keep a new head");
+    assert!(!verified.err.contains("something else than envelock"), "{}", verified.err);
     opens("decrypt a.elk -o - -p local:alias/orders --root-key old.key");
     opens(&format!("decrypt a.elk -o - -p local:alias/orders --keystore {KEYSTORE}.replaced-1"));
     // A new machine.
     fs::remove_dir_all(desk.path("home")).unwrap();
-    desk.run("keystore restore b.db").exits(4).says("put the root key's export back");
+    desk.run("keystore restore b.db").exits(4).says("put the root key's export back").says("install -m 600 COPY");
     fs::create_dir_all(desk.path("home/.config/envelock")).unwrap();
     fs::copy(desk.path("old.key"), desk.path(ROOT_KEY)).unwrap();
     desk.run("encrypt a -o c.elk").exits(4).says("keystore restore");
@@ -246,7 +255,7 @@ fn a_key_provider_unlocks_a_keystore_from_the_command_line() {
     desk.run("encrypt a").exits(0);
     desk.run("keystore rekey --to local: --yes").exits(2).says("inside it");
     desk.run("keystore rekey --to raw:file=unlock.key --yes").exits(0).says("--unseal");
-    desk.run("decrypt a.elk -o b").exits(4).says("unseal it");
+    desk.run("decrypt a.elk -o b").exits(4).says("unseal it").says("--unseal PROVIDER");
     desk.run("decrypt a.elk -o b --unseal raw:file=unlock.key").exits(0);
     assert_eq!(desk.read("b"), b"plaintext");
     desk.run("keystore backup b.db --unseal raw:file=unlock.key").exits(0);
@@ -254,7 +263,7 @@ fn a_key_provider_unlocks_a_keystore_from_the_command_line() {
     desk.run("keystore rekey --unseal raw:file=unlock.key --yes").exits(2).says("--to-file");
     desk.run("keystore rekey --unseal raw:file=unlock.key --to-file new/root.key --yes").exits(0).says("new/root.key");
     desk.run("decrypt a.elk -o b -f --root-key new/root.key").exits(0);
-    desk.run("keys list --unseal raw:file=unlock.key").exits(4).says("root key file");
+    desk.run("keys list --unseal raw:file=unlock.key").exits(4).says("root key file").says("leave --unseal off");
 }
 
 #[test]
@@ -268,12 +277,20 @@ fn a_check_says_what_it_found_and_what_is_wrong() {
         (report["keys"].as_u64(), report["versions"].as_u64(), report["secrets"].as_u64()),
         (Some(1), Some(2), Some(3))
     );
-    let ran = desk.run("keystore check").exits(0);
+    let ran = desk.run("keystore check").exits(0).says("only by `envelock audit verify --head`").says("not checked");
     assert!(ran.text().contains("in order") && ran.text().contains("versions       2"), "{}", ran.text());
     let sql = rusqlite::Connection::open(desk.path(KEYSTORE)).unwrap();
     sql.execute("UPDATE keys SET description = 'x'", []).unwrap();
     drop(sql);
-    desk.run("keystore check").exits(1).says("keys.db").says("was changed");
+    for line in ["keystore check", "keys list", "audit query", "audit verify", "keystore backup b.db"] {
+        desk.run(line).exits(3).says("keys.db").says("was changed");
+    }
+    fs::copy(desk.path(KEYSTORE), desk.path("bad.db")).unwrap();
+    desk.run("keystore restore bad.db --replace").exits(3).says("was changed");
+    desk.write("none.db", "no keystore");
+    for line in ["audit verify", "keys list"] {
+        desk.run(&format!("{line} --keystore none.db")).exits(1).says("is not an envelock keystore");
+    }
     desk.write(ROOT_KEY, "no root key");
     desk.run("keystore check").exits(4).says("root.key").says("holds no root key");
 }
@@ -314,4 +331,39 @@ fn a_key_is_described_in_local_time_and_for_programs_in_utc() {
     // The same minute of the hour, half an hour apart.
     let minute = |text: &str| text[14..16].parse::<u32>().unwrap();
     assert_eq!(minute(&created), (minute(utc) + 30) % 60);
+}
+
+#[test]
+fn a_command_that_meets_a_rekey_is_worth_running_again() {
+    let desk = Desk::new();
+    desk.run("keys create --alias alias/orders").exits(0);
+    let mut tail = desk.command(["audit", "tail", "-f"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // What it found first shows that it has the keystore open.
+    let mut line = String::new();
+    let mut out = BufReader::new(tail.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    assert!(line.contains("CreateKeystore"), "{line}");
+    desk.run("keystore rekey --yes").exits(0);
+    let ran = Ran::of("audit tail -f", tail.wait_with_output().unwrap()).exits(5);
+    ran.says("another root key than when it was opened").says("run it again");
+    desk.run("audit tail").exits(0);
+}
+
+#[test]
+fn advice_on_a_keystore_names_the_command_that_helps() {
+    let desk = Desk::new();
+    for line in ["keys list", "audit query", "cost", "keystore check"] {
+        let ran = desk.run(line).exits(4).says("`envelock keys create --alias alias/NAME`");
+        assert!(!ran.err.contains("--provider"), "{}", ran.err);
+    }
+    let mut named = desk.command(["keys", "create"]);
+    let ran = Ran::of("keys create", named.env("ENVELOCK_ROOT_KEY_VALUE", "foo").output().unwrap()).exits(2);
+    ran.says("what ENVELOCK_ROOT_KEY_VALUE holds is not a root key");
+    desk.run("keys create --alias alias/orders").exits(0);
+    desk.run("keys describe orders").exits(2).says("did you mean alias/orders?");
+    desk.write("a", "plaintext");
+    desk.run("encrypt a -p alias/orders").exits(2).says("local:alias/orders");
+    desk.run("keystore root export -o out.key").exits(0).says("keep it safe");
+    let twice = desk.run("keystore root export -o out.key").exits(7);
+    assert!(!twice.err.contains("keep it safe"), "{}", twice.err);
 }

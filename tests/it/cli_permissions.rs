@@ -16,7 +16,9 @@ fn a_policy_is_put_asked_and_obeyed() {
         "Action": "kms:Decrypt"}"#;
     let mine = default.replacen("\"Statement\": [", &format!("\"Statement\": [{allow},"), 1);
     desk.write("mine.json", &mine);
-    desk.run("policy check mine.json").exits(0);
+    let checked = desk.run("policy check mine.json").exits(0).says("well-formed");
+    assert!(!checked.err.contains("could not put"), "{}", checked.err);
+    desk.run("policy check mine.json --as billing").exits(0).says("billing could not put another one");
     desk.run("policy put alias/orders mine.json").exits(0);
     assert_eq!(desk.run("policy get alias/orders").exits(0).text(), mine);
     assert_eq!(desk.run(read).exits(0).out, b"plaintext");
@@ -31,8 +33,19 @@ fn a_policy_is_put_asked_and_obeyed() {
     desk.run("policy check bad.json").exits(2).says("Resourcer");
     desk.run("policy put alias/orders bad.json").exits(2).says("nothing was changed");
     desk.write("none.json", format!(r#"{{"Version": "2012-10-17", "Statement": [{allow}]}}"#));
-    desk.run("policy put alias/orders none.json").exits(2).says("could not put another one");
-    desk.run("policy put alias/orders none.json --lock-out").exits(0);
+    desk.run("policy check none.json")
+        .exits(0)
+        .says("well-formed")
+        .says("owner could not put another one")
+        .says("--lock-out");
+    let refused = desk.run("policy put alias/orders none.json").exits(2).says("could not put another one");
+    refused.says("--lock-out puts it all the same").says("the principal \"owner\", which is no ARN");
+    desk.run("policy put alias/orders none.json --lock-out")
+        .exits(2)
+        .says("say --yes")
+        .says("cannot be deleted either");
+    assert_eq!(desk.run("policy get alias/orders").exits(0).text(), mine);
+    desk.run("policy put alias/orders none.json --lock-out --yes").exits(0);
     desk.run("keys rotate alias/orders").exits(4).says("owner may not do kms:RotateKeyOnDemand");
     desk.run("policy simulate alias/orders Nonsense --by billing").exits(2).says("no operation on a key");
 }
@@ -54,13 +67,52 @@ fn a_grant_is_made_listed_used_and_ended() {
     let listed = desk.run("grants list alias/orders --json").exits(0).text().to_owned();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["grants"][0]["constraints"]["EncryptionContextSubset"]["tenant"], "acme");
-    desk.run(&format!("grants retire alias/orders {grant} --as billing")).exits(0);
+    let retire = format!("grants retire alias/orders {grant} --as billing");
+    desk.run(&retire).exits(0);
+    desk.run(&retire).exits(4).says("or the grant is gone already");
     desk.run(read).exits(4);
     let grant = desk.run(make).exits(0).text().trim().to_owned();
     desk.run(&format!("grants revoke alias/orders {grant}")).exits(0);
-    desk.run(&format!("grants revoke alias/orders {grant}")).exits(4).says("has no grant");
+    desk.run(&format!("grants revoke alias/orders {grant}"))
+        .exits(4)
+        .says("has no grant")
+        .says("envelock grants list KEY");
     desk.run(read).exits(4);
     desk.run("grants create alias/orders --to billing --operation ScheduleKeyDeletion")
         .exits(2)
         .says("cannot be granted");
+}
+
+#[test]
+fn a_grant_for_a_whole_context_opens_a_file_and_a_simulation_of_it_says_so() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.run("keys create --alias alias/orders").exits(0);
+    desk.run("encrypt a -p local:alias/orders -c tenant=acme").exits(0);
+    let grant = "grants create alias/orders --to billing --operation Decrypt --operation DescribeKey --equals tenant=acme \
+                 --equals envelock-use=message/1";
+    desk.run(grant).exits(0);
+    let read = "decrypt a.elk -o - -p local:alias/orders -c tenant=acme";
+    assert_eq!(desk.run(&format!("{read} --as billing")).exits(0).out, b"plaintext");
+    let simulate = "policy simulate alias/orders Decrypt --by billing -c tenant=acme";
+    let without = desk.run(simulate).exits(0).says("has no entry envelock-use");
+    assert!(without.text().starts_with("denied"), "{}", without.text());
+    let with = desk.run(&format!("{simulate} -c envelock-use=message/1")).exits(0);
+    assert!(with.text().starts_with("allowed by the grant") && with.err.is_empty(), "{} {}", with.text(), with.err);
+    desk.run("grants list").exits(2).says("--retirable-by");
+}
+
+#[test]
+fn a_denial_says_what_would_change_it() {
+    let desk = Desk::new();
+    desk.run("keys create --alias alias/orders").exits(0);
+    let ran = desk.run("keys list --as billing").exits(4).says("only the keystore's owner may").says("leave --as off");
+    assert!(!ran.err.contains("or a grant must allow it"), "{}", ran.err);
+    let deny = r#"{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": "owner"}, "Action": "kms:*", "Resource": "*"},
+        {"Effect": "Deny", "Principal": "*", "Action": "kms:DescribeKey", "Resource": "*"}]}"#;
+    desk.write("deny.json", deny);
+    desk.run("policy put alias/orders deny.json").exits(0);
+    let ran = desk.run("keys describe alias/orders").exits(4).says("denied by statement 2").says("change that one");
+    assert!(!ran.err.contains("must allow it"), "{}", ran.err);
 }

@@ -1,5 +1,7 @@
 //! docs/kms-operations.md says of each operation of the AWS KMS API where it is here, and tells the truth.
 
+use envelock::kms::AUDIT_EVENTS;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -75,6 +77,24 @@ fn what_the_page_says_is_here_is_here_and_what_is_planned_is_not() {
     let source = source();
     let faults: Vec<_> = rows(&page).into_iter().filter_map(|row| fault(&source, row)).collect();
     assert!(faults.is_empty(), "docs/kms-operations.md:\n{}", faults.join("\n"));
+}
+
+/// What `source` calls on the keystore, by the names in the audit trail.
+fn events(source: &str) -> BTreeSet<&str> {
+    let begin =
+        ["asks(", "Call::new(", "self.take(", "self.end_grant(", "const NAME: &str = ", "const RECORD: &str = "];
+    let due = ["What::Rotate => ", "What::Delete => ", "What::Expire => ", "What::ThrowAway => "];
+    let all = begin.iter().chain(&due).flat_map(|begin| source.split(begin).skip(1));
+    let quoted = all.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    quoted.filter(|name| name.starts_with(char::is_uppercase)).collect()
+}
+
+#[test]
+fn every_event_of_the_audit_trail_is_listed_in_order() {
+    let source = source();
+    let found: Vec<_> = events(&source).into_iter().collect();
+    assert_eq!(found, AUDIT_EVENTS);
+    assert_eq!(events("self.asks(\"A\").x(), self.take(\n    \"B\", asks(name)"), BTreeSet::from(["A", "B"]));
 }
 
 #[test]

@@ -22,12 +22,7 @@ pub(crate) fn audit(arguments: &Audit, signals: &Signals, notes: Notes) -> Resul
             "records that are cut off are gone: export them first (`envelock audit export`), then repeat this with --yes",
         ));
     }
-    let verifying = matches!(arguments.command, AuditCommand::Verify { .. });
-    let kms =
-        keystore::open(&arguments.keystore, Missing::Refuse, signals, notes).map_err(|failure| match verifying {
-            true => failure.verifying(),
-            false => failure,
-        })?;
+    let kms = keystore::open(&arguments.keystore, Missing::Refuse, signals, notes)?;
     match &arguments.command {
         AuditCommand::Head { json } => {
             let head = wait(kms.audit_head())?;
@@ -38,8 +33,20 @@ pub(crate) fn audit(arguments: &Audit, signals: &Signals, notes: Notes) -> Resul
         }
         AuditCommand::Verify { head, json } => verify(&kms, head.as_ref(), *json, signals, notes),
         AuditCommand::Query { which, limit, json } => {
-            let records = newest(&kms, which, *limit)?;
-            records.iter().try_for_each(|record| show(record, *json))
+            // One more tells whether there are more.
+            let mut records = newest(&kms, which, limit.saturating_add(1))?;
+            let more = u64::try_from(records.len()).is_ok_and(|found| found > *limit);
+            if more {
+                records.remove(0);
+            }
+            if records.is_empty() && *limit > 0 {
+                notes.say("no record of these is in the trail");
+            }
+            records.iter().try_for_each(|record| show(record, *json))?;
+            if more {
+                notes.say(&format!("these are the newest {limit} of more: --limit N shows N of them"));
+            }
+            Ok(())
         }
         AuditCommand::Export { which, output } => export(&kms, which, output.as_deref(), signals, notes),
         AuditCommand::Tail { follow, lines, which, json } => {
@@ -61,9 +68,9 @@ fn verify(
     signals: &Signals,
     notes: Notes,
 ) -> Result<(), Failure> {
-    let report = signals.drive(kms.verify_audit(head)).map_err(Failure::verifying)?;
+    let report = signals.drive(kms.verify_audit(head))?;
     if head.is_none() {
-        notes.say("an older whole file put back is found only with --head and a head that was kept elsewhere (`envelock audit head`)");
+        notes.say(NOT_ANCHORED);
     }
     if as_json {
         return answer(&json_text(&json!({
@@ -192,16 +199,23 @@ fn trim(
         (None, Some(count)) => AuditRetention::Newest(count),
         (None, None) => return Err(Failure::usage("say what is cut off with --before or --keep")),
     };
-    let trimmed = signals.drive(kms.trim_audit(keep)).map_err(Failure::verifying)?;
+    let trimmed = signals.drive(kms.trim_audit(keep))?;
     let head = wait(kms.audit_head())?;
     if as_json {
         let (removed, checkpoint) = (trimmed.removed, trimmed.checkpoint);
         return answer(&json_text(&json!({ "removed": removed, "checkpoint": checkpoint, "head": head_json(&head) })));
     }
     let until = before.map_or(String::new(), |before| format!(" from before {}", date(before)));
-    notes.say(&format!("cut off {} records{until}; keep this head instead of earlier ones", trimmed.removed));
+    match trimmed.removed {
+        0 => notes.say(&format!("there are no records to cut off{until}; heads that were kept still compare")),
+        removed => notes.say(&format!("cut off {removed} records{until}; keep this head instead of earlier ones")),
+    }
     answer(&format!("{head}\n"))
 }
+
+/// What no look at the file alone finds.
+pub(crate) const NOT_ANCHORED: &str = "an older whole file put back is found only by `envelock audit verify --head` with a \
+                                       head that was kept elsewhere (`envelock audit head`)";
 
 /// Between two looks for records that have come.
 const POLL: Duration = Duration::from_millis(500);

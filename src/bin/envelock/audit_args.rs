@@ -3,7 +3,7 @@
 use crate::args::KeystorePlace;
 use crate::time::moment_past;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum, ValueHint};
-use envelock::kms::{AuditHead, AuditOutcome, AuditQuery};
+use envelock::kms::{AUDIT_EVENTS, AuditHead, AuditOutcome, AuditQuery};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -116,11 +116,11 @@ pub(crate) struct Which {
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// By this principal
-    #[arg(long, value_name = "NAME")]
-    principal: Option<String>,
-    /// Of this operation, such as Decrypt
-    #[arg(long, value_name = "NAME")]
-    event: Option<String>,
+    #[arg(long = "principal", value_name = "NAME")]
+    by: Option<String>,
+    /// Of this operation, such as Decrypt; case does not matter
+    #[arg(long, value_name = "NAME", value_parser = event)]
+    event: Option<&'static str>,
     /// That ended so
     #[arg(long, value_enum)]
     outcome: Option<Outcome>,
@@ -138,10 +138,10 @@ impl Which {
         if let Some(key) = &self.key {
             query = query.key(key);
         }
-        if let Some(principal) = &self.principal {
+        if let Some(principal) = &self.by {
             query = query.principal(principal);
         }
-        if let Some(event) = &self.event {
+        if let Some(event) = self.event {
             query = query.event_name(event);
         }
         if let Some(outcome) = self.outcome {
@@ -200,6 +200,12 @@ pub(crate) struct Cost {
 
 fn past(text: &str) -> Result<SystemTime, String> {
     moment_past(text, SystemTime::now())
+}
+
+fn event(text: &str) -> Result<&'static str, String> {
+    AUDIT_EVENTS.iter().copied().find(|name| name.eq_ignore_ascii_case(text)).ok_or_else(|| {
+        format!("no record has that name: AWS's names of operations are meant; there are {}", AUDIT_EVENTS.join(", "))
+    })
 }
 
 fn price(text: &str) -> Result<f64, String> {

@@ -1,7 +1,8 @@
 //! What a command ends with when it did not do all that it was asked: one line and an exit code.
 
 use crate::text::plain;
-use envelock::{Error, ErrorKind, Recipients};
+use envelock::{Error, ErrorKind, KeystoreCause, Recipients};
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -9,8 +10,6 @@ use std::path::Path;
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
-    /// What the library's error was, if it was one.
-    kind: Option<ErrorKind>,
     /// `None` if it was said before.
     line: Option<String>,
 }
@@ -30,65 +29,53 @@ Exit codes:
   1    another failure (an unsupported message, a limit, a damaged keystore)
   2    wrong usage
   3    not authentic: changed, cut off, followed by other data, of another context, or no message;
-       audit: a record or a key's row is not as it was written;
+       a keystore that was changed by something else than envelock, or is not what a head was kept of;
        recover: it was damaged, and what is left was written
   4    no usable key: none given opens the message, or the key is refused, disabled or not there
-  5    worth retrying: a key service or a file is busy or out of reach
+  5    worth retrying: a key service or a file is busy or out of reach, or the keystore was rekeyed meanwhile
   6    input or output failed
-  7    the target exists, and --force was not given
+  7    the target exists, and --force was not given; the alias exists
   130  interrupted (129: hung up, 143: terminated); nothing half-written is left, but what
        encrypt --resume keeps
 With several files the rest is still done, and the code is that of the first failure.";
 
 impl Failure {
     pub(crate) fn usage(line: impl Into<String>) -> Self {
-        Self { code: USAGE, kind: None, line: Some(line.into()) }
+        Self { code: USAGE, line: Some(line.into()) }
     }
 
     pub(crate) fn no_key(line: impl Into<String>) -> Self {
-        Self { code: NO_KEY, kind: None, line: Some(line.into()) }
+        Self { code: NO_KEY, line: Some(line.into()) }
     }
 
     /// Something is at `path`, and may not be replaced.
     pub(crate) fn target_exists(path: &Path) -> Self {
         let path = path.display();
-        Self {
-            code: TARGET_EXISTS,
-            kind: None,
-            line: Some(format!("{path} exists, and was kept; --force replaces it")),
-        }
+        Self { code: TARGET_EXISTS, line: Some(format!("{path} exists, and was kept; --force replaces it")) }
     }
 
     /// As [`target_exists`](Self::target_exists), where nothing replaces it.
     pub(crate) fn kept(path: &Path) -> Self {
         Self {
             code: TARGET_EXISTS,
-            kind: None,
+
             line: Some(format!("{} exists, and was kept: choose another name", path.display())),
         }
     }
 
     /// `what` failed in the operating system.
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
-        Self { code: IO, kind: None, line: Some(format!("{what}: {error}")) }
+        Self { code: IO, line: Some(format!("{what}: {error}")) }
     }
 
     /// Not all of a message was authentic, though the work was done.
     pub(crate) fn damaged(line: impl Into<String>) -> Self {
-        Self { code: NOT_AUTHENTIC, kind: None, line: Some(line.into()) }
-    }
-
-    /// The same failure where the question was whether a keystore is authentic: what was tampered with is not.
-    pub(crate) fn verifying(mut self) -> Self {
-        if self.kind == Some(ErrorKind::Storage) {
-            self.code = NOT_AUTHENTIC;
-        }
-        self
+        Self { code: NOT_AUTHENTIC, line: Some(line.into()) }
     }
 
     /// A signal ended the program.
     pub(crate) fn signal(number: u8) -> Self {
-        Self { code: 128 + number, kind: None, line: Some("interrupted".into()) }
+        Self { code: 128 + number, line: Some("interrupted".into()) }
     }
 
     pub(crate) fn is_signal(&self) -> bool {
@@ -129,14 +116,16 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let failure = Self { code: code(&error), kind: Some(error.kind()), line: Some(error.to_string()) };
-        hints(&error).into_iter().fold(failure, Self::and)
+        let failure = Self { code: code(&error), line: Some(error.to_string()) };
+        hints(&error).into_iter().fold(failure, |failure, hint| failure.and(&hint))
     }
 }
 
 fn code(error: &Error) -> u8 {
     match error.kind() {
-        _ if error.is_retryable() => RETRY,
+        _ if error.is_retryable() || error.keystore_cause() == Some(KeystoreCause::Rekeyed) => RETRY,
+        _ if error.keystore_cause() == Some(KeystoreCause::Tampered) => NOT_AUTHENTIC,
+        _ if error.code() == Some("AlreadyExistsException") => TARGET_EXISTS,
         ErrorKind::InvalidInput if target_exists(error) => TARGET_EXISTS,
         ErrorKind::InvalidInput => USAGE,
         ErrorKind::Malformed
@@ -151,7 +140,38 @@ fn code(error: &Error) -> u8 {
 }
 
 /// What to do on the command line: the library's errors know nothing of it.
-fn hints(error: &Error) -> Vec<&'static str> {
+fn hints(error: &Error) -> Vec<Cow<'static, str>> {
+    let of_keystore = error.keystore_cause().and_then(|cause| keystore_hint(error, cause));
+    match of_keystore {
+        Some(hint) => vec![hint],
+        None => other_hints(error).into_iter().map(Cow::Borrowed).collect(),
+    }
+}
+
+fn keystore_hint(error: &Error, cause: KeystoreCause) -> Option<Cow<'static, str>> {
+    Some(Cow::Borrowed(match cause {
+        KeystoreCause::Rekeyed => "run it again",
+        KeystoreCause::RootKeyMissing => {
+            let path = error.path().map_or(Cow::Borrowed("PATH"), Path::to_string_lossy);
+            return Some(format!("`install -m 600 COPY {path}` puts a copy there, --root-key COPY uses it").into());
+        }
+        KeystoreCause::Sealed => "--unseal PROVIDER names what `envelock keystore rekey --to` was given",
+        KeystoreCause::NotSealed => "leave --unseal off",
+        KeystoreCause::OwnerOnly => "leave --as off",
+        KeystoreCause::DeniedByStatement => "`envelock policy get KEY` prints them",
+        KeystoreCause::LocksOut => {
+            "--lock-out puts it all the same; the keystore's owner is the principal \"owner\", which is no ARN"
+        }
+        KeystoreCause::KeyDisabled => "`envelock keys enable KEY` enables it",
+        KeystoreCause::KeyPendingDeletion => {
+            "`envelock keys cancel-deletion KEY` takes that back, `envelock keys enable KEY` makes it usable then"
+        }
+        KeystoreCause::GrantMissing => "`envelock grants list KEY` shows those that there are",
+        _ => return None,
+    }))
+}
+
+fn other_hints(error: &Error) -> Vec<&'static str> {
     let source = std::error::Error::source(error);
     let recipients = source.and_then(|source| source.downcast_ref::<Recipients>());
     match (error.kind(), recipients) {
@@ -227,6 +247,8 @@ mod tests {
         for (kind, expected) in table {
             assert_eq!(code(&Error::new(kind, "x")), expected, "{kind:?}");
         }
+        let taken = Error::new(ErrorKind::InvalidInput, "x").with_code("AlreadyExistsException");
+        assert_eq!(code(&taken), TARGET_EXISTS);
         let exists =
             Error::new(ErrorKind::InvalidInput, "x").with_source(io::Error::from(io::ErrorKind::AlreadyExists));
         assert_eq!(code(&exists), TARGET_EXISTS);
@@ -238,8 +260,8 @@ mod tests {
         let failure = each(&[1, 2, 3, 4], |&n| {
             seen.push(n);
             match n {
-                2 => Err(Failure { code: IO, kind: None, line: None }),
-                3 => Err(Failure { code: 130, kind: None, line: None }),
+                2 => Err(Failure { code: IO, line: None }),
+                3 => Err(Failure { code: 130, line: None }),
                 _ => Ok(()),
             }
         });

@@ -12,8 +12,8 @@ use crate::states::{self, Form};
 use crate::text::{Notes, answer, date, plain};
 use crate::time::local;
 use crate::upkeep;
-use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyVersion};
-use envelock::{CreateKeyRequest, LocalKms, blocking::wait};
+use envelock::kms::{AliasEntry, KeyManager, KeyMetadata, KeyPolicy, KeyVersion, Tag};
+use envelock::{CreateKeyRequest, Error, ErrorKind, LocalKms, blocking::wait};
 use serde_json::{Value, json};
 
 pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<(), Failure> {
@@ -51,7 +51,7 @@ pub(crate) fn keys(arguments: &Keys, signals: &Signals, notes: Notes) -> Result<
             answer(&format!("{}\n", key.arn))
         }
         KeysCommand::List { json } => list(&kms, *json),
-        KeysCommand::Describe { key, json } => describe(&kms, key, *json),
+        KeysCommand::Describe { key, json } => describe(&kms, key, arguments.keystore.principal.is_none(), *json),
         KeysCommand::Alias(command) => alias(&kms, command, notes),
         KeysCommand::Rotate { key: name } => {
             let key = wait(kms.rotate(name))?;
@@ -97,15 +97,52 @@ fn aliases_of<'a>(key: &KeyMetadata, aliases: &'a [AliasEntry]) -> Vec<&'a str> 
     aliases.iter().filter(|it| it.target_key_id == key.key_id).map(|it| it.alias_name.as_str()).collect()
 }
 
-fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
+/// What there is to a key beside itself; nothing of what the caller may not see.
+#[derive(Default)]
+struct Beside {
+    tags: Vec<Tag>,
+    /// Whether it was given a policy.
+    own_policy: Option<bool>,
+    grants: Option<usize>,
+}
+
+impl Beside {
+    fn of(kms: &LocalKms, key: &str) -> Result<Self, Failure> {
+        Ok(Self {
+            tags: allowed(wait(kms.list_resource_tags(key)))?.unwrap_or_default(),
+            own_policy: allowed(wait(kms.get_key_policy(key)))?
+                .map(|policy| policy.text() != KeyPolicy::default().text()),
+            grants: allowed(wait(kms.list_grants(key)))?.map(|grants| grants.len()),
+        })
+    }
+}
+
+fn allowed<T>(answer: Result<T, Error>) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == ErrorKind::KeyDenied => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn describe(kms: &LocalKms, name: &str, is_owner: bool, as_json: bool) -> Result<(), Failure> {
     let key = wait(kms.describe_key(name))?;
     let versions = wait(kms.list_key_versions(&key.key_id))?;
     let aliases = wait(kms.list_aliases())?;
     let aliases = aliases_of(&key, &aliases);
+    // Others would leave records of what they were denied and did not ask for.
+    let beside = match is_owner {
+        true => Beside::of(kms, &key.key_id)?,
+        false => Beside::default(),
+    };
     if as_json {
         let mut value = key_json(&key, &aliases);
         if let Value::Object(fields) = &mut value {
             fields.insert("versions".into(), versions.iter().map(version_json).collect());
+            let tags = beside.tags.iter().map(|tag| (tag.tag_key.clone(), Value::from(tag.tag_value.as_str())));
+            fields.insert("tags".into(), Value::Object(tags.collect()));
+            fields.insert("own_policy".into(), beside.own_policy.into());
+            fields.insert("grants".into(), beside.grants.into());
         }
         return answer(&json_text(&value));
     }
@@ -120,13 +157,22 @@ fn describe(kms: &LocalKms, name: &str, as_json: bool) -> Result<(), Failure> {
         out.push_str(&format!("description  {}\n", plain(&key.description)));
     }
     if let Some(at) = key.deletion_date {
-        out.push_str(&format!("deleted      {}\n", local(at)));
+        out.push_str(&format!("deletion     at {}\n", local(at)));
     }
     if let (Some(days), Some(next)) = (key.rotation_period_in_days, key.next_rotation_date) {
         out.push_str(&format!("rotated      every {days} days, next at {}\n", local(next)));
     }
     for alias in aliases {
         out.push_str(&format!("alias        {alias}\n"));
+    }
+    for tag in &beside.tags {
+        out.push_str(&format!("tag          {}={}\n", plain(&tag.tag_key), plain(&tag.tag_value)));
+    }
+    if let Some(own) = beside.own_policy {
+        out.push_str(&format!("policy       {}\n", if own { "its own" } else { "none of its own" }));
+    }
+    if let Some(grants) = beside.grants {
+        out.push_str(&format!("grants       {grants}\n"));
     }
     for version in &versions {
         let current = if version.version == key.current_version { ", current" } else { "" };

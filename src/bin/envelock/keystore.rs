@@ -6,7 +6,7 @@ use crate::provider::{self, Purpose};
 use crate::signals::Signals;
 use crate::text::Notes;
 use envelock::kms::OWNER;
-use envelock::{KeyProvider, KmsOptions, LocalKms, RootKey, blocking::wait};
+use envelock::{ErrorKind, KeyProvider, KmsOptions, LocalKms, RootKey, blocking::wait};
 use std::env;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
@@ -39,6 +39,8 @@ pub(crate) enum Missing {
     MakeAnew,
     /// That is a failure: a key that is not there opens nothing.
     Refuse,
+    /// As `Refuse`, where --provider names another key.
+    RefuseProvider,
 }
 
 impl Missing {
@@ -47,6 +49,10 @@ impl Missing {
             true => Self::MakeAnew,
             false => Self::Make,
         }
+    }
+
+    fn is_refused(self) -> bool {
+        matches!(self, Self::Refuse | Self::RefuseProvider)
     }
 }
 
@@ -100,10 +106,14 @@ pub(crate) fn open(
     notes: Notes,
 ) -> Result<LocalKms, Failure> {
     let path = path(place)?;
-    if path.symlink_metadata().is_err() && missing == Missing::Refuse {
+    if path.symlink_metadata().is_err() && missing.is_refused() {
+        let or = match missing {
+            Missing::RefuseProvider => "another key with --provider",
+            _ => "make one with `envelock keys create --alias alias/NAME`",
+        };
         return Err(Failure::no_key(format!(
             "there is no keystore at {}; if there was one, restore it from its backup; else name one with --keystore, \
-             or another key with --provider",
+             or {or}",
             path.display()
         )));
     }
@@ -113,7 +123,7 @@ pub(crate) fn open(
     // way, or was interrupted, is not taken for a lost keystore.
     let root_key_there = root_file.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
     let exists = path.symlink_metadata().is_ok();
-    if !exists && missing != Missing::Refuse {
+    if !exists && !missing.is_refused() {
         if let Some(root_file) = root_file.as_ref().filter(|_| root_key_there && missing == Missing::Make) {
             return Err(Failure::no_key(format!(
                 "the root key file {} exists and its keystore {} does not: restore the keystore from its backup \
@@ -130,14 +140,21 @@ pub(crate) fn open(
         Missing::Make => KmsOptions::default(),
         Missing::MakeAnew => KmsOptions::default().new_keystore(),
         // It may have gone since, or be a file in which no keystore was made.
-        Missing::Refuse => KmsOptions::default().must_exist(),
+        Missing::Refuse | Missing::RefuseProvider => KmsOptions::default().must_exist(),
     };
     let options = match &place.keystore_region {
         Some(region) => options.region(region),
         None => options,
     };
     let kms = match unlocking {
-        Unlocking::Root(root, _) => LocalKms::open_with(&path, root, options)?,
+        Unlocking::Root(root, _) => match LocalKms::open_with(&path, root, options.clone()) {
+            // A rekey may have put another root key in place between looking at the keystore and at that key.
+            Err(e) if e.kind() == ErrorKind::NoMatchingKey && root_key_there => match Unlocking::of(place, signals)? {
+                Unlocking::Root(root, _) => LocalKms::open_with(&path, root, options)?,
+                Unlocking::Provider(_) => return Err(e.into()),
+            },
+            opened => opened?,
+        },
         Unlocking::Provider(provider) => signals.drive(LocalKms::unseal_with(&path, provider, options))?,
     };
     OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(kms.clone());

@@ -136,11 +136,18 @@ pub(crate) fn life(kms: &LocalKms, command: &LifeCommand, notes: Notes) -> Resul
             let state = wait(kms.cancel_key_deletion(key))?.key_state;
             notes.say(&format!("{key} is not deleted; it is {} now", state.name()));
         }
-        LifeCommand::UpdateDescription { key, description } => wait(kms.update_key_description(key, description))?,
-        LifeCommand::Tag { key, tags } => {
-            wait(kms.tag_resource(key, tags.iter().map(|(key, value)| Tag::new(key, value))))?
+        LifeCommand::UpdateDescription { key, description } => {
+            wait(kms.update_key_description(key, description))?;
+            notes.say(&format!("{key} has the new description"));
         }
-        LifeCommand::Untag { key, tag_keys } => wait(kms.untag_resource(key, tag_keys))?,
+        LifeCommand::Tag { key, tags } => {
+            wait(kms.tag_resource(key, tags.iter().map(|(key, value)| Tag::new(key, value))))?;
+            notes.say(&format!("{key} has these tags from now on"));
+        }
+        LifeCommand::Untag { key, tag_keys } => {
+            wait(kms.untag_resource(key, tag_keys))?;
+            notes.say(&format!("{key} has these tags no more"));
+        }
         LifeCommand::Tags { key, json } => return tags(kms, key, *json),
         LifeCommand::Rotation(command) => return rotation(kms, command, notes),
     }

@@ -8,12 +8,16 @@ use crate::signals::Signals;
 use crate::text::{Notes, answer, date, plain};
 use crate::time::local;
 use clap::{Args, Subcommand, ValueHint};
-use envelock::kms::{CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, KeyPolicy, PolicyAction};
+use envelock::kms::{
+    CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, KeyOperation, KeyPolicy, OWNER,
+    PolicyAction, would_lock_out,
+};
 use envelock::{EncryptionContext, LocalKms, blocking::wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Say who may do what with a key: AWS's key policies
 #[derive(Args, Debug)]
@@ -46,17 +50,32 @@ Examples:
         /// The file with the policy as JSON; - for standard input
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
-        /// Put it also if you could not put another one afterwards. If nobody can, it stays for good
+        /// Put it also if you could not put another one afterwards. If nobody can, it stays for good, and the key
+        /// with it: it cannot be deleted either
         #[arg(long)]
         lock_out: bool,
+        /// With --lock-out: do it, though nothing that the key encrypted may ever open again
+        #[arg(long, requires = "lock_out")]
+        yes: bool,
     },
-    /// Read a policy and say whether it could be put; needs no keystore
+    /// Read a policy and say whether it is well-formed; needs no keystore
+    ///
+    /// Whoever puts it (the owner, or --as) must be able to put another one afterwards: that is looked at as well.
     Check {
         /// The file with the policy as JSON; - for standard input
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
     /// Say what would become of a request, and which statement or grant decides it; nothing is done
+    ///
+    /// Only permission is judged, not the state of the key: a request that is allowed fails all the same if the key is
+    /// disabled. The exit code is 0 for what is denied too: --json tells a program.
+    #[command(after_long_help = "\
+What encrypts and decrypts has the entry envelock-use besides the given context: message/1 for files and pipes, records/1
+for lines of `envelock seal` and for record sets. Policies and grants that look at it are asked with it.
+
+Examples:
+  envelock policy simulate alias/orders Decrypt --by billing -c tenant=acme -c envelock-use=message/1")]
     Simulate {
         /// A key id, a full key name, or alias/NAME
         key: String,
@@ -88,7 +107,12 @@ pub(crate) struct Grants {
 pub(crate) enum GrantsCommand {
     /// Make a grant, and print its id
     #[command(after_long_help = "\
+What encrypts and decrypts has the entry envelock-use besides the given context: message/1 for files and pipes, records/1
+for lines of `envelock seal` and for record sets. --equals must name it, --subset need not.
+
 Examples:
+  envelock grants create alias/orders --to billing --operation Decrypt --equals tenant=acme \\
+    --equals envelock-use=message/1
   envelock grants create alias/orders --to billing --operation Decrypt --subset tenant=acme
   envelock grants list alias/orders")]
     Create {
@@ -106,7 +130,7 @@ Examples:
         /// Only for encryption contexts that have this entry; repeatable
         #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
         subset: Vec<(String, String)>,
-        /// Only for the encryption context of exactly these entries; repeatable
+        /// Only for the encryption context of exactly these entries, of which envelock-use is one; repeatable
         #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
         equals: Vec<(String, String)>,
         /// A name: the same request with the same name again is the same grant
@@ -119,7 +143,6 @@ Examples:
     /// List the grants of a key, or those that a principal may retire
     List {
         /// A key id, a full key name, or alias/NAME
-        #[arg(required_unless_present = "retirable_by")]
         key: Option<String>,
         /// Those of every key that this principal may retire
         #[arg(long, value_name = "PRINCIPAL", conflicts_with = "key")]
@@ -146,14 +169,21 @@ Examples:
 
 pub(crate) fn policy(arguments: &Policy, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     if let PolicyCommand::Check { file } = &arguments.command {
-        read_policy(file)?;
-        notes.say("the policy can be put");
+        let policy = read_policy(file)?;
+        notes.say("the policy is well-formed");
+        warn_of_lock_out(&policy, arguments.keystore.principal.as_deref().unwrap_or(OWNER), notes);
         return Ok(());
+    }
+    if let PolicyCommand::Put { lock_out: true, yes: false, .. } = &arguments.command {
+        return Err(Failure::usage(
+            "if nobody can put another policy on the key, nothing that it encrypted may ever open again, and it cannot be \
+             deleted either: say --yes",
+        ));
     }
     let kms = keystore::open(&arguments.keystore, Missing::Refuse, signals, notes)?;
     match &arguments.command {
         PolicyCommand::Get { key } => answer(&format!("{}\n", wait(kms.get_key_policy(key))?.text().trim_end())),
-        PolicyCommand::Put { key, file, lock_out } => {
+        PolicyCommand::Put { key, file, lock_out, .. } => {
             let policy = read_policy(file)?;
             match lock_out {
                 true => wait(kms.put_key_policy_locking_out(key, &policy))?,
@@ -165,6 +195,12 @@ pub(crate) fn policy(arguments: &Policy, signals: &Signals, notes: Notes) -> Res
         // Answered above: it looks into no keystore.
         PolicyCommand::Check { .. } => Ok(()),
         PolicyCommand::Simulate { key, action, by, context, json } => {
+            if has_context(*action) && !context.iter().any(|(name, _)| name == USE) {
+                notes.say(
+                    "the request has no entry envelock-use, as those of this program do: -c envelock-use=message/1 asks for \
+                     a file",
+                );
+            }
             let context: EncryptionContext = context.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let decision = wait(kms.simulate(by, *action, key, &context))?;
             match json {
@@ -173,6 +209,31 @@ pub(crate) fn policy(arguments: &Policy, signals: &Signals, notes: Notes) -> Res
             }
         }
     }
+}
+
+/// Whoever could not put another policy than this one on a key. The key is not known: statements for single keys count
+/// for nothing here.
+fn warn_of_lock_out(policy: &KeyPolicy, principal: &str, notes: Notes) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if would_lock_out(policy, principal, ANY_KEY, now) {
+        notes.say(&format!(
+            "with it, {principal} could not put another one: `envelock policy put` refuses that without --lock-out"
+        ));
+    }
+}
+
+/// Whether requests of this kind have an encryption context.
+fn has_context(action: PolicyAction) -> bool {
+    use KeyOperation as Op;
+    let with = [
+        Op::Decrypt,
+        Op::Encrypt,
+        Op::GenerateDataKey,
+        Op::GenerateDataKeyWithoutPlaintext,
+        Op::ReEncryptFrom,
+        Op::ReEncryptTo,
+    ];
+    with.into_iter().any(|operation| action == operation.into())
 }
 
 fn read_policy(file: &Path) -> Result<KeyPolicy, Failure> {
@@ -203,6 +264,9 @@ fn decision_json(decision: &Decision) -> Value {
 }
 
 pub(crate) fn grants(arguments: &Grants, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if let GrantsCommand::List { key: None, retirable_by: None, .. } = &arguments.command {
+        return Err(Failure::usage("name the key, or with --retirable-by who may retire the grants, of whatever key"));
+    }
     let kms = keystore::open(&arguments.keystore, Missing::Refuse, signals, notes)?;
     match &arguments.command {
         GrantsCommand::Create { key, to, operations, retiring, subset, equals, name, json } => {
@@ -271,6 +335,11 @@ fn list(kms: &LocalKms, key: Option<&str>, retirable_by: Option<&str>, as_json: 
     }
     answer(&out)
 }
+
+/// The entry of the encryption context that says what a data key is for.
+const USE: &str = "envelock-use";
+/// No key's full name.
+const ANY_KEY: &str = "envelock:local:00000000-0000-4000-8000-000000000000:key/00000000-0000-4000-8000-000000000000";
 
 fn grant_json(grant: &Grant) -> Value {
     let constraints: Value = serde_json::from_str(&grant.constraints.to_json()).unwrap_or_default();

@@ -47,6 +47,7 @@ impl FromStr for ProviderName {
             Some(("local", key)) => Ok(Self::Local { key: key.into() }),
             Some(("raw", rest)) => raw(rest),
             Some(("passphrase", rest)) => passphrase(rest),
+            _ if text.starts_with("alias/") => Err(format!("a key of the embedded keystore is local:{text}")),
             _ => Err("a provider is local:[KEY], raw:file=PATH[,id=NAME] or passphrase:[file=PATH|fd=N]".into()),
         }
     }
@@ -134,7 +135,7 @@ impl<'a> Providers<'a> {
         if self.kms.is_none() {
             let missing = match purpose {
                 Purpose::Encrypt => self.making,
-                Purpose::Decrypt => Missing::Refuse,
+                Purpose::Decrypt => Missing::RefuseProvider,
             };
             self.kms = Some(keystore::open(self.place, missing, self.signals, self.notes)?);
         }

@@ -1,6 +1,7 @@
 //! `keystore`: backups of the embedded keystore, its root key, and whether all of it is in order.
 
 use crate::args::{KeystorePlace, Making, RootCommand};
+use crate::audit::NOT_ANCHORED;
 use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing, Unlocking, make_folder};
@@ -44,6 +45,7 @@ Examples:
     /// Put a backup in the keystore's place, once all of it was checked under its root key
     #[command(after_long_help = "\
 The backup needs the root key of its day. What was made after it is not in it. Nobody may have the keystore open.
+The new end of the audit trail is printed, as `envelock audit head` does.
 
 Examples:
   envelock keystore restore /media/backup/keys-2026-11-24.db
@@ -134,7 +136,7 @@ pub(crate) fn keystore(arguments: &Keystore, signals: &Signals, notes: Notes) ->
             let kms = keystore::open(place, Missing::make(*making), signals, notes)?;
             regions::replication_key(&kms, output, *json, notes)
         }
-        KeystoreCommand::Check { json } => check(&open()?, *json),
+        KeystoreCommand::Check { json } => check(&open()?, *json, notes),
         KeystoreCommand::Root(RootCommand::Export { output }) => export(&open()?, output.as_deref(), signals, notes),
     }
 }
@@ -153,6 +155,7 @@ fn restore(
         false => RestoreOptions::default(),
     };
     make_folder(&path)?;
+    let root_file = unlocking.file().map(Path::to_path_buf);
     let restored = match unlocking {
         Unlocking::Root(root, _) => signals.undoing(|| Ok(LocalKms::restore(backup, &path, root, options)?)),
         Unlocking::Provider(provider) => signals.drive(LocalKms::restore_sealed(backup, &path, provider, options)),
@@ -168,7 +171,30 @@ fn restore(
             aside.display()
         ));
     }
-    Ok(())
+    if let Some(file) = root_file.filter(|_| place.root_key.is_some()) {
+        say_of_root_key(place, &path, &file, signals, notes);
+    }
+    notes.say("heads of the audit trail that were kept after the backup compare no more: keep this one");
+    answer(&format!("{}\n", restored.head))
+}
+
+/// Where the root key was named for this once, the next command may look for another one.
+fn say_of_root_key(place: &KeystorePlace, path: &Path, file: &Path, signals: &Signals, notes: Notes) {
+    let usual = KeystorePlace { root_key: None, ..place.clone() };
+    let Ok(Unlocking::Root(root, usual)) = Unlocking::of(&usual, signals) else { return };
+    if let Ok(kms) = LocalKms::open_existing(path, root) {
+        let _ = wait(kms.close());
+        return;
+    }
+    let file = file.display();
+    notes.say(&match usual {
+        Some(usual) => format!(
+            "it opens with {file}, and not with {usual}: put that one in its place (`install -m 600 {file} {usual}`), or \
+             give it a new root key there (`envelock keystore rekey --root-key {file} --to-file {usual} --yes`)",
+            usual = usual.display()
+        ),
+        None => format!("it opens with {file}, and not with what ENVELOCK_ROOT_KEY_VALUE holds: set that to its line"),
+    });
 }
 
 /// What unlocks the keystore from now on.
@@ -204,8 +230,11 @@ fn rekey(kms: &LocalKms, target: Target, signals: &Signals, notes: Notes) -> Res
     Ok(())
 }
 
-fn check(kms: &LocalKms, as_json: bool) -> Result<(), Failure> {
+fn check(kms: &LocalKms, as_json: bool, notes: Notes) -> Result<(), Failure> {
     let report = wait(kms.check())?;
+    notes.say(NOT_ANCHORED);
+    notes
+        .say("how often each operation was called is counted apart, for `envelock cost`: those counts are not checked");
     if as_json {
         return answer(&json_text(&json!({
             "keystore": kms.path().display().to_string(),
@@ -231,10 +260,12 @@ fn check(kms: &LocalKms, as_json: bool) -> Result<(), Failure> {
 }
 
 pub(crate) fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    if let Some(path) = output.filter(|path| path.symlink_metadata().is_ok()) {
+        return Err(Failure::kept(path));
+    }
     let root = wait(kms.export_root_key())?;
-    notes.say("whoever has this root key and the keystore has every key: keep it safe, and apart from the keystore");
     // Written in pieces, so that the key is not copied into a text of ours.
-    match output {
+    let written: Result<(), Failure> = match output {
         None => {
             let mut out = crate::streams::StandardOutput::open()?;
             write_line(&mut out, root.expose()).map_err(|e| envelock::Error::from(e).into())
@@ -251,7 +282,10 @@ pub(crate) fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, n
                 failed(e)
             })
         }),
-    }
+    };
+    written?;
+    notes.say("whoever has this root key and the keystore has every key: keep it safe, and apart from the keystore");
+    Ok(())
 }
 
 pub(crate) fn backup(kms: &LocalKms, output: &Path, signals: &Signals, notes: Notes) -> Result<(), Failure> {

@@ -43,7 +43,7 @@ pub struct AuditHead {
 
 impl AuditHead {
     /// The end of this trail, with the rows that there are now.
-    pub(super) fn of(tx: &Tx<'_>, trail: &Trail<'_>) -> Self {
+    pub(in crate::kms) fn of(tx: &Tx<'_>, trail: &Trail<'_>) -> Self {
         Self {
             keystore_id: tx.realm.keystore_id,
             sequence: trail.ends.last,

@@ -6,6 +6,7 @@
 mod anchor;
 pub(super) mod changes;
 mod event;
+mod names;
 mod query;
 mod record;
 mod retention;
@@ -15,6 +16,7 @@ mod walk;
 
 pub use anchor::AuditHead;
 pub use event::AuditRecord;
+pub use names::AUDIT_EVENTS;
 pub(super) use query::find;
 pub use query::{AuditOutcome, AuditQuery};
 pub(super) use record::{Entry, Record};

@@ -88,7 +88,7 @@ impl AuditQuery {
         self
     }
 
-    /// Of the operation of this name, such as `Decrypt`.
+    /// Of the operation of this name, such as `Decrypt`, spelt as in [`AUDIT_EVENTS`](super::AUDIT_EVENTS).
     #[must_use]
     pub fn event_name(mut self, name: impl Into<String>) -> Self {
         self.event = Some(name.into());

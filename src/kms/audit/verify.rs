@@ -62,14 +62,19 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
     if rows.digest() != ends.cut_digest {
         return Err(bad_checkpoint());
     }
+    // The record of the last restoring that can be why the trail is not the one of the head.
+    let mut restoring = None;
     if let Some(head) = anchored.filter(|head| head.sequence == ends.cut) {
-        compare(head, &ends.cut_hash, &rows)?;
+        compare(head, &ends.cut_hash, &rows, restoring)?;
     }
     walk(tx.sql, &tx.realm.keystore_id, trail, |record, hash| {
         replay(&mut rows, record.changes)?;
+        if record.name == RESTORE && record.code.is_empty() {
+            restoring = Some(record.sequence);
+        }
         if let Some(head) = anchored.filter(|head| head.sequence == record.sequence) {
             rows.rehash_all()?;
-            compare(head, &hash, &rows)?;
+            compare(head, &hash, &rows, restoring)?;
         }
         Ok(ControlFlow::Continue(()))
     })?;
@@ -83,10 +88,14 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
     }
     check_index(tx)?;
     match anchored {
-        Some(head) if head.sequence > ends.last => Err(Error::tampered(format!(
-            "it is an older file that was put back: it ends with the audit record {}, and the head is of record {}",
-            ends.last, head.sequence
-        ))),
+        Some(head) if head.sequence > ends.last => {
+            let what =
+                format!("it ends with the audit record {}, and the head is of record {}", ends.last, head.sequence);
+            Err(match restoring {
+                Some(restoring) => Error::restored_since(what, restoring),
+                None => Error::tampered(format!("it is an older file that was put back: {what}")),
+            })
+        }
         Some(head) if head.sequence < ends.cut => Err(Error::invalid_input(format!(
             "the head is of the audit record {}, and those up to {} were cut off: it cannot be compared with anything",
             head.sequence, ends.cut
@@ -104,15 +113,19 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
 }
 
 /// What the trail has at the head's sequence, and the head.
-fn compare(head: &AuditHead, hash: &[u8; 32], rows: &Rows) -> Result<()> {
-    match head.hash == *hash && head.digest == rows.digest() {
-        true => Ok(()),
-        false => Err(Error::tampered(format!(
-            "the audit record {} is not the one that was anchored: an older file was put back, and written on since",
-            head.sequence
-        ))),
+fn compare(head: &AuditHead, hash: &[u8; 32], rows: &Rows, restoring: Option<u64>) -> Result<()> {
+    if head.hash == *hash && head.digest == rows.digest() {
+        return Ok(());
     }
+    let what = format!("the audit record {} is not the one that was anchored", head.sequence);
+    Err(match restoring {
+        Some(restoring) => Error::restored_since(what, restoring),
+        None => Error::tampered(format!("{what}: an older file was put back, and written on since")),
+    })
 }
+
+/// Restoring's name in the trail.
+const RESTORE: &str = "RestoreKeystore";
 
 /// A query by key finds by the index: that must have every record, under its key.
 fn check_index(tx: &Tx<'_>) -> Result<()> {

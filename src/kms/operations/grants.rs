@@ -1,7 +1,7 @@
 //! Grants: created, listed, retired, revoked.
 
 use crate::crypto;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::kms::LocalKms;
 use crate::kms::authorise::With;
 use crate::kms::fields::time;
@@ -134,12 +134,18 @@ impl LocalKms {
             let found = grants_of(tx, &key.key_id)?.into_iter().find(|grant| grant.grant_id == grant_id);
             let Some(grant) = found else {
                 // Who may not end any does not learn which there are.
-                tx.allow(&key, operation, None)?;
+                tx.allow(&key, operation, None).map_err(|e| match e.kind() {
+                    ErrorKind::KeyDenied => e.with_advice(
+                        "the key's policy or a grant must allow it; or the grant is gone already, retired or revoked",
+                    ),
+                    _ => e,
+                })?;
                 return Err(Error::new(
                     ErrorKind::NoMatchingKey,
                     format!("the key {} has no grant {grant_id}", key.key_id),
                 )
                 .with_code("NotFoundException")
+                .with_cause(KeystoreCause::GrantMissing)
                 .with_advice("list its grants: it may have been retired or revoked before"));
             };
             end(tx, operation, &grant)

@@ -1,7 +1,7 @@
 //! Key policies: put, read, and asked what they would say.
 
 use crate::context::{EncryptionContext, KmsContext};
-use crate::error::{Error, Result};
+use crate::error::{Error, KeystoreCause, Result};
 use crate::kms::LocalKms;
 use crate::kms::authorise::With;
 use crate::kms::permissions::{policy_of, put_policy};
@@ -76,6 +76,7 @@ impl LocalKms {
                     tx.principal, key.key_id
                 ))
                 .with_code("MalformedPolicyDocumentException")
+                .with_cause(KeystoreCause::LocksOut)
                 .with_advice("let the policy allow it kms:PutKeyPolicy, or say that you mean to be locked out"));
             }
             tx.revoked = true;
@@ -85,7 +86,8 @@ impl LocalKms {
     }
 
     /// What would become of a request by `principal`, and which statement or grant decides it; nothing is done. For
-    /// whoever may read the policy. The key's state is not looked at.
+    /// whoever may read the policy. The key's state is not looked at. The context is that of the request: for a message it
+    /// has the entry `envelock-use` = `message/1` too, for records `records/1`.
     ///
     /// ```no_run
     /// # async fn example(kms: envelock::LocalKms) -> Result<(), envelock::Error> {
@@ -105,7 +107,7 @@ impl LocalKms {
         context: &EncryptionContext,
     ) -> Result<Decision> {
         let (name, principal, action) = (key.to_owned(), principal.to_owned(), action.into());
-        let context = KmsContext::new(context)?;
+        let context = KmsContext::asked_about(context)?;
         let call = self.asks("SimulatePrincipalPolicy").key(key).context(&context);
         let call = call.with("principal", principal.as_str()).with("action", action.name());
         self.call(call, move |tx| {
