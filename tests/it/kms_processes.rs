@@ -50,6 +50,46 @@ fn a_keystore_killed_at_any_instant_opens_with_every_acknowledged_operation() {
 }
 
 #[test]
+fn two_processes_at_work_on_one_keystore_and_killed_lose_nothing_and_leave_a_whole_trail() {
+    let (kills, mut folder) = (kills(), tempfile::tempdir().unwrap());
+    let (mut inside, mut reported, mut acknowledged) = (0, Vec::new(), 0);
+    for kill in 0..4 * kills {
+        // Now and then anew, since everything is looked at after each kill.
+        if kill % 20 == 19 {
+            folder = tempfile::tempdir().unwrap();
+            acknowledged += std::mem::take(&mut reported).len();
+        }
+        let both = std::thread::scope(|scope| {
+            let one = |most| {
+                let folder = folder.path();
+                scope.spawn(move || kill_at(folder, At::FirstOpened, Duration::from_micros(u64::from(random(most)))))
+            };
+            [one(60_000), one(60_000)].map(|thread| thread.join().unwrap())
+        });
+        let mut caught = false;
+        for lines in both {
+            let began = lines.iter().rposition(|line| line == "BEGIN");
+            caught |= began > lines.iter().rposition(|line| is_report(line));
+            reported.extend(lines.into_iter().filter(|line| is_report(line)));
+        }
+        inside += u32::from(caught);
+        check(folder.path(), &reported);
+        let kms = open(folder.path()).unwrap();
+        pollster::block_on(kms.verify_audit(None)).unwrap();
+        pollster::block_on(kms.close()).unwrap();
+        if kill + 1 >= kills && inside * 2 > kill {
+            acknowledged += reported.len();
+            return say(format!(
+                "keystore: two processes killed {} times, {inside} times inside an operation; {acknowledged} operations \
+                 acknowledged, none lost, each trail whole",
+                kill + 1
+            ));
+        }
+    }
+    panic!("only {inside} of {} kills fell inside an operation", 4 * kills);
+}
+
+#[test]
 fn the_creation_of_a_keystore_killed_at_any_instant_is_completed_by_the_next() {
     let kills = kills();
     let (mut between, mut before, mut after) = (0, 0, 0);
