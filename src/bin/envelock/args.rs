@@ -577,16 +577,15 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
-    /// One value would stand for both, and the help would show one.
     #[test]
     fn no_command_has_an_argument_of_the_id_of_a_global_one() {
         fn look(command: &clap::Command, above: &[&str]) {
-            let ids = command.get_arguments().map(|argument| argument.get_id().as_str());
-            for id in ids {
+            let mut all = above.to_vec();
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
                 assert!(!above.contains(&id), "{}: {id}", command.get_name());
+                all.extend(argument.is_global_set().then_some(id));
             }
-            let own = command.get_arguments().filter(|argument| argument.is_global_set());
-            let all: Vec<_> = above.iter().copied().chain(own.map(|argument| argument.get_id().as_str())).collect();
             command.get_subcommands().for_each(|below| look(below, &all));
         }
         look(&Arguments::command(), &[]);

@@ -29,10 +29,10 @@ Exit codes:
   1    another failure (an unsupported message, a limit, a damaged keystore)
   2    wrong usage
   3    not authentic: changed, cut off, followed by other data, of another context, or no message;
-       a keystore that was changed by something else than envelock, or is not what a head was kept of;
+       a keystore that something else than envelock changed, or that does not fit the audit head;
        recover: it was damaged, and what is left was written
   4    no usable key: none given opens the message, or the key is refused, disabled or not there
-  5    worth retrying: a key service or a file is busy or out of reach, or the keystore was rekeyed meanwhile
+  5    worth retrying: a key service or a file is busy or out of reach, or a rekey came between
   6    input or output failed
   7    the target exists, and --force was not given; the alias exists
   130  interrupted (129: hung up, 143: terminated); nothing half-written is left, but what

@@ -3,7 +3,7 @@
 use crate::text::date;
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `2026-11-24T09:15:00+01:00`, by the time zone of this machine.
 pub(crate) fn local(time: SystemTime) -> String {
@@ -38,7 +38,7 @@ pub(crate) fn moment(text: &str, now: SystemTime) -> Result<SystemTime, String> 
 pub(crate) fn moment_past(text: &str, now: SystemTime) -> Result<SystemTime, String> {
     match stamp(text)? {
         Some(moment) => Ok(moment),
-        None => span(text).map(|span| now.checked_sub(span).unwrap_or(SystemTime::UNIX_EPOCH)).map_err(|_| {
+        None => span(text).map(|span| now.checked_sub(span).unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH)).map_err(|_| {
             format!("{text:?} is neither a moment, as in 2026-11-24T09:15:00Z, nor a span of time, as in `30 days`")
         }),
     }
@@ -90,7 +90,6 @@ const DAY: u64 = 86_400;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::UNIX_EPOCH;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
