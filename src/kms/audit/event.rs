@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::kms::OWNER;
 use crate::kms::fields::time;
 use crate::kms::key::Realm;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::time::SystemTime;
 
@@ -117,31 +118,10 @@ impl AuditRecord {
     }
 }
 
-/// `2026-11-24T08:15:00.123Z`.
+/// `2026-11-24T08:15:00.123Z`; what is outside the calendar's years, to 9999, is its last moment or its first.
 fn iso(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_millis()
-    )
-}
-
-/// The Gregorian date of a day counted from 1970-01-01 (H. Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms": years begin in March, so that the leap day ends them).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
+    let beyond = if time < SystemTime::UNIX_EPOCH { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::try_from(time).unwrap_or(beyond).strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
 #[cfg(test)]
@@ -155,5 +135,6 @@ mod tests {
         assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(at(951_782_400_007), "2000-02-29T00:00:00.007Z");
         assert_eq!(at(1_795_507_200_123), "2026-11-24T08:00:00.123Z");
+        assert!(at(u64::try_from(i64::MAX).unwrap()).starts_with("9999-12-30T"));
     }
 }
