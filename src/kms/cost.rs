@@ -7,7 +7,7 @@ use super::counts::count;
 use super::key::KeyManager;
 use super::migrate::DAY;
 use super::records::KeyRecord;
-use super::state::KeyState;
+use super::state::{KeyOperation, KeyState};
 use super::store::Store;
 use crate::error::Result;
 
@@ -150,7 +150,7 @@ fn report(store: &mut Store, prices: Prices) -> Result<CostReport> {
         for it in count(tx)? {
             if SAVED_PARAMETERS.contains(&it.operation.as_str()) {
                 requests_saved = requests_saved.saturating_add(it.count);
-            } else if CHARGED.contains(&it.operation.as_str()) {
+            } else if is_charged(&it.operation) {
                 match requests.last_mut().filter(|(name, _)| *name == it.operation) {
                     Some((_, count)) => *count = count.saturating_add(it.count),
                     None => requests.push((it.operation, it.count)),
@@ -195,46 +195,9 @@ const RECORD: &str = "RecordCacheStatistics";
 pub(super) const SAVED_PARAMETERS: [&str; 2] = ["encryptCallsSaved", "decryptCallsSaved"];
 /// Rotations of a key that raise its price.
 const CHARGED_ROTATIONS: usize = 2;
-/// AWS's operations: what is ours alone has no price there.
-const CHARGED: [&str; 40] = [
-    "CancelKeyDeletion",
-    "CreateAlias",
-    "CreateGrant",
-    "CreateKey",
-    "Decrypt",
-    "DeleteAlias",
-    "DeleteImportedKeyMaterial",
-    "DescribeKey",
-    "DisableKey",
-    "DisableKeyRotation",
-    "EnableKey",
-    "EnableKeyRotation",
-    "Encrypt",
-    "GenerateDataKey",
-    "GenerateDataKeyWithoutPlaintext",
-    "GenerateRandom",
-    "GetKeyPolicy",
-    "GetKeyRotationStatus",
-    "GetParametersForImport",
-    "ImportKeyMaterial",
-    "ListAliases",
-    "ListGrants",
-    "ListKeyPolicies",
-    "ListKeyRotations",
-    "ListKeys",
-    "ListResourceTags",
-    "ListRetirableGrants",
-    "PutKeyPolicy",
-    "ReEncrypt",
-    "ReplicateKey",
-    "RetireGrant",
-    "RevokeGrant",
-    "RotateKeyOnDemand",
-    "ScheduleKeyDeletion",
-    "TagResource",
-    "UntagResource",
-    "UpdateAlias",
-    "UpdateKeyDescription",
-    "UpdatePrimaryRegion",
-    "GetKeyLastUsage",
-];
+/// Whether AWS has the operation, and so a price for it: what is ours alone has none. On a key there are those of
+/// [`KeyOperation`], of which one is called by another name.
+fn is_charged(name: &str) -> bool {
+    matches!(name, "CreateKey" | "GenerateRandom" | "ListKeys" | "ReEncrypt")
+        || KeyOperation::ALL.iter().any(|operation| operation.name() == name)
+}
