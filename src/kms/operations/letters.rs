@@ -7,10 +7,10 @@ use crate::kms::authorise::check_owner;
 use crate::kms::family;
 use crate::kms::imported::{self, invalid_state};
 use crate::kms::key::{KeyName, KeyOrigin, Realm, not_found, validation};
-use crate::kms::operations::replicas::answer;
+use crate::kms::operations::replicas::{answer, sealed_to};
 use crate::kms::parcel::{
-    Address, Family, FileKind, KeyPair, Letter, News, ReplicationKey, Sha256Fingerprint, describe_file,
-    make_primary_change, make_rotation, new_versions,
+    Address, Family, FileKind, KeyPair, Letter, News, Sha256Fingerprint, describe_file, make_primary_change,
+    make_rotation, new_versions,
 };
 use crate::kms::records::KeyRecord;
 use crate::kms::state::KeyOperation;
@@ -37,13 +37,7 @@ impl LocalKms {
         let (name, replication_key, fingerprint) = (key.to_owned(), replication_key.to_vec(), *fingerprint);
         let call = self.asks("ExportRotation").key(key).with("publicKeySha256", fingerprint.to_string());
         self.call(call, move |tx| {
-            let mut key = KeyRecord::existing(tx, &name)?;
-            tx.allow(&key, KeyOperation::ReplicateKey, None)?;
-            tx.permit_owner("ExportRotation")?;
-            let target = ReplicationKey::parse(&replication_key)?.confirm(&fingerprint)?;
-            let mut family = family::load(tx, &key)?;
-            family.replicate(tx.realm, target.realm())?;
-            family::keep(tx, &mut key, &family)?;
+            let (key, target) = sealed_to(tx, &name, &replication_key, &fingerprint)?;
             let issue = family::next_issue(tx, &key.key_id)?;
             let first = family::first_material(tx, &key)?;
             let file = make_rotation(&issue, &family::content(tx, &key)?, &target, &first)?;

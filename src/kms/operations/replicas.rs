@@ -8,8 +8,8 @@ use crate::kms::family;
 use crate::kms::key::KeyManager;
 use crate::kms::operations::import::changed_meanwhile;
 use crate::kms::parcel::{
-    Address, Content, Family, FileKind, KeyPair, MultiRegionConfiguration, ReplicationKey, Sha256Fingerprint,
-    check_new, make_bundle, no_replication_key, open_bundle,
+    Address, ConfirmedKey, Content, Family, FileKind, KeyPair, MultiRegionConfiguration, ReplicationKey,
+    Sha256Fingerprint, check_new, make_bundle, no_replication_key, open_bundle,
 };
 use crate::kms::records::{KeyRecord, MultiRegion};
 use crate::kms::schema::KEYS;
@@ -70,7 +70,8 @@ impl LocalKms {
     /// [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed) if the public key does not have the fingerprint;
     /// AlreadyExistsException if the key has one in that Region, in another keystore; UnsupportedOperationException
     /// unless it is a multi-Region primary key; DisabledException, KMSInvalidStateException, NotFoundException,
-    /// ValidationException, AccessDeniedException; [`Malformed`](crate::ErrorKind::Malformed) and the like for the file;
+    /// ValidationException; AccessDeniedException unless this is the owner's handle and the policy allows it, since the
+    /// material leaves; [`Malformed`](crate::ErrorKind::Malformed) and the like for the file;
     /// the keystore's own failures.
     pub async fn replicate_key(
         &self,
@@ -81,15 +82,7 @@ impl LocalKms {
         let (name, replication_key, fingerprint) = (key.to_owned(), replication_key.to_vec(), *fingerprint);
         let call = self.asks("ReplicateKey").key(key).with("publicKeySha256", fingerprint.to_string());
         self.call(call, move |tx| {
-            let mut key = KeyRecord::existing(tx, &name)?;
-            tx.allow(&key, KeyOperation::ReplicateKey, None)?;
-            // What leaves is the material, for whoever has the key pair that the caller names: in AWS it stays within.
-            tx.permit_owner("ReplicateKey")?;
-            let target = ReplicationKey::parse(&replication_key)?.confirm(&fingerprint)?;
-            tx.event.set("replicaRegion", target.realm().region.as_str());
-            let mut family = family::load(tx, &key)?;
-            family.replicate(tx.realm, target.realm())?;
-            family::keep(tx, &mut key, &family)?;
+            let (key, target) = sealed_to(tx, &name, &replication_key, &fingerprint)?;
             let issue = family::next_issue(tx, &key.key_id)?;
             let (file, sha256) = make_bundle(&issue, &family::content(tx, &key)?, &target)?;
             family::issued(tx, &issue.to(target.realm()), FileKind::ReplicaBundle, None)?;
@@ -156,6 +149,25 @@ impl LocalKms {
         })
         .await
     }
+}
+
+/// The key, and the keystore that its material may be sealed to, which is of its family from now on.
+pub(in crate::kms) fn sealed_to(
+    tx: &mut Tx<'_>,
+    name: &str,
+    replication_key: &[u8],
+    fingerprint: &Sha256Fingerprint,
+) -> Result<(KeyRecord, ConfirmedKey)> {
+    let mut key = KeyRecord::existing(tx, name)?;
+    tx.allow(&key, KeyOperation::ReplicateKey, None)?;
+    // What leaves is the material, for whoever has the key pair that the caller names: in AWS it stays within.
+    tx.permit_owner("ReplicateKey")?;
+    let target = ReplicationKey::parse(replication_key)?.confirm(fingerprint)?;
+    tx.event.set("replicaRegion", target.realm().region.as_str());
+    let mut family = family::load(tx, &key)?;
+    family.replicate(tx.realm, target.realm())?;
+    family::keep(tx, &mut key, &family)?;
+    Ok((key, target))
 }
 
 fn make_replica(tx: &mut Tx<'_>, address: &Address, content: &Content) -> Result<KeyRecord> {

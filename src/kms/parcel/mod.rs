@@ -38,7 +38,7 @@ pub(super) use key_pair::KeyPair;
 pub(super) use letter::{Letter, News, make_deletion_receipt, make_primary_change, make_rotation, no_replication_key};
 pub(super) use material_text::open_key_material;
 pub use material_text::{KeyMaterialText, seal_key_material};
-pub(super) use replication_key::ReplicationKey;
+pub(super) use replication_key::{ConfirmedKey, ReplicationKey};
 pub(super) use rules::{Family, check_new, check_serial, new_versions, version_not_here};
 pub use rules::{MultiRegionConfiguration, MultiRegionKey};
 pub(super) use same::SameMaterial;
