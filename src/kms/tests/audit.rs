@@ -521,6 +521,9 @@ fn what_waits_in_the_buffer_is_in_the_head_and_in_queries() {
     assert_eq!(all(&kms).len(), 3);
     block_on(kms.trim_audit(AuditRetention::Newest(1))).unwrap();
     assert_eq!(block_on(kms.verify_audit(None)).unwrap().records, 2);
+    // The root key does not leave before the file says so, whatever the mode.
+    block_on(kms.export_root_key()).unwrap();
+    assert_eq!(place.trail().last().unwrap()[0], "ExportRootKey");
 }
 
 fn figures(calls: u64, saved: u64) -> CacheFigures {

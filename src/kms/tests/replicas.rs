@@ -236,6 +236,12 @@ fn the_primary_steps_down_first_and_the_replica_rotates_once_it_was_told() {
     assert_eq!(kind_of(block_on(eu.kms.rotate(&key))).1, Some("UnsupportedOperationException"));
     assert_eq!(kind_of(block_on(us.kms.rotate(&key))).1, Some("UnsupportedOperationException"), "not told yet");
     assert_eq!(block_on(eu.kms.export_primary_change(&key, "us-1")).unwrap(), change, "always the same");
+    // A primary key that is about to go would leave none.
+    block_on(us.kms.schedule_key_deletion(&key, DeletionWindow::default())).unwrap();
+    let refused = block_on(us.kms.import_primary_change(&change.file));
+    assert_eq!(kind_of(refused).1, Some("KMSInvalidStateException"));
+    block_on(us.kms.cancel_key_deletion(&key)).unwrap();
+    block_on(us.kms.enable_key(&key)).unwrap();
     let told = block_on(us.kms.import_primary_change(&change.file)).unwrap();
     assert_eq!(told.multi_region, Some(MultiRegionKeyType::Primary));
     assert!(told.next_rotation_date.is_some(), "it is rotated here from now on");

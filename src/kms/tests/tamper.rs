@@ -3,18 +3,22 @@
 use super::{Place, block_on, context, new_key};
 use crate::error::{Error, ErrorKind};
 use crate::kms::schema::{KEYS, TABLES, Table};
-use crate::kms::{CreateKeyRequest, LocalKms};
+use crate::kms::{CreateGrantRequest, CreateKeyRequest, GrantOperation, KeyPolicy, LocalKms, Tag};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 use std::fs;
 
-/// A keystore with two keys of two versions each, two aliases, and a moved alias.
+/// A keystore with two keys of two versions each, with tags, policies and grants; two aliases, and a moved alias.
 fn furnished() -> (Place, LocalKms) {
     let place = Place::new();
     let kms = place.open();
     for name in ["orders", "invoices"] {
         let key = block_on(kms.create_key(CreateKeyRequest::default().alias(format!("alias/{name}")))).unwrap().key_id;
         block_on(kms.rotate(&key)).unwrap();
+        block_on(kms.tag_resource(&key, [Tag::new("team", name)])).unwrap();
+        block_on(kms.put_key_policy(&key, &policy_of(name))).unwrap();
+        let grant = CreateGrantRequest::new(name, [GrantOperation::Decrypt]).retiring_principal("steward").name("one");
+        block_on(kms.create_grant(&key, &grant)).unwrap();
     }
     let third = new_key(&kms);
     block_on(kms.update_alias("alias/orders", &third)).unwrap();
@@ -22,11 +26,20 @@ fn furnished() -> (Place, LocalKms) {
     (place, kms)
 }
 
+/// The owner's, and somebody's.
+fn policy_of(somebody: &str) -> KeyPolicy {
+    let policy = KeyPolicy::default().text().replace("\"owner\"", &format!("[\"owner\", {somebody:?}]"));
+    KeyPolicy::parse(&policy).unwrap()
+}
+
 /// Every operation that reads deciding rows, so that each row is used by one of them.
 fn use_everything(kms: &LocalKms) -> Result<(), Error> {
     for key in block_on(kms.list_keys())? {
         block_on(kms.list_key_versions(&key.key_id))?;
         block_on(kms.encrypt(&key.key_id, b"x", &context()))?;
+        block_on(kms.list_resource_tags(&key.key_id))?;
+        block_on(kms.get_key_policy(&key.key_id))?;
+        block_on(kms.list_grants(&key.key_id))?;
     }
     for alias in block_on(kms.list_aliases())? {
         block_on(kms.describe_key(&alias.alias_name))?;
@@ -209,7 +222,7 @@ fn rows_swapped_between_keys_or_aliases_are_found() {
             use_everything(&kms).unwrap();
         }
     }
-    assert_eq!(swapped_tables, 4);
+    assert_eq!(swapped_tables, 7);
 }
 
 #[test]
