@@ -31,7 +31,8 @@ impl LocalKms {
     /// [`verify_audit`](Self::verify_audit) does. Leaves no record.
     ///
     /// # Errors
-    /// [`Storage`](crate::ErrorKind::Storage) that says what is wrong; the keystore's own failures.
+    /// [`Storage`](crate::ErrorKind::Storage) that says what is wrong; AccessDeniedException unless this is the owner's
+    /// handle; the keystore's own failures.
     pub async fn check(&self) -> Result<KeystoreReport> {
         check_owner(self.principal(), "CheckKeystore")?;
         self.look(Store::check).await

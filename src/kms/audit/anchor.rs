@@ -112,7 +112,7 @@ impl LocalKms {
     /// Where the audit trail ends now. No call on the KMS: it leaves no record.
     ///
     /// # Errors
-    /// The keystore's own failures.
+    /// AccessDeniedException unless this is the owner's handle; the keystore's own failures.
     pub async fn audit_head(&self) -> Result<AuditHead> {
         check_owner(self.principal(), "GetAuditHead")?;
         self.look(|store| store.read_trail(|tx, trail| Ok(AuditHead::of(tx, trail)))).await

@@ -43,7 +43,8 @@ impl LocalKms {
     /// [`Storage`](crate::ErrorKind::Storage), naming the first bad record, or the rows that are not what the trail
     /// tells; also if the file is older than the head, or went another way since.
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the head is another keystore's, or of a record that was cut
-    /// off, so that it cannot be compared. The keystore's own failures.
+    /// off, so that it cannot be compared. AccessDeniedException unless this is the owner's handle. The keystore's own
+    /// failures.
     pub async fn verify_audit(&self, anchored: Option<&AuditHead>) -> Result<AuditReport> {
         check_owner(self.principal(), "VerifyAudit")?;
         let anchored = anchored.copied();
