@@ -85,9 +85,17 @@ pub use envelope::probe::CacheProbe;
 pub use envelope::sealed::{Field, Sealed};
 #[cfg(feature = "tokio")]
 pub use envelope::tokio::read_header_async;
+#[cfg(feature = "http")]
+pub use http;
 #[cfg(feature = "tokio")]
 pub use io::tokio::{
     decrypt_stream::DecryptStream, encrypt_stream::EncryptStream, read::AsyncDecryptReader, write::AsyncEncryptWriter,
 };
 #[cfg(feature = "test-util")]
 pub use provider::conformance;
+#[cfg(feature = "http")]
+pub use provider::http::policy::HttpPolicy;
+#[cfg(feature = "http")]
+pub use provider::http::reqwest::ReqwestTransport;
+#[cfg(feature = "http")]
+pub use provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};

@@ -1,5 +1,7 @@
 //! Key providers: who encrypts and decrypts data keys.
 
+#[cfg(feature = "http")]
+pub(crate) mod http;
 pub(crate) mod multi;
 pub(crate) mod passphrase;
 pub(crate) mod raw;
