@@ -14,7 +14,14 @@ pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod sockets;
 
+use std::future::Future;
 use std::io::Write;
+
+/// Drives `future` on tokio, by two threads.
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(future)
+}
 
 /// A line on standard error, also from a test that passes: libtest captures `eprintln!`.
 pub(crate) fn say(line: impl std::fmt::Display) {
