@@ -5,4 +5,5 @@
 
 mod conformance;
 mod harness;
+mod matrix;
 mod support;
