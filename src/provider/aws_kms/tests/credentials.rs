@@ -108,7 +108,6 @@ fn the_instance_is_asked_last_and_with_a_session_token_of_its_own() {
 fn credentials_of_a_container_are_asked_for_once_and_again_ahead_of_their_end() {
     let fake = Fake::new();
     let provider = found(&fake, &[CONTAINER, ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod"), OFF]).build().unwrap();
-    // 12 s: of these, one second until they are no use any more, and none of rest.
     container_gives(&fake, "ASIAFIRST", 3_600);
     generate(&provider).unwrap();
     let sent = fake.sent();
@@ -208,7 +207,7 @@ fn a_role_is_assumed_with_the_callers_credentials() {
 #[test]
 fn a_profile_may_assume_a_role_with_another_profile_or_with_itself() {
     let fake = Fake::new();
-    let config = "[profile app]\nrole_arn = arn:aws:iam::111122223333:role/app\nsource_profile = base\nexternal_id = x\n\
+    let config = "[profile app]\nrole_arn = arn:aws:iam::111122223333:role/app\nsource_profile = base\nexternal_id = ext-id\n\
                   [profile self]\nrole_arn = arn:aws:iam::111122223333:role/app\nsource_profile = self\n\
                   [profile loop]\nrole_arn = arn:aws:iam::111122223333:role/a\nsource_profile = pool\n\
                   [profile pool]\nrole_arn = arn:aws:iam::111122223333:role/b\nsource_profile = loop\n\
