@@ -105,3 +105,9 @@ pub use provider::http::reqwest::ReqwestTransport;
 pub use provider::http::setup::ReqwestTransportBuilder;
 #[cfg(feature = "http")]
 pub use provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
+#[cfg(feature = "vault")]
+pub use provider::vault::builder::VaultBuilder;
+#[cfg(feature = "vault")]
+pub use provider::vault::check::{VaultCheck, VaultKey};
+#[cfg(feature = "vault")]
+pub use provider::vault::{VaultAuth, VaultProvider};
