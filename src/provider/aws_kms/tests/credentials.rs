@@ -125,13 +125,28 @@ fn credentials_that_the_kms_calls_expired_are_renewed_within_the_call() {
     container_gives(&fake, "ASIAFIRST", 3_600);
     fake.answers(400, &[("x-amzn-errortype", "ExpiredTokenException")], "{}");
     container_gives(&fake, "ASIASECOND", 3_600);
-    let outcome = generate(&provider);
-    if outcome.is_ok() {
-        assert_eq!(signer(&fake), "ASIASECOND");
-    } else {
-        // A client that does not renew yet: the next call does.
-        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::KeyDenied);
-    }
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "ASIASECOND");
+}
+
+#[test]
+fn a_source_that_fails_ahead_of_the_end_fails_no_call() {
+    let fake = Fake::new();
+    let provider = found(&fake, &[CONTAINER, OFF]).build().unwrap();
+    // Signed with for 4 s, and renewed from the third on.
+    container_gives(&fake, "ASIAFIRST", 15);
+    generate(&provider).unwrap();
+    std::thread::sleep(Duration::from_millis(3_300));
+    fake.fails(TransportFailure::Connect);
+    generate(&provider).unwrap();
+    assert_eq!(fake.sent().len(), 4, "it was tried, in vain");
+    // For a while it is not asked again; then, with nothing left, it must be.
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "ASIAFIRST");
+    std::thread::sleep(Duration::from_millis(1_500));
+    container_gives(&fake, "ASIASECOND", 3_600);
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "ASIASECOND");
 }
 
 #[test]
