@@ -1,5 +1,7 @@
 //! Key providers: who encrypts and decrypts data keys.
 
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws_kms;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod multi;
