@@ -6,3 +6,5 @@
 mod conformance;
 mod harness;
 mod support;
+mod vault;
+mod vault_auth;
