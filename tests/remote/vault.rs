@@ -295,6 +295,15 @@ fn a_batch_is_one_call_and_one_bad_member_spoils_none() {
         for answer in provider.decrypt_data_keys(&none).await {
             assert!(matches!(answer, DataKeyAnswer::Failed(e) if e.kind() == ErrorKind::AuthenticationFailed));
         }
+        // The most that a derived key takes, under contexts of the greatest length.
+        let derived = bao.key_with(json!({"derived": true}));
+        let provider = builder(&bao, &derived).transport(counting.clone()).derived_key().build().unwrap();
+        sealed(&provider).await.unwrap();
+        let long = context(&"x".repeat(8_000));
+        let asked: Vec<_> = keys.iter().take(provider.batch_len()).map(|key| (key, &long)).collect();
+        let before = counting.sent();
+        assert!(provider.encrypt_data_keys(&asked).await.iter().all(Result::is_ok));
+        assert_eq!(counting.sent(), before + 1);
     });
 }
 
