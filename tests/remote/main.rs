@@ -6,4 +6,5 @@
 mod aws;
 mod conformance;
 mod harness;
+mod matrix;
 mod support;
