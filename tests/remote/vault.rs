@@ -270,8 +270,8 @@ fn a_batch_is_one_call_and_one_bad_member_spoils_none() {
     let provider = builder(&bao, &bao.key()).transport(counting.clone()).build().unwrap();
     run(async {
         let (ours, theirs) = (context("acme"), context("other"));
-        let keys: Vec<_> =
-            (0..500_u16).map(|n| DataKey::from_slice(&[n.to_be_bytes(); 16].concat()).unwrap()).collect();
+        let len = u16::try_from(provider.batch_len()).unwrap();
+        let keys: Vec<_> = (0..len).map(|n| DataKey::from_slice(&[n.to_be_bytes(); 16].concat()).unwrap()).collect();
         sealed(&provider).await.unwrap();
         let before = counting.sent();
         let asked: Vec<_> = keys.iter().map(|key| (key, &ours)).collect();
