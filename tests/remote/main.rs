@@ -10,3 +10,5 @@ mod harness;
 mod matrix;
 mod outage;
 mod support;
+mod vault;
+mod vault_auth;
