@@ -10,6 +10,7 @@ mod harness;
 mod matrix;
 mod memory;
 mod outage;
+mod overhead;
 mod readme;
 mod secrets;
 mod several;
