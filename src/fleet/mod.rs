@@ -18,9 +18,16 @@
 //! # }
 //! ```
 
+mod calls;
+mod crowd;
 mod files;
+mod group;
 mod inventory;
+mod journal;
 mod look;
+mod outcome;
+mod plan;
+mod rewrap;
 mod scan;
 mod select;
 #[cfg(feature = "local-kms")]
@@ -28,7 +35,11 @@ mod version_local;
 #[cfg(not(feature = "local-kms"))]
 mod version_none;
 
+pub use calls::CallCounts;
 pub use files::{Files, Separator};
 pub use inventory::{AgeBand, By, Group, GroupKey, Inventory, InventoryReport};
 pub use look::{HeadFacts, Seen, SeenFile, SlotFacts};
+pub use outcome::{Change, Outcome, RewrapReport};
+pub use plan::{Mode, Others};
+pub use rewrap::Rewrap;
 pub use select::Selection;
