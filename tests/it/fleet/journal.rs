@@ -109,6 +109,7 @@ fn a_full_disk_for_the_journal_ends_the_run_and_every_file_is_whole() {
         let done = told.iter().filter(|(_, it)| it.starts_with("Rewrapped")).count();
         assert!((80..130).contains(&done), "{done} files until the page was full");
         tell(format!("refused: {error}"));
+        drop(filler);
         fs::remove_file(bad.join("filler")).unwrap();
         let (report, _) = run(rewrap, &good);
         assert_eq!((report.rewrapped + report.current, report.failed), (300, 0));

@@ -4,8 +4,8 @@ use super::{Kms, Log, fill, in_memory, moved, new, old};
 use crate::support::child::{Running, leftovers, tell, words};
 use crate::support::random::Random;
 use crate::support::say;
-use envelock::{KeyProvider, blocking};
 use envelock::fleet::{Files, Outcome, Rewrap};
+use envelock::{KeyProvider, blocking};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -73,7 +73,9 @@ fn kill_often(test: &str, re_encrypts: bool, batch: usize) {
         // Whatever stands, each opens under one of the two keys, a journal beside it or not.
         torn += ["a", "a/b", "c"].iter().map(|it| leftovers(&files.join(it)).len()).sum::<usize>();
         for path in paths.iter().skip(kill * 37 % 50).step_by(50) {
-            let reads = |provider: Arc<dyn KeyProvider>| super::by(&provider).file_reader(path, &super::context(of(&files, path))).is_ok();
+            let reads = |provider: Arc<dyn KeyProvider>| {
+                super::by(&provider).file_reader(path, &super::context(of(&files, path))).is_ok()
+            };
             assert!(reads(old()) || reads(new()), "{} opens under neither key", path.display());
         }
     }
