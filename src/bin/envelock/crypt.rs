@@ -1,7 +1,8 @@
 //! `encrypt` and `decrypt`.
 
-use crate::args::{Decrypt, Encrypt, Output, Working};
+use crate::args::{Output, Working};
 use crate::failure::{Failure, each};
+use crate::file_args::{Decrypt, Encrypt};
 use crate::progress::Progress;
 use crate::provider::{Providers, Purpose, context, reader, together};
 use crate::range::{self, check_seekable};

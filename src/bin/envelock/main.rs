@@ -11,8 +11,10 @@ mod audit_args;
 mod cost;
 mod crypt;
 mod failure;
+mod file_args;
 mod inspect;
 mod keys;
+mod keys_args;
 mod keystore;
 mod life;
 mod lines;
@@ -36,6 +38,7 @@ mod text;
 mod time;
 mod upkeep;
 mod value;
+mod value_args;
 mod verify;
 
 use args::{Arguments, Command};

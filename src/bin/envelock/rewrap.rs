@@ -1,7 +1,7 @@
 //! `rewrap`.
 
-use crate::args::Rewrap;
 use crate::failure::{Failure, each};
+use crate::file_args::Rewrap;
 use crate::provider::{Member, Providers, Purpose, context, reading, together};
 use crate::signals::Signals;
 use crate::small::Small;

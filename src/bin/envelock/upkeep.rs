@@ -1,9 +1,10 @@
 //! `keystore`: backups of the embedded keystore, its root key, and whether all of it is in order.
 
-use crate::args::{KeystorePlace, Making, RootCommand};
+use crate::args::{KeystorePlace, Making};
 use crate::audit::NOT_ANCHORED;
 use crate::failure::Failure;
 use crate::inspect::json_text;
+use crate::keys_args::RootCommand;
 use crate::keystore::{self, Missing, Unlocking, make_folder};
 use crate::provider::{self, ProviderName, Purpose};
 use crate::regions;

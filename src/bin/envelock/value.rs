@@ -1,6 +1,5 @@
 //! `seal` and `open`: one value as one line of text.
 
-use crate::args::{OpenValue, SealValue};
 use crate::failure::Failure;
 use crate::lines::Caching;
 use crate::provider::{self, Providers, Purpose, context, reading, together};
@@ -8,6 +7,7 @@ use crate::signals::Signals;
 use crate::small::text_of;
 use crate::streams::{Source, StandardOutput};
 use crate::text::{Notes, answer};
+use crate::value_args::{OpenValue, SealValue};
 use envelock::{EncryptionContext, Envelope, Error, ErrorKind, blocking, to_text};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
