@@ -70,6 +70,7 @@ pub use native::header::{Header, HeaderParse, Limits};
 pub use native::place::{AssociatedData, Column};
 pub use native::record::{Fingerprint, RecordSetHeader};
 pub use native::text::{from_text, to_text};
+pub use provider::failover::FailoverProvider;
 pub use provider::multi::MultiProvider;
 pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;

@@ -1,5 +1,7 @@
 //! Key providers: who encrypts and decrypts data keys.
 
+mod at_once;
+pub(crate) mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod multi;
