@@ -1,11 +1,12 @@
 //! The command line's face: what there is to do, and the options that several commands share.
 
 use crate::audit_args::{Audit, Cost};
+use crate::check::Check;
 use crate::failure::EXIT_CODES;
 use crate::file_args::{Decrypt, Encrypt, Inspect, Recover, Rewrap, Verify};
 use crate::keys_args::Keys;
 use crate::permissions::{Grants, Policy};
-use crate::provider::ProviderName;
+use crate::provider_name::ProviderName;
 use crate::upkeep::Keystore;
 use crate::value_args::{OpenValue, SealValue};
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 /// Encrypts files and pipes, and moves them from key to key without touching their content.
 ///
 /// A data key encrypts the data, and key providers encrypt the data key: an embedded keystore (made at
-/// first use), a passphrase, or a key file of your own.
+/// first use), a passphrase, a key file of your own, AWS KMS, Vault or OpenBao.
 #[derive(Debug, Parser)]
 #[command(name = "envelock", version, after_long_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Verify(Verify),
     Recover(Recover),
     Inspect(Inspect),
+    Check(Check),
     Keys(Keys),
     Keystore(Keystore),
     Policy(Policy),
@@ -70,7 +72,7 @@ pub(crate) struct KeystorePlace {
     /// (the key itself)] [default: $XDG_CONFIG_HOME/envelock/root.key, else ~/.config/envelock/root.key]
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) root_key: Option<PathBuf>,
-    /// The key provider, raw: or passphrase:, that unwraps the keystore's root key, where `keystore rekey --to`
+    /// The key provider, no local: one, that unwraps the keystore's root key, where `keystore rekey --to`
     /// put it under one
     #[arg(long, global = true, value_name = "PROVIDER", conflicts_with = "root_key")]
     pub(crate) unseal: Option<ProviderName>,
@@ -92,10 +94,11 @@ pub(crate) struct Making {
     pub(crate) new_keystore: bool,
 }
 
-/// Key providers and the encryption context.
+/// Which key providers.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Opening {
-    /// A key provider; repeat it for several. Default: local:alias/envelock/default
+pub(crate) struct Choosing {
+    /// A key provider; repeat it for several. Default: those of the profile `default`, if there is one; else
+    /// local:alias/envelock/default
     ///
     /// local:[KEY]              a key of the embedded keystore: alias/NAME, a key id or a full key name
     /// raw:file=PATH[,id=NAME]  a file of 64 hex digits; NAME goes into the message, and must be the
@@ -104,8 +107,28 @@ pub(crate) struct Opening {
     /// passphrase:              asked for on the terminal
     /// passphrase:file=PATH     read from a file, less one line end
     /// passphrase:fd=N          read from an open file descriptor, less one line end
+    /// aws-kms:KEY              a key of AWS KMS: an ARN, a key id or alias/NAME, with ,region=NAME
+    ///                          ,endpoint=URL ,profile=NAME where the ARN and AWS's environment do not say
+    /// vault:MOUNT/KEY          a Transit key of Vault or OpenBao at VAULT_ADDR, or at
+    ///                          vault:https://HOST:PORT/MOUNT/KEY, with ,namespace=NAME ,cacert=FILE
+    ///                          ,login=approle|kubernetes|cert ,role=NAME ,secret_id_file=FILE.
+    ///                          Credentials come from the environment or files, never from here
     #[arg(long, short, value_name = "PROVIDER", verbatim_doc_comment)]
     pub(crate) provider: Vec<ProviderName>,
+    /// The providers of this profile, and what it says of their use [env: ENVELOCK_PROFILE]
+    #[arg(long, value_name = "NAME", conflicts_with = "provider")]
+    pub(crate) profile: Option<String>,
+    /// The file of profiles [env: ENVELOCK_CONFIG] [default: $XDG_CONFIG_HOME/envelock/config.toml, else
+    /// ~/.config/envelock/config.toml]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Key providers and the encryption context.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Opening {
+    #[command(flatten)]
+    pub(crate) choosing: Choosing,
     /// An entry of the encryption context, stored in the message in the clear; repeatable
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = entry)]
     pub(crate) context: Vec<(String, String)>,

@@ -1,7 +1,7 @@
 //! The arguments of the commands on files.
 
 use crate::args::{Making, Matching, Opening, Output, Working};
-use crate::provider::ProviderName;
+use crate::provider_name::ProviderName;
 use clap::{Args, ValueEnum, ValueHint};
 use envelock::{AeadAlgorithm, ByteRange, Holes};
 use std::path::PathBuf;

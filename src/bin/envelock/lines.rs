@@ -20,8 +20,8 @@ pub(crate) struct Caching {
 }
 
 impl Caching {
-    pub(crate) fn new() -> Result<Self, Failure> {
-        Ok(Self { cache: DataKeyCache::new(CacheLimits::default())? })
+    pub(crate) fn new(limits: Option<CacheLimits>) -> Result<Self, Failure> {
+        Ok(Self { cache: DataKeyCache::new(limits.unwrap_or_default())? })
     }
 
     pub(crate) fn cache(&self) -> &DataKeyCache {

@@ -8,6 +8,7 @@
 mod args;
 mod audit;
 mod audit_args;
+mod check;
 mod cost;
 mod crypt;
 mod failure;
@@ -19,14 +20,18 @@ mod keystore;
 mod life;
 mod lines;
 mod material;
+mod nearest;
 mod pages;
 mod passphrase;
 mod permissions;
+mod profile;
 mod progress;
 mod provider;
+mod provider_name;
 mod range;
 mod recover;
 mod regions;
+mod remote;
 mod resume;
 mod rewrap;
 mod signals;
@@ -36,6 +41,7 @@ mod streams;
 mod terminal;
 mod text;
 mod time;
+mod trial;
 mod upkeep;
 mod value;
 mod value_args;
@@ -72,6 +78,7 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Verify(it) => verify::verify(&it, signals, notes),
         Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
+        Command::Check(it) => check::check(&it, signals, notes),
         Command::Keys(it) => keys::keys(&it, signals, notes),
         Command::Keystore(it) => upkeep::keystore(&it, signals, notes),
         Command::Policy(it) => permissions::policy(&it, signals, notes),

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::lines::Caching;
-use crate::provider::{self, Providers, Purpose, context, reading, together};
+use crate::provider::{self, Providers, Purpose, context, reading};
 use crate::signals::Signals;
 use crate::small::text_of;
 use crate::streams::{Source, StandardOutput};
@@ -21,12 +21,13 @@ const TEXT_MAX: usize = (VALUE_MAX + (64 << 10) + 1_024).div_ceil(3) * 4;
 
 pub(crate) fn seal(arguments: &SealValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
-    let members = providers.members(&arguments.opening.provider, Purpose::Encrypt)?;
-    let envelope = Envelope::builder(together(members, arguments.at_least)?);
+    let chosen = providers.chosen(&arguments.opening, Purpose::Encrypt)?;
+    let limits = chosen.cache_limits();
+    let envelope = Envelope::builder(chosen.writing(arguments.at_least)?);
     let context = context(&arguments.opening);
     // Nothing has to be undone: a signal ends the program at once.
     if arguments.lines.lines {
-        let caching = Caching::new()?;
+        let caching = Caching::new(limits)?;
         let envelope = envelope.shared_cache(caching.cache()).build()?;
         return caching.each_line(arguments.lines, VALUE_MAX, |line| sealed(&envelope, line, &context));
     }
@@ -41,11 +42,11 @@ fn sealed(envelope: &Envelope, value: &[u8], context: &EncryptionContext) -> Res
 
 pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let (opening, matching) = (&arguments.opening, &arguments.matching);
-    let members = Providers::new(&opening.keystore, signals, notes).members(&opening.provider, Purpose::Decrypt)?;
+    let chosen = Providers::new(&opening.keystore, signals, notes).chosen(opening, Purpose::Decrypt)?;
     let context = context(opening);
     if arguments.lines.lines {
-        let caching = Caching::new()?;
-        let envelope = provider::caching(members, matching, caching.cache())?;
+        let caching = Caching::new(chosen.cache_limits())?;
+        let envelope = provider::caching(chosen, matching, caching.cache())?;
         return caching.each_line(arguments.lines, TEXT_MAX, |line| {
             let value = opened(&envelope, line, &context)?;
             if value.contains(&b'\n') {
@@ -55,7 +56,7 @@ pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Re
             Ok(value)
         });
     }
-    let value = opened(&reading(members, matching)?, &input(TEXT_MAX)?, &context)
+    let value = opened(&reading(chosen, matching)?, &input(TEXT_MAX)?, &context)
         .map_err(|error| Failure::from(error).of(INPUT))?;
     StandardOutput::open()?.write_all(&value).map_err(|e| Failure::from(Error::from(e)))
 }
