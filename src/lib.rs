@@ -100,3 +100,9 @@ pub use provider::http::policy::HttpPolicy;
 pub use provider::http::reqwest::ReqwestTransport;
 #[cfg(feature = "http")]
 pub use provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
+#[cfg(feature = "vault")]
+pub use provider::vault::builder::VaultBuilder;
+#[cfg(feature = "vault")]
+pub use provider::vault::check::{VaultCheck, VaultKey};
+#[cfg(feature = "vault")]
+pub use provider::vault::{VaultAuth, VaultProvider};

@@ -7,6 +7,8 @@ pub(crate) mod http;
 pub(crate) mod multi;
 pub(crate) mod passphrase;
 pub(crate) mod raw;
+#[cfg(feature = "vault")]
+pub(crate) mod vault;
 
 #[cfg(feature = "test-util")]
 pub mod conformance;
