@@ -56,6 +56,9 @@ pub(crate) fn check(arguments: &Check, signals: &Signals, notes: Notes) -> Resul
         None if opening.choosing.provider.is_empty() => (vec![ProviderName::default()], Write::All),
         None => (opening.choosing.provider.clone(), Write::All),
     };
+    if let Some(secret) = names.iter().find_map(ProviderName::exposed) {
+        return Err(Failure::usage(secret.advice()));
+    }
     let patience = profile.as_ref().map_or(PATIENCE, |profile| profile.patience.or(PATIENCE));
     let mut providers = Providers::new(&opening.keystore, signals, notes).patient(patience);
     let contexts = contexts(opening)?;

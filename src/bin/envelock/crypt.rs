@@ -3,6 +3,7 @@
 use crate::args::{Output, Working};
 use crate::failure::{Failure, each};
 use crate::file_args::{Decrypt, Encrypt};
+use crate::missing;
 use crate::progress::Progress;
 use crate::provider::{Providers, Purpose, context, reader};
 use crate::range::{self, check_seekable};
@@ -158,6 +159,9 @@ impl Run<'_> {
         done.map_err(|failure| failure.of(&job.name))?;
         if let Target::File(to) = &job.target {
             self.notes.say(&format!("{} {} to {}", self.way.done(), job.name, to.display()));
+            if matches!(self.way, Way::Encrypt | Way::Resume) {
+                missing::say_of_file(to, self.notes);
+            }
         }
         Ok(())
     }

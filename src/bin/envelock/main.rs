@@ -20,6 +20,7 @@ mod keystore;
 mod life;
 mod lines;
 mod material;
+mod missing;
 mod nearest;
 mod pages;
 mod passphrase;

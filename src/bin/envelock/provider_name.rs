@@ -93,6 +93,14 @@ impl Default for ProviderName {
 }
 
 impl ProviderName {
+    /// The secret that should not stand in it.
+    pub(crate) fn exposed(&self) -> Option<Secret> {
+        match self {
+            Self::Exposed(secret) => Some(*secret),
+            _ => None,
+        }
+    }
+
     /// Whether its key is across a network.
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self, Self::AwsKms(_) | Self::Vault(_))

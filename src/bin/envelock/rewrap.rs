@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, each};
 use crate::file_args::Rewrap;
+use crate::missing;
 use crate::provider::{Chosen, Member, Providers, Purpose, context, reading};
 use crate::signals::Signals;
 use crate::small::Small;
@@ -114,6 +115,7 @@ impl Work<'_> {
             None => "as a new file in its place, since the new keys did not fit".into(),
         };
         self.notes.say(&format!("rewrapped {} {how}", file.display()));
+        missing::say_of_file(target.as_deref().unwrap_or(file), self.notes);
         for recipient in done.removed {
             self.notes.say(&format!("{}: {recipient} REMOVED: it opens this file no more", file.display()));
         }

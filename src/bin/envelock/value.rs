@@ -2,13 +2,15 @@
 
 use crate::failure::Failure;
 use crate::lines::Caching;
+use crate::missing;
 use crate::provider::{self, Providers, Purpose, context, reading};
 use crate::signals::Signals;
 use crate::small::text_of;
 use crate::streams::{Source, StandardOutput};
 use crate::text::{Notes, answer};
 use crate::value_args::{OpenValue, SealValue};
-use envelock::{EncryptionContext, Envelope, Error, ErrorKind, blocking, to_text};
+use envelock::{EncryptionContext, Envelope, Error, ErrorKind, RecordSetHeader, blocking, to_text};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -29,15 +31,22 @@ pub(crate) fn seal(arguments: &SealValue, signals: &Signals, notes: Notes) -> Re
     if arguments.lines.lines {
         let caching = Caching::new(limits)?;
         let envelope = envelope.shared_cache(caching.cache()).build()?;
-        return caching.each_line(arguments.lines, VALUE_MAX, |line| sealed(&envelope, line, &context));
+        let said = Cell::new(false);
+        return caching.each_line(arguments.lines, VALUE_MAX, |line| {
+            let sealed = blocking::wait(envelope.seal_value(line, &context))?;
+            if !said.get() {
+                said.set(say_missing(&sealed, notes));
+            }
+            Ok(Zeroizing::new(to_text(&sealed).into_bytes()))
+        });
     }
-    let text = sealed(&envelope.build()?, &input(VALUE_MAX)?, &context)?;
-    answer(&format!("{}\n", String::from_utf8_lossy(&text)))
+    let sealed = blocking::wait(envelope.build()?.seal_value(&input(VALUE_MAX)?, &context))?;
+    say_missing(&sealed, notes);
+    answer(&format!("{}\n", to_text(&sealed)))
 }
 
-fn sealed(envelope: &Envelope, value: &[u8], context: &EncryptionContext) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let sealed = blocking::wait(envelope.seal_value(value, context))?;
-    Ok(Zeroizing::new(to_text(&sealed).into_bytes()))
+fn say_missing(sealed: &[u8], notes: Notes) -> bool {
+    RecordSetHeader::parse(sealed).is_ok_and(|header| missing::say(VALUE, header.slots(), notes))
 }
 
 pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
@@ -105,3 +114,4 @@ pub(crate) fn append(to: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
 }
 
 pub(crate) const INPUT: &str = "standard input";
+const VALUE: &str = "what was sealed";
