@@ -94,10 +94,14 @@ pub use io::tokio::{
 };
 #[cfg(feature = "test-util")]
 pub use provider::conformance;
+#[cfg(all(feature = "http", feature = "metrics"))]
+pub use provider::http::meter_metrics::describe_http_metrics;
 #[cfg(feature = "http")]
 pub use provider::http::policy::HttpPolicy;
 #[cfg(feature = "http")]
 pub use provider::http::reqwest::ReqwestTransport;
+#[cfg(feature = "http")]
+pub use provider::http::setup::ReqwestTransportBuilder;
 #[cfg(feature = "http")]
 pub use provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
 #[cfg(feature = "vault")]

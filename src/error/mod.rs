@@ -8,6 +8,8 @@ mod format;
 #[cfg(feature = "local-kms")]
 mod keystore;
 mod provider;
+#[cfg(feature = "http")]
+pub(crate) mod remote;
 mod source;
 mod storage;
 

@@ -23,6 +23,13 @@ mod token;
 mod transport;
 mod wire;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod token_tests;
+
 pub use auth::VaultAuth;
 
 use crate::context::KmsContext;
