@@ -92,6 +92,8 @@ pub use http;
 pub use io::tokio::{
     decrypt_stream::DecryptStream, encrypt_stream::EncryptStream, read::AsyncDecryptReader, write::AsyncEncryptWriter,
 };
+#[cfg(feature = "aws-kms")]
+pub use provider::aws_kms::{AwsKmsProvider, builder::AwsKmsBuilder, credentials::AwsCredentials, source::AwsRole};
 #[cfg(feature = "test-util")]
 pub use provider::conformance;
 #[cfg(all(feature = "http", feature = "metrics"))]

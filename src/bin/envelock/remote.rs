@@ -5,30 +5,62 @@ use crate::keystore::variable;
 use crate::profile::Patience;
 use crate::provider_name::{AwsKey, VaultKey};
 use crate::signals::Signals;
-use envelock::{HttpPolicy, HttpTransport, KeyProvider, ReqwestTransport, VaultAuth, VaultProvider};
+use envelock::{AwsKmsProvider, HttpPolicy, HttpTransport, KeyProvider, ReqwestTransport, VaultAuth, VaultProvider};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 /// A key of AWS KMS, with what it was named by.
 #[derive(Clone, Debug)]
-pub(crate) struct Aws(std::convert::Infallible);
+pub(crate) struct Aws {
+    key: AwsKey,
+    patience: Patience,
+    aws: Arc<AwsKmsProvider>,
+}
 
-pub(crate) fn aws_kms(key: &AwsKey, _: Patience, _: &Signals) -> Result<Aws, Failure> {
-    Err(Failure::usage(format!("this build has no AWS KMS: {}", key.key)))
+/// Finds out which key an alias or a key id stands for: that is a call.
+pub(crate) fn aws_kms(key: &AwsKey, patience: Patience, signals: &Signals) -> Result<Aws, Failure> {
+    let aws = connect(key, patience, &[], signals)?;
+    Ok(Aws { key: key.clone(), patience, aws })
+}
+
+fn connect(
+    key: &AwsKey,
+    patience: Patience,
+    also: &[String],
+    signals: &Signals,
+) -> Result<Arc<AwsKmsProvider>, Failure> {
+    let mut builder = AwsKmsProvider::strict([&key.key]).policy(policy(patience)).also_opens(also);
+    if let Some(region) = &key.region {
+        builder = builder.region(region);
+    }
+    if let Some(endpoint) = &key.endpoint {
+        builder = builder.endpoint(endpoint);
+    }
+    if let Some(profile) = &key.profile {
+        builder = builder.profile(profile);
+    }
+    Ok(Arc::new(signals.drive(builder.connect())?))
 }
 
 impl Aws {
+    /// The full names of its keys.
     pub(crate) fn key_arns(&self) -> impl Iterator<Item = String> {
-        std::iter::empty()
+        self.aws.key_arns().map(str::to_owned)
     }
 
-    pub(crate) fn also_opens(self, _: &[String], _: &Signals) -> Result<Self, Failure> {
-        Ok(self)
+    /// The same, which also opens what these keys encrypted.
+    pub(crate) fn also_opens(self, arns: &[String], signals: &Signals) -> Result<Self, Failure> {
+        let own: Vec<_> = self.key_arns().collect();
+        let also: Vec<_> = arns.iter().filter(|arn| !own.contains(arn)).cloned().collect();
+        match also.is_empty() {
+            true => Ok(self),
+            false => Ok(Self { aws: connect(&self.key, self.patience, &also, signals)?, ..self }),
+        }
     }
 
     pub(crate) fn into_provider(self) -> Arc<dyn KeyProvider> {
-        match self.0 {}
+        self.aws
     }
 }
 
@@ -42,7 +74,7 @@ pub(crate) fn vault(key: &VaultKey, patience: Patience) -> Result<VaultProvider,
         builder = builder.namespace(namespace);
     }
     if let Some(path) = &key.cacert {
-        let _ = roots(path)?;
+        builder = builder.transport(ReqwestTransport::builder().only_roots(roots(path)?).build()?);
     }
     if let Some(auth) = login(key)? {
         builder = builder.auth(auth);
