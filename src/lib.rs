@@ -71,6 +71,7 @@ pub use native::header::{Header, HeaderParse, Limits};
 pub use native::place::{AssociatedData, Column};
 pub use native::record::{Fingerprint, RecordSetHeader};
 pub use native::text::{from_text, to_text};
+pub use provider::failover::FailoverProvider;
 pub use provider::multi::MultiProvider;
 pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;
@@ -92,11 +93,23 @@ pub use http;
 pub use io::tokio::{
     decrypt_stream::DecryptStream, encrypt_stream::EncryptStream, read::AsyncDecryptReader, write::AsyncEncryptWriter,
 };
+#[cfg(feature = "aws-kms")]
+pub use provider::aws_kms::{AwsKmsProvider, builder::AwsKmsBuilder, credentials::AwsCredentials, source::AwsRole};
 #[cfg(feature = "test-util")]
 pub use provider::conformance;
+#[cfg(all(feature = "http", feature = "metrics"))]
+pub use provider::http::meter_metrics::describe_http_metrics;
 #[cfg(feature = "http")]
 pub use provider::http::policy::HttpPolicy;
 #[cfg(feature = "http")]
 pub use provider::http::reqwest::ReqwestTransport;
 #[cfg(feature = "http")]
+pub use provider::http::setup::ReqwestTransportBuilder;
+#[cfg(feature = "http")]
 pub use provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
+#[cfg(feature = "vault")]
+pub use provider::vault::builder::VaultBuilder;
+#[cfg(feature = "vault")]
+pub use provider::vault::check::{VaultCheck, VaultKey};
+#[cfg(feature = "vault")]
+pub use provider::vault::{VaultAuth, VaultProvider};

@@ -1,10 +1,16 @@
 //! Key providers: who encrypts and decrypts data keys.
 
+mod at_once;
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws_kms;
+pub(crate) mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod multi;
 pub(crate) mod passphrase;
 pub(crate) mod raw;
+#[cfg(feature = "vault")]
+pub(crate) mod vault;
 
 #[cfg(feature = "test-util")]
 pub mod conformance;

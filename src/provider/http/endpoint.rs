@@ -40,9 +40,63 @@ impl Endpoint {
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// The host, without brackets, and the port, the scheme's own where none is given: what spans and metrics call the server.
+    pub(crate) fn server(&self) -> (String, u16) {
+        let uri = self.text.parse::<Uri>().unwrap_or_default();
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        (host, port)
+    }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether `host` is this machine, whatever its resolver says.
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_this_machine_and_what_the_user_allows_are_taken() {
+        for good in ["https://kms.example", "HTTPS://kms.example:8200/v1", "http://127.0.0.1:1", "http://[::1]:8200"] {
+            Endpoint::parse(good, false).unwrap();
+        }
+        Endpoint::parse("http://localhost", false).unwrap();
+        Endpoint::parse("http://kms.example", true).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_encrypted_not_an_address_or_would_show_a_secret_is_refused_and_not_repeated() {
+        let bad = [
+            "http://kms.example",
+            "http://127.0.0.1.evil.example",
+            "ftp://kms.example",
+            "kms.example",
+            "https://",
+            "https://user:hunter2@kms.example",
+            "https://kms.example/?token=hunter2",
+            "https://kms.example/#hunter2",
+            "",
+        ];
+        for bad in bad {
+            let error = Endpoint::parse(bad, false).unwrap_err();
+            assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput, "{bad}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        // Not even where http: is allowed.
+        Endpoint::parse("http://u:hunter2@kms.example", true).unwrap_err();
+    }
+
+    #[test]
+    fn the_server_is_a_host_and_a_port() {
+        let server = |text| Endpoint::parse(text, false).unwrap().server();
+        assert_eq!(server("https://kms.example/v1/"), ("kms.example".into(), 443));
+        assert_eq!(server("http://[::1]"), ("::1".into(), 80));
+        assert_eq!(server("http://127.0.0.1:8200"), ("127.0.0.1".into(), 8200));
+        assert_eq!(Endpoint::parse("https://kms.example/v1/", false).unwrap().as_str(), "https://kms.example/v1");
+    }
 }

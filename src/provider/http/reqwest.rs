@@ -1,14 +1,41 @@
 //! The transport that envelock brings: `reqwest`, with rustls.
 
+use super::body::{Incoming, TooLarge};
+use super::endpoint::is_loopback;
+use super::failure::classify;
+use super::setup::{ReqwestTransportBuilder, Route, Setup};
 use super::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::worker;
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
-/// HTTP by the crate `reqwest`, TLS by `rustls`. Runs on tokio.
-#[derive(Clone, Debug)]
+/// HTTP/1.1 by the crate `reqwest`, TLS by `rustls`. Cheap to clone; clones share their connections.
+///
+/// It runs on tokio, in a runtime with its I/O and its timers enabled (`enable_all`), or under
+/// [`blocking`](crate::blocking), which brings one. Redirects are answers, and not followed; nothing is decompressed.
+///
+/// What is wiped: the buffer of each answer's body, once nobody has it any more. What is not: the buffers of `hyper`, which reads
+/// an answer and writes a request (of a connection, reused for the next), and those of `rustls`, which hold them before and
+/// after encryption.
+#[derive(Clone)]
 pub struct ReqwestTransport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    setup: Setup,
+    /// One for each time that connecting may take, and route: few, the latest at the end.
+    made: Mutex<Vec<Made>>,
+}
+
+struct Made {
+    connect: Duration,
+    route: Route,
     client: ::reqwest::Client,
 }
 
@@ -16,15 +43,44 @@ impl ReqwestTransport {
     /// The operating system's trusted roots, the proxies that the environment names.
     ///
     /// # Errors
-    /// Kind Io if TLS cannot be set up.
+    /// Kind Io if the system has no trusted roots.
     pub fn new() -> Result<Self> {
-        let client = ::reqwest::Client::builder().redirect(::reqwest::redirect::Policy::none()).build();
-        Ok(Self {
-            client: client
-                .map_err(|e| Error::new(crate::error::ErrorKind::Io, "TLS cannot be set up").with_source(e))?,
-        })
+        Self::builder().build()
+    }
+
+    /// Another setup: roots of your own, a client's certificate, a proxy or none.
+    #[must_use]
+    pub fn builder() -> ReqwestTransportBuilder {
+        ReqwestTransportBuilder::default()
+    }
+
+    pub(super) fn set_up(setup: Setup) -> Result<Self> {
+        let transport = Self { shared: Arc::new(Shared { setup, made: Mutex::default() }) };
+        // What cannot work says so now, and not at the first call.
+        transport.client(ExchangeLimits::default().connect, Route::Configured).map_err(|error| {
+            Error::new(ErrorKind::Io, "TLS cannot be set up").with_source(error).with_advice(
+                "if the system has no trusted roots, install its package ca-certificates, or give the roots of the KMS",
+            )
+        })?;
+        Ok(transport)
+    }
+
+    fn client(&self, connect: Duration, route: Route) -> ::reqwest::Result<::reqwest::Client> {
+        let mut made = self.shared.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = made.iter().find(|made| made.connect == connect && made.route == route) {
+            return Ok(found.client.clone());
+        }
+        let client = self.shared.setup.client(connect, route)?;
+        if made.len() == CLIENTS_MAX {
+            made.remove(0);
+        }
+        made.push(Made { connect, route, client: client.clone() });
+        Ok(client)
     }
 }
+
+/// So many clients are kept, each with connections of its own.
+const CLIENTS_MAX: usize = 8;
 
 #[async_trait]
 impl HttpTransport for ReqwestTransport {
@@ -33,19 +89,50 @@ impl HttpTransport for ReqwestTransport {
         request: http::Request<Bytes>,
         limits: &ExchangeLimits,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        let failed = |e: ::reqwest::Error| TransportError::new(TransportFailure::Broken, e.without_url().to_string());
-        let (parts, body) = request.into_parts();
-        let request = self.client.request(parts.method, parts.uri.to_string()).headers(parts.headers).body(body);
-        let response = request.timeout(limits.total).send().await.map_err(failed)?;
-        let mut answer = http::Response::builder().status(response.status());
-        if let Some(headers) = answer.headers_mut() {
-            headers.clone_from(response.headers());
+        if Handle::try_current().is_err() {
+            return Err(TransportError::new(
+                TransportFailure::Unusable,
+                "there is no tokio runtime here: run it under tokio, or use envelock::blocking",
+            ));
         }
-        let body = response.bytes().await.map_err(failed)?;
-        answer.body(body).map_err(|e| TransportError::new(TransportFailure::NotHttp, e.to_string()))
+        let route = match request.uri().host() {
+            Some(host) if is_loopback(host) => Route::Loopback,
+            _ => Route::Configured,
+        };
+        let client = self.client(limits.connect, route).map_err(classify)?;
+        let mut request = ::reqwest::Request::try_from(request).map_err(classify)?;
+        *request.timeout_mut() = Some(limits.total);
+        let mut response = client.execute(request).await.map_err(classify)?;
+        let mut body = Incoming::new(response.content_length(), limits.body).map_err(|TooLarge| too_large(limits))?;
+        while let Some(part) = response.chunk().await.map_err(classify)? {
+            body.push(&part).map_err(|TooLarge| too_large(limits))?;
+        }
+        let mut answer = http::Response::new(body.finish());
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(answer)
     }
 
     async fn sleep(&self, time: Duration) {
-        tokio::time::sleep(time).await;
+        if Handle::try_current().is_ok() {
+            return tokio::time::sleep(time).await;
+        }
+        // Nothing is sent from here, but a wait is a wait.
+        let _ = worker::run("envelock-wait", move || {
+            std::thread::sleep(time);
+            Ok(())
+        })
+        .await;
     }
+}
+
+impl fmt::Debug for ReqwestTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReqwestTransport(..)")
+    }
+}
+
+fn too_large(limits: &ExchangeLimits) -> TransportError {
+    let message = format!("the answer's body is longer than {} bytes", limits.body);
+    TransportError::new(TransportFailure::TooLarge, message)
 }

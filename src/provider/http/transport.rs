@@ -114,6 +114,12 @@ impl TransportError {
     pub fn failure(&self) -> TransportFailure {
         self.failure
     }
+
+    /// The sentence about it.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 impl fmt::Display for TransportError {
