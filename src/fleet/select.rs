@@ -62,7 +62,9 @@ impl Selection {
         self.below_version
     }
 
-    pub(super) fn means(&self, facts: &HeadFacts, modified: Option<SystemTime>) -> bool {
+    /// Whether it means a message with this head, in a file that was modified then.
+    #[must_use]
+    pub fn means(&self, facts: &HeadFacts, modified: Option<SystemTime>) -> bool {
         let named = |recipient: &Recipient| self.under.is_empty() || self.under.contains(recipient);
         let is_old = |version: Option<u32>| self.below_version.is_none_or(|most| version.is_some_and(|it| it < most));
         let by_slot = self.under.is_empty() && self.below_version.is_none();
