@@ -29,15 +29,19 @@ use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
 use crate::native::header::Header;
+use crate::worker;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::pin::pin;
 
 /// Runs a future of this crate to its end on the calling thread: for the calls of
-/// [`LocalKms`](crate::LocalKms) and of key providers.
+/// [`LocalKms`](crate::LocalKms) and of key providers. A call on a keystore that nobody else uses at that moment is
+/// done by this thread itself, which is quicker than to await it.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    pollster::block_on(future)
+    let mut future = pin!(future);
+    pollster::block_on(poll_fn(|context| worker::waiting(|| future.as_mut().poll(context))))
 }
 
 /// An [`Envelope`](crate::Envelope) whose calls return when they are done.
