@@ -5,8 +5,11 @@
 //! and nobody in line, runs his call himself: two changes of thread take about as long as half a commit. Whoever
 //! calls meanwhile stands in line, for one transaction of the thread's. Since nobody goes before the line, nobody is
 //! overtaken, and what the thread does by itself is not put off either: its time is kept here, and once it has come, callers
-//! stand in line. Where the last group was of several, they do so too: calls that come at the same time share a
-//! commit rather than follow one another.
+//! stand in line.
+//!
+//! Who was answered together often comes back together. So after a group of several the thread gives as many the time to
+//! come, a part of what a commit takes, and callers stand in line meanwhile: they share the next commit, where otherwise the
+//! first of them would have one for himself, and the others wait for it.
 
 use super::call::Job;
 use super::open_list::Registered;
@@ -18,7 +21,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is no call on the KMS, and answers by its own channel.
 pub(super) type Look = Box<dyn FnOnce(&mut Store) + Send>;
@@ -66,8 +69,8 @@ struct Line {
     messages: VecDeque<Message>,
     /// Whether somebody is at work.
     busy: bool,
-    /// Whether the last transaction was for several calls.
-    crowded: bool,
+    /// How many calls the thread expects together, and for how long: after a group of several.
+    expected: Option<(usize, Instant)>,
     /// When the thread has something to do though nobody calls.
     tick: Option<Instant>,
     /// Whether the thread sleeps, and until when if nobody calls it.
@@ -97,7 +100,7 @@ impl Desk {
         }
         line.busy = true;
         drop(line);
-        self.work(|store| store.run(vec![job]));
+        self.run_all(vec![job]);
         Ok(())
     }
 
@@ -123,14 +126,14 @@ impl Desk {
     pub(super) fn next(&self) -> Work {
         let mut line = self.lock();
         loop {
-            let until = match (line.busy, line.take()) {
-                (false, Some(work)) => {
-                    line.busy = true;
-                    return work;
-                }
-                (false, None) => line.tick,
+            let until = if line.busy {
                 // Who is at work calls when he is done.
-                (true, _) => None,
+                None
+            } else if let Some(work) = line.take() {
+                line.busy = true;
+                return work;
+            } else {
+                [line.tick, line.expected.map(|(_, until)| until)].into_iter().flatten().min()
             };
             line.asleep = Some(until);
             line = match until.map(|until| until.saturating_duration_since(Instant::now())) {
@@ -141,9 +144,18 @@ impl Desk {
         }
     }
 
-    /// Does what was taken. After a panic the keystore is closed, since nobody knows how far it came: as if its process
-    /// had been killed then.
+    /// Runs a group of calls.
+    pub(super) fn run_all(&self, jobs: Vec<Box<dyn Job>>) {
+        self.work_for(jobs.len(), |store| store.run(jobs));
+    }
+
+    /// Does what was taken and is no call.
     pub(super) fn work(&self, work: impl FnOnce(&mut Store)) {
+        self.work_for(1, work);
+    }
+
+    /// After a panic the keystore is closed, since nobody knows how far it came: as if its process had been killed then.
+    fn work_for(&self, callers: usize, work: impl FnOnce(&mut Store)) {
         let mut seat = self.seat();
         let done = seat.as_mut().map(|seat| {
             catch_unwind(AssertUnwindSafe(|| {
@@ -156,6 +168,9 @@ impl Desk {
                 drop(seat);
                 let mut line = self.lock();
                 line.busy = false;
+                if callers > 1 {
+                    line.expected = Instant::now().checked_add(TOGETHER).map(|until| (callers, until));
+                }
                 // What was to be done earlier still is.
                 line.tick = [line.tick, tick].into_iter().flatten().min();
                 self.call_thread(&line);
@@ -191,9 +206,16 @@ impl Desk {
     fn call_thread(&self, line: &Line) {
         let Some(until) = line.asleep.filter(|_| !line.busy) else { return };
         let sooner = line.tick.is_some_and(|tick| until.is_none_or(|until| tick < until));
-        if sooner || line.closed || line.left || !line.messages.is_empty() {
+        if sooner || line.closed || line.left || line.is_full() {
             self.called.notify_one();
         }
+    }
+
+    /// Whether somebody is at work, and how many stand in line.
+    #[cfg(test)]
+    pub(super) fn line(&self) -> (bool, usize) {
+        let line = self.lock();
+        (line.busy, line.messages.len())
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
@@ -209,7 +231,12 @@ impl Desk {
 impl Line {
     /// Whether a caller who may wait runs his call himself.
     fn is_free(&self) -> bool {
-        !self.busy && !self.closed && !self.crowded && self.messages.is_empty() && !self.is_due()
+        !self.busy && !self.closed && self.expected.is_none() && self.messages.is_empty() && !self.is_due()
+    }
+
+    /// Whether enough have come for the thread to begin.
+    fn is_full(&self) -> bool {
+        self.messages.len() >= self.expected.map_or(1, |(count, _)| count)
     }
 
     fn is_due(&self) -> bool {
@@ -225,6 +252,12 @@ impl Line {
         if self.is_due() {
             self.tick = None;
             return Some(Work::Tick);
+        }
+        if let Some((_, until)) = self.expected {
+            if !self.left && !self.is_full() && Instant::now() < until {
+                return None;
+            }
+            self.expected = None;
         }
         let mut jobs = Vec::new();
         while jobs.len() < GROUP_MAX {
@@ -242,7 +275,6 @@ impl Line {
         if jobs.is_empty() {
             return self.left.then_some(Work::End);
         }
-        self.crowded = jobs.len() > 1;
         Some(Work::Jobs(jobs))
     }
 }
@@ -258,5 +290,7 @@ fn at(store: &Store) -> Option<Instant> {
     store.next_tick().and_then(|wait| Instant::now().checked_add(wait))
 }
 
+/// How long those who were answered together are waited for.
+const TOGETHER: Duration = Duration::from_micros(100);
 /// Calls that share a transaction at most: the first of them waits for all.
 const GROUP_MAX: usize = 128;

@@ -79,8 +79,8 @@ fn serve(desk: &Desk) {
     let mut closed = None;
     loop {
         match desk.next() {
-            Work::Jobs(jobs) => desk.work(|store| store.run(jobs)),
-            Work::Look(look) => desk.work(|store| look(store)),
+            Work::Jobs(jobs) => desk.run_all(jobs),
+            Work::Look(look) => desk.work(look),
             Work::Tick => desk.work(Store::tick),
             Work::Close(reply) => {
                 closed = Some(reply);
