@@ -175,6 +175,14 @@ impl Error {
         self
     }
 
+    /// A failure that this one decides, told in another sentence: of the same kind, code and cause, and with this one as
+    /// its source.
+    #[must_use]
+    pub(crate) fn behind(self, message: impl Into<String>) -> Self {
+        let inner = Inner { message: message.into(), advice: None, segment: None, path: None, ..(*self.0).clone() };
+        Self(Box::new(inner)).with_source(self)
+    }
+
     /// The same failure, for another caller that it concerns.
     pub(crate) fn again(&self) -> Self {
         Self(self.0.clone())

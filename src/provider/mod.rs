@@ -1,7 +1,9 @@
 //! Key providers: who encrypts and decrypts data keys.
 
+mod at_once;
 #[cfg(feature = "aws-kms")]
 pub(crate) mod aws_kms;
+pub(crate) mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod multi;

@@ -1,12 +1,12 @@
 //! The conformance suite of key providers: it passes those that keep their promises, and names one
 //! that each broken one does not.
 
-use crate::support::providers::{all, raw};
+use crate::support::providers::{Down, all, raw};
 use crate::support::say;
 use envelock::{
-    DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Error, ErrorKind, GeneratedDataKey,
-    KeyProvider, KmsContext, PassphraseCost, PassphraseProvider, RawKeyProvider, Recipient, Result, Secret,
-    async_trait, blocking, conformance,
+    DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, EncryptionContext, Error, ErrorKind, FailoverProvider,
+    GeneratedDataKey, KeyProvider, KmsContext, PassphraseCost, PassphraseProvider, RawKeyProvider, Recipient, Result,
+    Secret, async_trait, blocking, conformance,
 };
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +21,21 @@ fn cheap(words: &str) -> Arc<dyn KeyProvider> {
 #[test]
 fn every_provider_keeps_its_promises() {
     let both = |seed, words| all(&[&raw("a", seed), &cheap(words)]);
+    let either = |seed, words| -> Arc<dyn KeyProvider> {
+        Arc::new(FailoverProvider::in_order(vec![raw("a", seed), cheap(words)]).unwrap())
+    };
+    // The first is out of reach, and the second does it all.
+    let down = |seed| -> Arc<dyn KeyProvider> {
+        let down = Down::shared("raw", "down", ErrorKind::Unavailable);
+        Arc::new(FailoverProvider::nearest(vec![down, raw("a", seed)]).unwrap())
+    };
     let providers = [
         ("raw", raw("a", 1), raw("a", 2)),
         ("raw of another name", raw("a", 1), raw("b", 1)),
         ("passphrase", cheap("right"), cheap("wrong")),
         ("both", both(1, "right"), both(2, "wrong")),
+        ("either", either(1, "right"), either(2, "wrong")),
+        ("either, the first down", down(1), down(2)),
         ("shared twice", Arc::new(raw("a", 1)), Arc::new(raw("a", 2))),
     ];
     for (name, provider, stranger) in providers {
@@ -218,7 +228,7 @@ fn every_broken_provider_is_reported_for_what_it_breaks() {
         (Flaw::MakesShortKeys, "32 bytes"),
         (Flaw::ReEncryptsAnotherKey, "the same key"),
         (Flaw::ReEncryptsToTheSameBytes, "new bytes"),
-        (Flaw::FailsToReEncrypt, "re-encryption failed"),
+        (Flaw::FailsToReEncrypt, "re-encryption does not fail"),
         (Flaw::LosesTheCallersKey, "comes back"),
         (Flaw::StaysBusyOnceDropped, "no data key: another call is under way"),
         (Flaw::MixesCallsAtOnce, "gets its own key"),

@@ -40,6 +40,8 @@ mod copies;
 mod damage;
 mod disk;
 mod examples;
+mod failover;
+mod fleet;
 mod fork;
 mod fuzz_corpora;
 mod hostile;

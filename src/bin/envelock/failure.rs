@@ -86,6 +86,16 @@ impl Failure {
         self.code
     }
 
+    /// What it says; nothing if it was said.
+    pub(crate) fn line(&self) -> &str {
+        self.line.as_deref().unwrap_or_default()
+    }
+
+    /// A failure that this one decides, in another line.
+    pub(crate) fn with_line(&self, line: String) -> Self {
+        Self { code: self.code, line: Some(line) }
+    }
+
     /// The same failure, its line begun by `name` unless it stands there.
     pub(crate) fn of(mut self, name: &str) -> Self {
         self.line = self.line.map(|line| if line.contains(name) { line } else { format!("{name}: {line}") });
@@ -116,8 +126,14 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let failure = Self { code: code(&error), line: Some(error.to_string()) };
-        hints(&error).into_iter().fold(failure, |failure, hint| failure.and(&hint))
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let failure = Self { code: code(error), line: Some(error.to_string()) };
+        hints(error).into_iter().fold(failure, |failure, hint| failure.and(&hint))
     }
 }
 
