@@ -30,8 +30,6 @@ mod tests;
 #[cfg(test)]
 mod token_tests;
 
-use auth::VaultAuth;
-
 use crate::context::KmsContext;
 use crate::crypto;
 use crate::error::Result;
