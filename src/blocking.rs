@@ -1,8 +1,12 @@
 //! The same face for callers without an async runtime.
 //!
 //! Each call drives the asynchronous one on the calling thread and parks it while a key provider
-//! works. No runtime is started: a provider that needs one of its own must bring it. Not for use
+//! works. No runtime is started for it: a provider of your own that needs one must bring it. Not for use
 //! inside an async task, whose executor would stand still meanwhile.
+//!
+//! Providers across a network (features `aws-kms`, `vault`) wait for sockets and timers on one thread, `envelock-net`, which
+//! the first of their calls starts, by whatever thread it is made; it serves all of them, and ends with the process. Calls
+//! that need no network start nothing.
 //!
 //! ```
 //! use envelock::{EncryptionContext, RawKeyProvider, blocking};
@@ -15,6 +19,11 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#[cfg(feature = "http")]
+mod drive_network;
+#[cfg(not(feature = "http"))]
+mod drive_plain;
 
 use crate::context::EncryptionContext;
 use crate::envelope::file::FileOptions;
@@ -34,10 +43,15 @@ use std::future::Future;
 use std::io::{Read, Write};
 use std::path::Path;
 
+#[cfg(feature = "http")]
+use drive_network as drive;
+#[cfg(not(feature = "http"))]
+use drive_plain as drive;
+
 /// Runs a future of this crate to its end on the calling thread: for the calls of
 /// [`LocalKms`](crate::LocalKms) and of key providers.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    pollster::block_on(future)
+    drive::wait(future)
 }
 
 /// An [`Envelope`](crate::Envelope) whose calls return when they are done.

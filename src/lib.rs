@@ -100,6 +100,8 @@ pub use provider::conformance;
 pub use provider::http::meter_metrics::describe_http_metrics;
 #[cfg(feature = "http")]
 pub use provider::http::policy::HttpPolicy;
+#[cfg(all(feature = "http", feature = "test-util"))]
+pub use provider::http::probe::HttpProbe;
 #[cfg(feature = "http")]
 pub use provider::http::reqwest::ReqwestTransport;
 #[cfg(feature = "http")]

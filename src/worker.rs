@@ -1,6 +1,9 @@
 //! Long work on a thread of its own, so that no executor waits for a disk or a slow hash, and none is
 //! required.
 
+#[cfg(feature = "http")]
+pub(crate) mod network;
+
 use crate::error::{Error, Result};
 
 /// Runs `work` on a thread named `name`, started by the first poll. Dropping the future does not end the

@@ -45,6 +45,8 @@ mod fork;
 mod fuzz_corpora;
 mod hostile;
 mod house;
+#[cfg(feature = "http")]
+mod http_blocking;
 mod http_ranges;
 mod ivs;
 mod kill;

@@ -25,6 +25,8 @@ pub(crate) mod meter_metrics;
 #[cfg(not(feature = "metrics"))]
 mod meter_none;
 pub(crate) mod policy;
+#[cfg(feature = "test-util")]
+pub(crate) mod probe;
 mod race;
 pub(crate) mod reqwest;
 mod retry_after;

@@ -7,17 +7,17 @@ use super::setup::{ReqwestTransportBuilder, Route, Setup};
 use super::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::worker;
+use crate::worker::network::{self, Within};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// HTTP/1.1 by the crate `reqwest`, TLS by `rustls`. Cheap to clone; clones share their connections.
 ///
-/// It runs on tokio, in a runtime with its I/O and its timers enabled (`enable_all`), or under
-/// [`blocking`](crate::blocking), which brings one. Redirects are answers, and not followed; nothing is decompressed.
+/// It runs on tokio, in a runtime with its I/O and its timers enabled (`enable_all`), or under `envelock::blocking`, which brings
+/// one. Redirects are answers, and not followed; nothing is decompressed.
 ///
 /// What is wiped: the buffer of each answer's body, once nobody has it any more. What is not: the buffers of `hyper`, which reads
 /// an answer and writes a request (of a connection, reused for the next), and those of `rustls`, which hold them before and
@@ -65,6 +65,30 @@ impl ReqwestTransport {
         Ok(transport)
     }
 
+    /// Within a runtime.
+    async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+        limits: &ExchangeLimits,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let route = match request.uri().host() {
+            Some(host) if is_loopback(host) => Route::Loopback,
+            _ => Route::Configured,
+        };
+        let client = self.client(limits.connect, route).map_err(classify)?;
+        let mut request = ::reqwest::Request::try_from(request).map_err(classify)?;
+        *request.timeout_mut() = Some(limits.total);
+        let mut response = client.execute(request).await.map_err(classify)?;
+        let mut body = Incoming::new(response.content_length(), limits.body).map_err(|TooLarge| too_large(limits))?;
+        while let Some(part) = response.chunk().await.map_err(classify)? {
+            body.push(&part).map_err(|TooLarge| too_large(limits))?;
+        }
+        let mut answer = http::Response::new(body.finish());
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(answer)
+    }
+
     fn client(&self, connect: Duration, route: Route) -> ::reqwest::Result<::reqwest::Client> {
         let mut made = self.shared.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = made.iter().find(|made| made.connect == connect && made.route == route) {
@@ -89,33 +113,22 @@ impl HttpTransport for ReqwestTransport {
         request: http::Request<Bytes>,
         limits: &ExchangeLimits,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        if Handle::try_current().is_err() {
-            return Err(TransportError::new(
+        let runtime = network::runtime().map_err(|error| {
+            TransportError::new(TransportFailure::Unusable, "no thread could be started for the network")
+                .with_source(error)
+        })?;
+        let runtime = runtime.ok_or_else(|| {
+            TransportError::new(
                 TransportFailure::Unusable,
                 "there is no tokio runtime here: run it under tokio, or use envelock::blocking",
-            ));
-        }
-        let route = match request.uri().host() {
-            Some(host) if is_loopback(host) => Route::Loopback,
-            _ => Route::Configured,
-        };
-        let client = self.client(limits.connect, route).map_err(classify)?;
-        let mut request = ::reqwest::Request::try_from(request).map_err(classify)?;
-        *request.timeout_mut() = Some(limits.total);
-        let mut response = client.execute(request).await.map_err(classify)?;
-        let mut body = Incoming::new(response.content_length(), limits.body).map_err(|TooLarge| too_large(limits))?;
-        while let Some(part) = response.chunk().await.map_err(classify)? {
-            body.push(&part).map_err(|TooLarge| too_large(limits))?;
-        }
-        let mut answer = http::Response::new(body.finish());
-        *answer.status_mut() = response.status();
-        *answer.headers_mut() = std::mem::take(response.headers_mut());
-        Ok(answer)
+            )
+        })?;
+        Within::new(runtime, self.exchange(request, limits)).await
     }
 
     async fn sleep(&self, time: Duration) {
-        if Handle::try_current().is_ok() {
-            return tokio::time::sleep(time).await;
+        if let Ok(Some(runtime)) = network::runtime() {
+            return Within::new(runtime, async move { tokio::time::sleep(time).await }).await;
         }
         // Nothing is sent from here, but a wait is a wait.
         let _ = worker::run("envelock-wait", move || {

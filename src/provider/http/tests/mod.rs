@@ -6,4 +6,6 @@ mod outage;
 mod scripted;
 mod server;
 mod sockets;
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+mod telemetry;
 mod tls;
