@@ -84,6 +84,11 @@ pub(super) fn refused<T>(operation: Operation, subject: &str, flaw: &Flaw) -> Ve
             Error::new(ErrorKind::Unavailable, format!("{name} for {subject} was answered with no answer of AWS KMS"))
                 .with_advice("check the address of the KMS, and whether a proxy answers in its place; then try again"),
         ),
+        Flaw::Unfit => Verdict::Fail(
+            Error::invalid_input(format!("{subject} is no symmetric key for encryption, and wraps no data keys"))
+                .with_code("InvalidKeyUsageException")
+                .with_advice("use a symmetric key with the usage ENCRYPT_DECRYPT"),
+        ),
         Flaw::Lie(what) => Verdict::Fail(
             Error::new(ErrorKind::AuthenticationFailed, format!("{name} for {subject} was answered wrongly: {what}"))
                 .with_advice(
@@ -290,9 +295,6 @@ pub(super) const KNOWN: &[Known] = &[
         says: "it was a dry run, which would have succeeded",
         advice: "something between here and the KMS asks for dry runs: take it out" },
     Known { code: "ExpiredTokenException", class: Class::Renew, kind: ErrorKind::KeyDenied,
-        says: "the credentials have expired",
-        advice: "renew them where they come from (`aws sso login`, a new session), or let envelock find them itself" },
-    Known { code: "ExpiredToken", class: Class::Renew, kind: ErrorKind::KeyDenied,
         says: "the credentials have expired",
         advice: "renew them where they come from (`aws sso login`, a new session), or let envelock find them itself" },
     Known { code: "UnrecognizedClientException", class: Class::Renew, kind: ErrorKind::KeyDenied,

@@ -51,8 +51,8 @@ fn hostile_json_is_an_error_without_a_panic() {
         "{\"Plaintext\":\"AQID\",\"Plaintext\":\"AQID\"}",
         "{\"KeyMetadata\":\"x\"}",
         "{\"KeyMetadata\":{\"Arn\":1}}",
-        "{\"X\":1e999999}",
-        "{\"X\":\"\\ud800\"}",
+        "{\"X\":-}",
+        "{\"KeyId\":\"\\ud800\"}",
         "\u{feff}{}",
         "<html></html>",
         "{'KeyId':'x'}",
@@ -64,7 +64,9 @@ fn hostile_json_is_an_error_without_a_panic() {
     }
     assert_eq!(Answer::parse(&[0xFF; 64]).map(drop), Err(Flaw::Garbage));
     // What is whole and says nothing, or too much, is judged when it is read.
-    for text in ["{}", long.as_str(), "{\"N\":123456789012345678901234567890}", "{\"Plaintext\":null}"] {
+    for text in
+        ["{}", long.as_str(), "{\"X\":1e999999}", "{\"N\":123456789012345678901234567890}", "{\"Plaintext\":null}"]
+    {
         assert!(Answer::parse(text.as_bytes()).is_ok());
     }
 }
