@@ -34,9 +34,10 @@ pub mod kms;
 // -- 5: the front door, where header, keys, segments and I/O meet
 mod envelope;
 
-// -- 6: the same without an async runtime
+// -- 6: the same without an async runtime, and for thousands of files
 #[cfg(feature = "blocking")]
 pub mod blocking;
+pub mod fleet;
 
 pub use async_trait::async_trait;
 pub use cache::limits::CacheLimits;

@@ -41,6 +41,7 @@ mod damage;
 mod disk;
 mod examples;
 mod failover;
+mod fleet;
 mod fork;
 mod fuzz_corpora;
 mod hostile;

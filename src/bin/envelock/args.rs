@@ -4,6 +4,7 @@ use crate::audit_args::{Audit, Cost};
 use crate::check::Check;
 use crate::failure::EXIT_CODES;
 use crate::file_args::{Decrypt, Encrypt, Inspect, Recover, Rewrap, Verify};
+use crate::fleet_args::{Fleet, Inventory};
 use crate::keys_args::Keys;
 use crate::permissions::{Grants, Policy};
 use crate::provider_name::ProviderName;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Verify(Verify),
     Recover(Recover),
     Inspect(Inspect),
+    Inventory(Inventory),
+    Fleet(Fleet),
     Check(Check),
     Keys(Keys),
     Keystore(Keystore),

@@ -126,8 +126,14 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let failure = Self { code: code(&error), line: Some(error.to_string()) };
-        hints(&error).into_iter().fold(failure, |failure, hint| failure.and(&hint))
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let failure = Self { code: code(error), line: Some(error.to_string()) };
+        hints(error).into_iter().fold(failure, |failure, hint| failure.and(&hint))
     }
 }
 

@@ -10,10 +10,14 @@ mod audit;
 mod audit_args;
 mod check;
 mod cost;
+mod counter;
 mod crypt;
 mod failure;
 mod file_args;
+mod fleet;
+mod fleet_args;
 mod inspect;
+mod inventory;
 mod keys;
 mod keys_args;
 mod keystore;
@@ -79,6 +83,8 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Verify(it) => verify::verify(&it, signals, notes),
         Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
+        Command::Inventory(it) => inventory::inventory(&it, notes),
+        Command::Fleet(it) => fleet::fleet(&it, signals, notes),
         Command::Check(it) => check::check(&it, signals, notes),
         Command::Keys(it) => keys::keys(&it, signals, notes),
         Command::Keystore(it) => upkeep::keystore(&it, signals, notes),

@@ -171,6 +171,14 @@ impl Chosen {
         together(self.members, write)
     }
 
+    /// Each by itself, where all of them are to write; where one stands for the others, all as one.
+    pub(crate) fn each(self) -> Result<Vec<Arc<dyn KeyProvider>>, Failure> {
+        match self.write {
+            Write::All | Write::AtLeast(_) => Ok(self.members.into_iter().map(Member::into_provider).collect()),
+            failover @ Write::Failover { .. } => Ok(vec![together(self.members, failover)?]),
+        }
+    }
+
     /// One provider that reads with each of them.
     pub(crate) fn reading(self) -> Result<Arc<dyn KeyProvider>, Failure> {
         match self.write {

@@ -59,7 +59,7 @@ fn check(arguments: &Rewrap) -> Result<(), Failure> {
 }
 
 /// A key service re-encrypts what its new provider may open: let it open what the old ones do.
-fn opening_keys_of(from: &[Member], to: Vec<Member>, signals: &Signals) -> Result<Vec<Member>, Failure> {
+pub(crate) fn opening_keys_of(from: &[Member], to: Vec<Member>, signals: &Signals) -> Result<Vec<Member>, Failure> {
     let (mut keys, mut arns) = (Vec::new(), Vec::new());
     for member in from {
         match member {
