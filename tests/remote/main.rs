@@ -4,6 +4,8 @@
 //! peer gets wrong is in peers.md; tests assert on each only what it gets right. A peer that does not start is a failure.
 
 mod aws;
+#[cfg(feature = "cli")]
+mod cli;
 mod conformance;
 mod harness;
 mod support;
