@@ -8,4 +8,5 @@ mod aws;
 mod cli;
 mod conformance;
 mod harness;
+mod matrix;
 mod support;

@@ -116,9 +116,14 @@ struct Said {
 }
 
 /// The code without `com.amazonaws.kms#` before it or `:http://…` behind it.
-fn known(code: &str) -> Option<&'static Known> {
+fn bare(code: &str) -> &str {
     let code = code.rsplit_once('#').map_or(code, |(_, code)| code);
-    let code = code.split(':').next().unwrap_or_default().trim();
+    code.split(':').next().unwrap_or_default().trim()
+}
+
+/// What is known of a code.
+fn known(code: &str) -> Option<&'static Known> {
+    let code = bare(code);
     let same = |known: &&Known| {
         known.code == code || known.code.strip_suffix("Exception") == Some(code) || OTHERS.contains(&(code, known.code))
     };
@@ -142,7 +147,7 @@ fn contains(sentence: &str, words: &str) -> bool {
 /// An error whose code nobody here has heard of: the status decides.
 fn unknown<T>(name: &str, subject: &str, status: StatusCode, code: Option<&str>) -> Verdict<T> {
     let is_code = |code: &&str| (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let code = code.map(|code| code.rsplit_once('#').map_or(code, |(_, code)| code)).filter(is_code);
+    let code = code.map(bare).filter(is_code);
     let what = match code {
         Some(code) => format!("{name} for {subject} failed: {code}, status {}", status.as_u16()),
         None => format!("{name} for {subject} failed with status {}", status.as_u16()),

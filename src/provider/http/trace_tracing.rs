@@ -100,27 +100,27 @@ pub(super) fn tell(server: &Server, operation: &'static str, happened: &Happened
     let (address, port) = (&server.address, server.port);
     match happened {
         Happened::Retrying { wait, why } => {
-            debug!(target: TARGET, rpc.method = operation, ?wait, why, "an attempt failed and is repeated");
+            debug!(target: TARGET, { rpc.method = operation, ?wait, why }, "an attempt failed and is repeated");
         }
         Happened::OverBudget => {
-            warn!(target: TARGET, rpc.method = operation, "an attempt failed and is not repeated: the retry budget is used up");
+            warn!(target: TARGET, { rpc.method = operation }, "an attempt failed and is not repeated: the retry budget is used up");
         }
         Happened::Hedged => {
-            debug!(target: TARGET, rpc.method = operation, "a second request goes out beside a slow one")
+            debug!(target: TARGET, { rpc.method = operation }, "a second request goes out beside a slow one")
         }
-        Happened::Throttled => debug!(target: TARGET, rpc.method = operation, "the server had too much"),
+        Happened::Throttled => debug!(target: TARGET, { rpc.method = operation }, "the server had too much"),
         Happened::HeldBack => {
-            debug!(target: TARGET, rpc.method = operation, "a call was held back: the breaker is open")
+            debug!(target: TARGET, { rpc.method = operation }, "a call was held back: the breaker is open")
         }
-        Happened::Renewing => debug!(target: TARGET, rpc.method = operation, "credentials are renewed"),
+        Happened::Renewing => debug!(target: TARGET, { rpc.method = operation }, "credentials are renewed"),
         Happened::Breaker { seen: Seen::Open, cause } => {
-            warn!(target: TARGET, server.address = address, server.port = port, cause, "the breaker is open");
+            warn!(target: TARGET, { server.address = address, server.port = port, cause }, "the breaker is open");
         }
         Happened::Breaker { seen: Seen::HalfOpen, .. } => {
-            debug!(target: TARGET, server.address = address, server.port = port, "the breaker lets a probe through");
+            debug!(target: TARGET, { server.address = address, server.port = port }, "the breaker lets a probe through");
         }
         Happened::Breaker { seen: Seen::Closed, .. } => {
-            info!(target: TARGET, server.address = address, server.port = port, "the breaker is closed");
+            info!(target: TARGET, { server.address = address, server.port = port }, "the breaker is closed");
         }
     }
 }

@@ -192,7 +192,7 @@ fn a_wrapped_key_of_a_version_below_the_least_says_so() {
 fn each_refusal_of_the_server_has_its_own_kind_and_sentence() {
     use ErrorKind::{AuthenticationFailed, InvalidInput, KeyDenied, KeyState, NoMatchingKey, Unavailable, Unsupported};
     let cases: &[(u16, &str, ErrorKind, &str)] = &[
-        (503, r#"{"errors":["Vault is sealed"]}"#, Unavailable, "is sealed; have it unsealed"),
+        (503, r#"{"errors":["Vault is sealed"]}"#, Unavailable, "is sealed"),
         (
             429,
             r#"{"errors":["request path \"transit\": rate limit quota exceeded"]}"#,

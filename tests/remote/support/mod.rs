@@ -6,6 +6,7 @@ pub(crate) mod aws;
 pub(crate) mod child;
 pub(crate) mod faults;
 pub(crate) mod http;
+pub(crate) mod leaks;
 pub(crate) mod openbao;
 pub(crate) mod peers;
 pub(crate) mod proxy;
@@ -13,6 +14,7 @@ pub(crate) mod proxy;
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 pub(crate) mod random;
 pub(crate) mod sockets;
+pub(crate) mod transport;
 
 use std::future::Future;
 use std::io::Write;
