@@ -12,7 +12,7 @@ use envelock::{
 };
 use std::sync::Arc;
 
-type Shared = Arc<dyn KeyProvider>;
+pub(crate) type Shared = Arc<dyn KeyProvider>;
 
 /// A provider, another of the same kind on another key, and what is known of what stands behind them.
 struct Case {

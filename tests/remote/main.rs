@@ -10,3 +10,5 @@ mod conformance;
 mod harness;
 mod matrix;
 mod support;
+mod vault;
+mod vault_auth;

@@ -216,6 +216,12 @@ fn each_refusal_of_the_server_has_its_own_kind_and_sentence() {
             Unsupported,
             "type",
         ),
+        (
+            400,
+            r#"{"errors":["refused JSON input due to high complexity"]}"#,
+            ErrorKind::LimitExceeded,
+            "max_request_json",
+        ),
         (400, r#"{"errors":["something new"]}"#, InvalidInput, "it says: something new"),
         (400, r#"{"errors":["path disabled in replication DR secondary mode"]}"#, Unavailable, "standby"),
         (307, "", Unavailable, "not followed"),
@@ -295,7 +301,7 @@ fn a_batch_answers_each_member_by_itself() {
     let calls = vault.count("encrypt");
     let keys: Vec<_> = (0..1_200).map(|_| (&key, &ours)).collect();
     let answers = block_on(provider.encrypt_data_keys(&keys));
-    assert_eq!((answers.len(), vault.count("encrypt")), (1_200, calls + 3));
+    assert_eq!((answers.len(), vault.count("encrypt")), (1_200, calls + 5));
     for answer in answers {
         let slot = answer.unwrap().pop().unwrap();
         assert_eq!(opened(&provider, &slot, &ours).unwrap().expose(), key.expose());
