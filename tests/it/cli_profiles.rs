@@ -80,12 +80,12 @@ fn the_file_is_where_it_is_said_to_be_or_a_failure() {
     let other = desk.path("other");
     let other = other.to_str().unwrap();
     with(&desk, "verify a.elk --profile one", &[("XDG_CONFIG_HOME", other)]).exits(0);
-    desk.run("encrypt a --config nowhere.toml").exits(6).says("nowhere.toml");
-    with(&desk, "encrypt a", &[("ENVELOCK_CONFIG", "nowhere.toml")]).exits(6);
-    desk.run("encrypt a --profile one").exits(2).says("has no profile \"one\": it has none");
-    let near = desk.run("encrypt a --config elsewhere.toml --profile bot").exits(2);
+    desk.run("encrypt a -f --config nowhere.toml").exits(6).says("nowhere.toml");
+    with(&desk, "encrypt a -f", &[("ENVELOCK_CONFIG", "nowhere.toml")]).exits(6);
+    desk.run("encrypt a -f --profile one").exits(2).says("has no profile \"one\": it has none");
+    let near = desk.run("encrypt a -f --config elsewhere.toml --profile bot").exits(2);
     near.says("has no profile \"bot\": is it \"both\"?");
-    desk.run("encrypt a --config elsewhere.toml --profile x").exits(2).says("it has both, one");
+    desk.run("encrypt a -f --config elsewhere.toml --profile x").exits(2).says("it has both, one");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn called_by(account: &Account, builder: AwsKmsBuilder) -> AwsKmsBuilder {
     builder.environment([("PATH", "")]).endpoint(account.endpoint.as_str()).credentials(credentials(account))
 }
 
-fn strict(account: &Account, keys: &[&str]) -> AwsKmsProvider {
+pub(crate) fn strict(account: &Account, keys: &[&str]) -> AwsKmsProvider {
     called_by(account, AwsKmsProvider::strict(keys.iter().copied())).transport(shared()).build().unwrap()
 }
 

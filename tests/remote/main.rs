@@ -4,11 +4,13 @@
 //! peer gets wrong is in peers.md; tests assert on each only what it gets right. A peer that does not start is a failure.
 
 mod aws;
+mod chaos;
 #[cfg(feature = "cli")]
 mod cli;
 mod conformance;
 mod harness;
 mod matrix;
+mod outage;
 mod support;
 mod vault;
 mod vault_auth;
