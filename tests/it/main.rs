@@ -48,6 +48,8 @@ mod failover;
 mod fleet;
 mod fork;
 mod fuzz_corpora;
+#[cfg(feature = "vault")]
+mod fuzz_vault;
 mod hostile;
 mod house;
 #[cfg(feature = "http")]
