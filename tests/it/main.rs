@@ -20,6 +20,8 @@ mod cli_audit;
 #[cfg(feature = "cli")]
 mod cli_damage;
 #[cfg(feature = "cli")]
+mod cli_fleet;
+#[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_life;
