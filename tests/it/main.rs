@@ -22,6 +22,8 @@ mod cli_check;
 #[cfg(feature = "cli")]
 mod cli_damage;
 #[cfg(feature = "cli")]
+mod cli_fleet;
+#[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]
 mod cli_life;
