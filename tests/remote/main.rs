@@ -5,9 +5,9 @@
 
 mod aws;
 mod chaos;
-#[cfg(feature = "cli")]
 mod cli;
 mod conformance;
+mod failover;
 mod harness;
 mod matrix;
 mod memory;

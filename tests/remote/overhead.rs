@@ -3,9 +3,7 @@
 use crate::support::faults::{FaultServer, Reply};
 use crate::support::say;
 use crate::support::transport::shared;
-use envelock::{
-    DataKeyAnswer, EncryptedDataKey, EncryptionContext, KeyProvider, KmsContext, VaultAuth, VaultProvider,
-};
+use envelock::{DataKeyAnswer, EncryptedDataKey, EncryptionContext, KeyProvider, KmsContext, VaultAuth, VaultProvider};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
