@@ -1,6 +1,9 @@
 //! The embedded KMS against the SQLite commit that each of its calls needs: `cargo bench --bench kms [-- WORDS OF
 //! A TITLE]`.
 //!
+//! One thread calls as who may block does, by `blocking::wait`; a caller who awaits, as in an executor, is measured
+//! beside it.
+//!
 //! The bare commit is one row of an audit record's length into a table with an integer key, by a prepared
 //! statement, in a database with the keystore's settings on the same disk.
 
@@ -9,6 +12,7 @@ mod common;
 
 use common::report::Report;
 use common::{Amount, Clock, Group};
+use envelock::blocking::wait;
 use envelock::{CreateKeyRequest, EncryptionContext, KmsOptions, LocalKms, RootKey};
 use pollster::block_on;
 use rusqlite::{Connection, params};
@@ -29,11 +33,11 @@ fn main() {
     let buffered = KmsOptions::default().risk_losing_audit_records(Duration::from_millis(500));
     let buffered = open(folder.path(), "buffered", buffered);
     let blob = |kms: &LocalKms| {
-        let key = block_on(kms.create_key(CreateKeyRequest::default())).expect("makes a key").key_id;
-        block_on(kms.encrypt(&key, &[7; 32], &context)).expect("encrypts").ciphertext_blob
+        let key = wait(kms.create_key(CreateKeyRequest::default())).expect("makes a key").key_id;
+        wait(kms.encrypt(&key, &[7; 32], &context)).expect("encrypts").ciphertext_blob
     };
     let (blob_durable, blob_buffered) = (blob(&durable), blob(&buffered));
-    let decrypt = |kms: &LocalKms, blob: &[u8]| block_on(kms.decrypt(blob, &context)).expect("decrypts");
+    let decrypt = |kms: &LocalKms, blob: &[u8]| wait(kms.decrypt(blob, &context)).expect("decrypts");
 
     let title = "decrypt, audited and durable, one thread";
     if report.wants(title) {
@@ -43,6 +47,7 @@ fn main() {
             .by(Clock::Wall)
             .case("bare SQLite commit", || insert.execute(params![[0_u8; 300]]).expect("commits"))
             .case("`LocalKms::decrypt`", || decrypt(&durable, &blob_durable))
+            .case("awaited", || block_on(durable.decrypt(&blob_durable, &context)).expect("decrypts"))
             .run(ROUNDS);
         report.add(&measured, &["bare SQLite commit"]);
     }
@@ -62,6 +67,7 @@ fn main() {
         let measured = Group::new("kms-buffered", title, Amount::Message, 20 * REPEAT)
             .by(Clock::Wall)
             .case("1 thread", || decrypt(&buffered, &blob_buffered))
+            .case("1 thread, awaited", || block_on(buffered.decrypt(&blob_buffered, &context)).expect("decrypts"))
             .self_timed(1, format!("{THREADS} threads"), |repeat| {
                 by_threads(repeat, || drop(decrypt(&buffered, &blob_buffered)))
             })

@@ -20,11 +20,6 @@
 //! # }
 //! ```
 
-#[cfg(feature = "http")]
-mod drive_network;
-#[cfg(not(feature = "http"))]
-mod drive_plain;
-
 use crate::context::EncryptionContext;
 use crate::envelope::file::FileOptions;
 use crate::envelope::message::{Decryptor, Encryptor};
@@ -38,20 +33,19 @@ use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
 use crate::native::header::Header;
+use crate::worker;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::path::Path;
-
-#[cfg(feature = "http")]
-use drive_network as drive;
-#[cfg(not(feature = "http"))]
-use drive_plain as drive;
+use std::pin::pin;
 
 /// Runs a future of this crate to its end on the calling thread: for the calls of
-/// [`LocalKms`](crate::LocalKms) and of key providers.
+/// [`LocalKms`](crate::LocalKms) and of key providers. A call on a keystore that nobody else uses at that moment is
+/// done by this thread itself, which is quicker than to await it.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    drive::wait(future)
+    let mut future = pin!(future);
+    pollster::block_on(poll_fn(|context| worker::waiting(|| future.as_mut().poll(context))))
 }
 
 /// An [`Envelope`](crate::Envelope) whose calls return when they are done.

@@ -19,6 +19,7 @@ mod claim;
 mod cost;
 mod counts;
 mod dates;
+mod desk;
 mod due;
 mod family;
 mod fields;
@@ -95,8 +96,10 @@ use crate::crypto;
 use crate::durable::{AtomicFile, OsFileSystem, Overwrite};
 use crate::error::{Error, Result};
 use crate::provider::Revocations;
+use crate::worker;
 use authorise::check_owner;
 use call::{Asked, Call, Job, Reply};
+use desk::{Closed, Desk, Message};
 use futures_channel::oneshot;
 use key::{Realm, check_region, validation};
 use std::fmt;
@@ -106,14 +109,15 @@ use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use store::{Store, Watch};
-use thread::{Handle, Message};
+use thread::Handle;
 use tx::Tx;
 use uuid::Uuid;
 
 /// An embedded KMS on one keystore file. Cheap to clone; all clones share one connection.
 ///
-/// Opening starts one thread, `envelock-kms`, which owns the connection; the methods are asynchronous
-/// and need no runtime. Dropping the future of a call does not undo the call. The file is closed when
+/// Opening starts one thread, `envelock-kms`, which works on the file; the methods are asynchronous
+/// and need no runtime. By [`blocking::wait`](crate::blocking::wait) a call that finds nobody else at work is done by
+/// the caller's own thread, which is quicker. Dropping the future of a call does not undo the call. The file is closed when
 /// the last clone is dropped, which waits for that for up to a second, or by [`close`](Self::close).
 ///
 /// **The file holds the keys, and the root key opens it: without a copy of both, what is encrypted here
@@ -441,17 +445,20 @@ impl LocalKms {
         Call::new(name, &self.principal)
     }
 
-    /// Runs `operation` on the keystore's thread, in a transaction that others may share, and writes its audit
-    /// record. It may run a second time, if the first transaction came to nothing.
+    /// Runs `operation` in a transaction that others may share, and writes its audit record: on the keystore's thread,
+    /// or on this one where it may wait. It may run a second time, if the first transaction came to nothing.
     async fn call<T: Send + 'static>(
         &self,
         call: Call,
         operation: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.ask(|reply| Box::new(Asked::new(call, operation, reply))).await
+        let (reply, answer) = oneshot::channel();
+        self.run(Box::new(Asked::new(call, operation, Reply::Async(reply))))?;
+        self.wait(answer).await?.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
-    /// As [`call`](Self::call), for a job that needs more than the transaction.
+    /// As [`call`](Self::call), for a job that needs more than the transaction, and takes longer: on the keystore's
+    /// thread.
     async fn ask<T: Send + 'static>(&self, job: impl FnOnce(Reply<T>) -> Box<dyn Job>) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Job(job(Reply::Async(reply))))?;
@@ -465,8 +472,8 @@ impl LocalKms {
         operation: impl FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = mpsc::sync_channel(1);
-        self.send(Message::Job(Box::new(Asked::new(call, operation, Reply::Blocking(reply)))))?;
-        let answer = answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.shared.path))?;
+        worker::waiting(|| self.run(Box::new(Asked::new(call, operation, Reply::Blocking(reply)))))?;
+        let answer = answer.recv().map_err(|_| self.closed())?;
         answer.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
@@ -487,17 +494,25 @@ impl LocalKms {
     ) -> Result<T> {
         let (reply, answer) = mpsc::sync_channel(1);
         self.send(Message::Look(Box::new(move |store| drop(reply.send(operation(store))))))?;
-        let answer = answer.recv().map_err(|_| Error::keystore_closed().with_path(&self.shared.path))?;
+        let answer = answer.recv().map_err(|_| self.closed())?;
         answer.map_err(|error| thread::at_file(error, &self.shared.path))
     }
 
     fn send(&self, message: Message) -> Result<()> {
+        self.desk()?.send(message).map_err(|Closed| self.closed())
+    }
+
+    fn run(&self, job: Box<dyn Job>) -> Result<()> {
+        self.desk()?.run(job).map_err(|Closed| self.closed())
+    }
+
+    fn desk(&self) -> Result<&Desk> {
         self.check_process()?;
-        let sent = self.shared.thread.as_ref().map(|thread| thread.jobs.send(message));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(Error::keystore_closed().with_path(&self.shared.path)),
-        }
+        self.shared.thread.as_ref().map(|thread| &*thread.desk).ok_or_else(|| self.closed())
+    }
+
+    fn closed(&self) -> Error {
+        Error::keystore_closed().with_path(&self.shared.path)
     }
 
     /// The answer of the thread; a call that was begun before a fork and is polled in the child fails.
@@ -507,7 +522,7 @@ impl LocalKms {
             if let Err(error) = self.check_process() {
                 return std::task::Poll::Ready(Err(error));
             }
-            answer.as_mut().poll(context).map_err(|_| Error::keystore_closed().with_path(&self.shared.path))
+            answer.as_mut().poll(context).map_err(|_| self.closed())
         })
         .await
     }

@@ -44,7 +44,7 @@ pub(super) struct Store {
     clock: Arc<dyn Clock>,
     watch: Watch,
     buffer: Option<Buffer>,
-    /// After a failure, when what is due is tried again though nobody calls.
+    /// After a failure, when what is to be done while nobody calls is tried again.
     patient_until: Option<Instant>,
     /// Whether what is due has to wait for another opening: nobody has looked at a restored keystore yet.
     holds_due: bool,
@@ -281,8 +281,8 @@ impl Store {
     /// What is to be done while nobody calls: records that have waited for long enough are written; where caches
     /// use the keystore, what other processes changed is looked for; and what is due is done.
     pub(super) fn tick(&mut self) {
-        if self.buffer.as_ref().is_some_and(Buffer::is_due) {
-            let _ = self.flush();
+        if self.buffer.as_ref().is_some_and(Buffer::is_due) && self.flush().is_err() {
+            self.patient_until = Some(Instant::now() + PATIENT);
         }
         if self.watch.is_wanted() {
             // What is found moves the epoch.
@@ -304,7 +304,8 @@ impl Store {
 
     /// When [`tick`](Self::tick) has something to do, if nobody calls before.
     pub(super) fn next_tick(&self) -> Option<Duration> {
-        let buffer = self.buffer.as_ref().and_then(Buffer::due_in);
+        let patient = self.patience();
+        let buffer = self.buffer.as_ref().and_then(Buffer::due_in).map(|wait| wait.max(patient));
         let watch = self.watch.is_wanted().then_some(LOOK);
         [buffer, watch, self.due_in()].into_iter().flatten().min()
     }
@@ -312,9 +313,13 @@ impl Store {
     /// How long the thread sleeps before what is due next; not for very long, since the clock may leap.
     fn due_in(&self) -> Option<Duration> {
         let wait = self.trust.dates.next()?.saturating_sub(millis(self.clock.wall()));
-        let patient = self.patient_until.map(|until| until.saturating_duration_since(Instant::now()));
-        let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).max(patient.unwrap_or_default());
+        let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(0)).max(self.patience());
         Some(wait.min(SLEEP))
+    }
+
+    /// How long it is left alone after a failure.
+    fn patience(&self) -> Duration {
+        self.patient_until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
     }
 
     /// The whole keystore as one file's bytes, of one moment, while others may use it; every row of the

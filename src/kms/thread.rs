@@ -1,44 +1,34 @@
-//! The one thread that owns the connection to a keystore file.
+//! The thread of a keystore, and how its file is opened.
 //!
 //! It is named `envelock-kms`, starts with [`LocalKms::open`](super::LocalKms::open), and ends when the
 //! last handle is dropped or the keystore is closed. It takes all calls that have come by the time that it
 //! is free, and runs them in one transaction; answers go back over one-shot channels, so that nothing in an
-//! async caller waits on SQLite, and a caller that no longer waits disturbs nobody.
+//! async caller waits on SQLite, and a caller that no longer waits disturbs nobody. What callers do without it is
+//! said where they [stand in line](super::desk).
 
 use super::buffer::Buffer;
-use super::call::{Call, Job};
+use super::call::Call;
 use super::claim::Claim;
+use super::desk::{Desk, Work};
 use super::migrate::migrate;
 use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{RootKey, RootKeys, Unlocked};
 use super::root_file::{self, RootKeyFile};
 use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
-use super::store::{LOOK, Settings, Store, Watch, millis};
+use super::store::{Settings, Store, Watch, millis};
 use super::waiting::{Waiting, is_busy};
 use super::{KmsOptions, Missing, OWNER, Opened};
 use crate::error::{Error, ErrorKind, Result};
-use futures_channel::oneshot;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-
-/// What is no call on the KMS, and answers by its own channel.
-pub(super) type Look = Box<dyn FnOnce(&mut Store) + Send>;
-
-pub(super) enum Message {
-    Job(Box<dyn Job>),
-    Look(Look),
-    /// End; the answer comes once the file is closed and the root key wiped.
-    Close(oneshot::Sender<Result<()>>),
-}
 
 /// What the handles of a keystore share of its thread.
 #[derive(Debug)]
 pub(super) struct Handle {
-    pub(super) jobs: mpsc::Sender<Message>,
+    pub(super) desk: Arc<Desk>,
     /// In a mutex since it is shared, and never locked.
     closed: Mutex<mpsc::Receiver<()>>,
 }
@@ -47,7 +37,7 @@ impl Handle {
     /// Lets the thread end, and waits until the file is closed; not for ever, since a call that is still
     /// under way may wait for another process.
     pub(super) fn close(self) {
-        drop(self.jobs);
+        self.desk.leave();
         // Nothing is ever sent: the other end goes with the thread.
         let closed = self.closed.into_inner().unwrap_or_else(PoisonError::into_inner);
         let _ = closed.recv_timeout(CLOSE_WAIT);
@@ -56,9 +46,10 @@ impl Handle {
 
 /// Starts the thread, and waits until the keystore is open or is known not to open.
 pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions, watch: Watch) -> Result<(Handle, Opened)> {
-    let (jobs, inbox) = mpsc::channel();
+    let desk = Arc::new(Desk::default());
     let (closing, closed) = mpsc::channel();
     let (reply, answer) = mpsc::sync_channel(1);
+    let thread = Arc::clone(&desk);
     std::thread::Builder::new()
         .name("envelock-kms".to_owned())
         .spawn(move || match open(&path, &root, &options, watch).map_err(|e| at(e, &path)) {
@@ -66,8 +57,10 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions, watch: Wa
             Ok((store, registered, opened)) => {
                 // The source may hold a passphrase, which is needed no more.
                 drop(root);
-                if reply.send(Ok(opened)).is_ok() {
-                    serve(registered, store, &inbox);
+                thread.open(store, registered);
+                match reply.send(Ok(opened)) {
+                    Ok(()) => serve(&thread),
+                    Err(_) => drop(thread.close()),
                 }
                 // By now the file is closed: whoever dropped the last handle waits for this.
                 drop(closing);
@@ -78,64 +71,27 @@ pub(super) fn start(path: PathBuf, root: RootKey, options: KmsOptions, watch: Wa
         false => answer.recv().map_err(|_| Error::internal("the keystore's thread ended while opening"))?,
         true => answer.recv_timeout(CHILD_WAIT).map_err(|_| Error::forked())?,
     };
-    Ok((Handle { jobs, closed: Mutex::new(closed) }, opened?))
+    Ok((Handle { desk, closed: Mutex::new(closed) }, opened?))
 }
 
-fn serve(registered: Registered, mut store: Store, inbox: &mpsc::Receiver<Message>) {
+/// Works until the keystore is closed, no handle is left, or a panic has ended it.
+fn serve(desk: &Desk) {
     let mut closed = None;
-    let mut next = None;
-    let mut looked = Instant::now();
     loop {
-        // Also where calls come without a pause.
-        if looked.elapsed() >= LOOK {
-            store.tick();
-            looked = Instant::now();
-        }
-        let message = match next.take().map_or_else(|| receive(inbox, store.next_tick()), Ok) {
-            Ok(message) => message,
-            Err(RecvTimeoutError::Timeout) => {
-                store.tick();
-                looked = Instant::now();
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        match message {
-            Message::Job(job) => {
-                let mut jobs = vec![job];
-                while jobs.len() < GROUP_MAX {
-                    match inbox.try_recv() {
-                        Ok(Message::Job(job)) => jobs.push(job),
-                        Ok(other) => {
-                            next = Some(other);
-                            break;
-                        }
-                        Err(_) => break,
-                    }
-                }
-                store.run(jobs);
-            }
-            Message::Look(look) => look(&mut store),
-            Message::Close(reply) => {
+        match desk.next() {
+            Work::Jobs(jobs) => desk.run_all(jobs),
+            Work::Look(look) => desk.work(look),
+            Work::Tick => desk.work(Store::tick),
+            Work::Close(reply) => {
                 closed = Some(reply);
                 break;
             }
+            Work::End => break,
         }
     }
-    let flushed = store.flush();
-    // In this order: the file stays on the list for as long as it is open.
-    drop(store);
-    drop(registered);
+    let flushed = desk.close();
     if let Some(reply) = closed {
         let _ = reply.send(flushed);
-    }
-}
-
-/// The next message, or that there was none for as long as nothing is to be done.
-fn receive(inbox: &mpsc::Receiver<Message>, most: Option<Duration>) -> Result<Message, RecvTimeoutError> {
-    match most {
-        Some(most) => inbox.recv_timeout(most),
-        None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
     }
 }
 
@@ -376,5 +332,3 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const CHILD_WAIT: Duration = Duration::from_secs(15);
 /// The Region of a keystore that is made without a word about it.
 const DEFAULT_REGION: &str = "local";
-/// Calls that share a transaction at most: the first of them waits for all.
-const GROUP_MAX: usize = 128;

@@ -5,37 +5,13 @@
 //! other is the start of the clock): a runtime for each envelope would cost a thread for each, and connections
 //! that outlive a call belong to the runtime that opened them.
 
-use std::cell::Cell;
+use crate::worker::may_wait;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::runtime::{Builder, Handle};
-
-/// While it lives, network calls of this thread may use the runtime.
-#[cfg(feature = "blocking")]
-#[derive(Debug)]
-pub(crate) struct Waiting(std::marker::PhantomData<*const ()>);
-
-thread_local! {
-    /// How many calls wait on this thread, one inside the other.
-    static WAITING: Cell<usize> = const { Cell::new(0) };
-}
-
-/// This thread waits for a future and polls it itself.
-#[cfg(feature = "blocking")]
-pub(crate) fn waiting() -> Waiting {
-    WAITING.set(WAITING.get() + 1);
-    Waiting(std::marker::PhantomData)
-}
-
-#[cfg(feature = "blocking")]
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        WAITING.set(WAITING.get() - 1);
-    }
-}
 
 /// The runtime that network calls made here run on.
 ///
@@ -45,7 +21,7 @@ impl Drop for Waiting {
 /// # Errors
 /// An I/O error if the thread cannot be started; `None` where this thread neither waits nor is in a runtime.
 pub(crate) fn runtime() -> io::Result<Option<Handle>> {
-    if WAITING.get() > 0 { started().map(Some) } else { Ok(Handle::try_current().ok()) }
+    if may_wait() { started().map(Some) } else { Ok(Handle::try_current().ok()) }
 }
 
 struct Network {
@@ -103,31 +79,23 @@ impl<F> Drop for Within<F> {
     }
 }
 
-#[cfg(all(test, feature = "blocking"))]
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::waiting;
 
     #[test]
     fn a_thread_that_does_not_wait_has_no_runtime_and_one_that_does_has_the_one_of_all() {
         assert!(runtime().unwrap().is_none());
-        let first = {
-            let _waiting = waiting();
-            let _inner = waiting();
-            drop(waiting());
-            runtime().unwrap().unwrap()
-        };
+        let first = waiting(|| runtime().unwrap().unwrap());
         assert!(runtime().unwrap().is_none());
-        let second = std::thread::spawn(|| {
-            let _waiting = waiting();
-            runtime().unwrap().unwrap()
-        });
+        let second = std::thread::spawn(|| waiting(|| runtime().unwrap().unwrap()));
         assert_eq!(first.id(), second.join().unwrap().id());
     }
 
     #[test]
     fn a_timer_runs_though_the_thread_that_waits_has_no_runtime() {
-        let _waiting = waiting();
-        let handle = runtime().unwrap().unwrap();
+        let handle = waiting(|| runtime().unwrap().unwrap());
         let sleep = Within::new(handle, async { tokio::time::sleep(std::time::Duration::from_millis(20)).await });
         pollster::block_on(sleep);
     }

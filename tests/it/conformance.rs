@@ -228,7 +228,7 @@ fn every_broken_provider_is_reported_for_what_it_breaks() {
         (Flaw::MakesShortKeys, "32 bytes"),
         (Flaw::ReEncryptsAnotherKey, "the same key"),
         (Flaw::ReEncryptsToTheSameBytes, "new bytes"),
-        (Flaw::FailsToReEncrypt, "re-encryption failed"),
+        (Flaw::FailsToReEncrypt, "re-encryption does not fail"),
         (Flaw::LosesTheCallersKey, "comes back"),
         (Flaw::StaysBusyOnceDropped, "no data key: another call is under way"),
         (Flaw::MixesCallsAtOnce, "gets its own key"),

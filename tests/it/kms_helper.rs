@@ -2,7 +2,11 @@
 //! what to do. Without being told, the test here does nothing.
 
 use crate::support::unhex;
+#[cfg(feature = "blocking")]
+pub(crate) use envelock::blocking::wait;
 use envelock::{CreateKeyRequest, EncryptionContext, Error, KmsOptions, LocalKms, RootKey};
+#[cfg(not(feature = "blocking"))]
+pub(crate) use pollster::block_on as wait;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -89,7 +93,7 @@ pub(crate) fn rotate(kms: &LocalKms, key: &str, times: u32) {
     }
 }
 
-/// Opens the keystore and changes it until it is killed. Each operation is announced before it
+/// Opens the keystore and changes it until it is killed, itself or by the keystore's thread. Each operation is announced before it
 /// begins, and reported once it is acknowledged.
 fn work(folder: &Path) {
     let say = |line: String| {
@@ -105,13 +109,13 @@ fn work(folder: &Path) {
     for round in 0.. {
         say("BEGIN".to_owned());
         let alias = format!("alias/{}-{round}", std::process::id());
-        let key = pollster::block_on(kms.create_key(CreateKeyRequest::default().alias(&alias))).unwrap().key_id;
+        let key = wait(kms.create_key(CreateKeyRequest::default().alias(&alias))).unwrap().key_id;
         say(format!("KEY {key} 1"));
         say("BEGIN".to_owned());
-        let version = pollster::block_on(kms.rotate(&key)).unwrap().current_version;
+        let version = wait(kms.rotate(&key)).unwrap().current_version;
         say(format!("KEY {key} {version}"));
         say("BEGIN".to_owned());
-        let blob = pollster::block_on(kms.encrypt(&alias, key.as_bytes(), &context)).unwrap().ciphertext_blob;
+        let blob = wait(kms.encrypt(&alias, key.as_bytes(), &context)).unwrap().ciphertext_blob;
         let hex: String = blob.iter().map(|byte| format!("{byte:02x}")).collect();
         say(format!("BLOB {key} {hex}"));
         say("BEGIN".to_owned());

@@ -1,7 +1,7 @@
 //! Two processes with eight threads each on one keystore: nothing is lost, nothing is there twice, nobody waits for
 //! ever.
 
-use crate::kms_helper::{helper, open};
+use crate::kms_helper::{helper, open, wait};
 use crate::support::child::long;
 use crate::support::say;
 use envelock::{CreateKeyRequest, EncryptionContext, Error, ErrorKind, KmsOptions, LocalKms, RootKey};
@@ -84,7 +84,7 @@ pub(crate) fn load(folder: &Path, words: &str) {
             let began = Instant::now();
             let key = &shared[round % shared.len()];
             let outcome = match round % 7 {
-                0 => block_on(kms.rotate(key)).map(|_| count(Some(format!("ROTATED {key}")))),
+                0 => wait(kms.rotate(key)).map(|_| count(Some(format!("ROTATED {key}")))),
                 1 => new_key(&kms).map(|key| count(Some(format!("MADE {key}")))),
                 2 => block_on(kms.update_alias("alias/moving", key)),
                 _ => round_trip(&kms, if round % 2 == 0 { key } else { "alias/moving" }),
@@ -116,7 +116,7 @@ fn new_key(kms: &LocalKms) -> Result<String, Error> {
 
 fn round_trip(kms: &LocalKms, key: &str) -> Result<(), Error> {
     let context = EncryptionContext::from([("tenant", "acme")]);
-    let blob = block_on(kms.encrypt(key, b"attack at dawn", &context))?.ciphertext_blob;
+    let blob = wait(kms.encrypt(key, b"attack at dawn", &context))?.ciphertext_blob;
     assert_eq!(block_on(kms.decrypt(&blob, &context))?.plaintext(), b"attack at dawn");
     Ok(())
 }

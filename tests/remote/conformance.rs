@@ -1,6 +1,8 @@
 //! Every provider keeps what providers promise: the suite, and what goes beyond it: rewraps of messages, a hundred tasks
 //! at once, calls that are dropped at any time.
 
+use crate::aws::strict;
+use crate::support::aws::Account;
 use crate::support::openbao::Bao;
 use crate::support::random::Random;
 use crate::support::{run, say};
@@ -12,7 +14,7 @@ use envelock::{
 };
 use std::sync::Arc;
 
-type Shared = Arc<dyn KeyProvider>;
+pub(crate) type Shared = Arc<dyn KeyProvider>;
 
 /// A provider, another of the same kind on another key, and what is known of what stands behind them.
 struct Case {
@@ -77,6 +79,9 @@ async fn rewraps(case: &Case) {
     match blind {
         Ok(_) if case.re_encrypts => {}
         Err(error) if !case.re_encrypts && error.kind() == ErrorKind::Unsupported => {}
+        Err(error) if case.flaws.contains(&Flaw::LacksReEncryption) => {
+            assert!(error.code().is_some(), "{name}: {error}")
+        }
         other => panic!("{name}: {other:?}"),
     }
     let plain = new.decrypt(&std::fs::read(&sealed).unwrap(), &context(1)).await.unwrap();
@@ -160,6 +165,36 @@ fn the_embedded_keystore_conforms() {
     let provider = |alias| -> Shared { Arc::new(kms.provider(alias).unwrap()) };
     let (provider, stranger) = (provider("alias/one"), provider("alias/two"));
     conforms(&Case { name: "local", provider, stranger, flaws: &[], re_encrypts: true });
+}
+
+fn aws(account: &Account, key: &str) -> Shared {
+    Arc::new(strict(account, &[key]))
+}
+
+#[test]
+fn aws_kms_conforms_on_moto() {
+    let account = Account::moto("eu-central-1");
+    let [provider, stranger] = [account.key(), account.key()].map(|key| aws(&account, &key));
+    let flaws = &[Flaw::JoinsContexts];
+    conforms(&Case { name: "aws-kms on moto", provider, stranger, flaws, re_encrypts: true });
+}
+
+#[test]
+fn aws_kms_conforms_on_ministack() {
+    let account = Account::ministack("eu-central-1");
+    let [provider, stranger] = [account.key(), account.key()].map(|key| aws(&account, &key));
+    let flaws = &[Flaw::OpensDamage, Flaw::LacksReEncryption];
+    conforms(&Case { name: "aws-kms on ministack", provider, stranger, flaws, re_encrypts: false });
+}
+
+#[test]
+fn aws_kms_and_vault_conform_together() {
+    let (account, bao) = (Account::moto("us-east-1"), Bao::shared());
+    let both = || -> Shared {
+        Arc::new(MultiProvider::all(vec![aws(&account, &account.key()), vault(&bao, &bao.key())]).unwrap())
+    };
+    let (provider, stranger) = (both(), both());
+    conforms(&Case { name: "aws-kms and vault", provider, stranger, flaws: &[Flaw::JoinsContexts], re_encrypts: true });
 }
 
 #[test]

@@ -3,6 +3,12 @@
 //! A binary of its own, since the peers are started once in it, each when it is first needed, and end with it. What each
 //! peer gets wrong is in peers.md; tests assert on each only what it gets right. A peer that does not start is a failure.
 
+mod aws;
+mod chaos;
 mod conformance;
 mod harness;
+mod matrix;
+mod outage;
 mod support;
+mod vault;
+mod vault_auth;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod cipher;
+mod desk;
 mod due;
 mod import;
 mod life;

@@ -142,6 +142,10 @@ impl<A: Send, F: Fn(Answer) -> Result<A, Flaw> + Send + Sync> Exchange for Call<
         self.operation.name()
     }
 
+    fn system(&self) -> Option<&'static str> {
+        Some("aws-api")
+    }
+
     fn subject(&self) -> String {
         self.subject.to_owned()
     }

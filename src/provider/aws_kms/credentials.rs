@@ -125,7 +125,7 @@ pub(super) struct Credentials {
 struct State {
     held: Option<Arc<Held>>,
     count: u64,
-    /// The source is not asked ahead of the end before then: it was asked a moment ago.
+    /// The source is not asked ahead of the end before then: it failed a moment ago.
     pause: Option<Instant>,
     /// When the source failed last, and how.
     failed: Option<(Instant, Error)>,
@@ -197,8 +197,8 @@ impl Credentials {
         if now >= usable {
             return Look::Nothing;
         }
-        let asked_lately = state.pause.is_some_and(|until| Instant::now() < until);
-        if now < fresh || asked_lately { Look::Fresh(held.clone()) } else { Look::Ageing(held.clone()) }
+        let failed_lately = state.pause.is_some_and(|until| Instant::now() < until);
+        if now < fresh || failed_lately { Look::Fresh(held.clone()) } else { Look::Ageing(held.clone()) }
     }
 
     /// Asks the source. The caller has the turn.
@@ -209,18 +209,18 @@ impl Credentials {
             is_usable(&held, fetched).map(|()| held)
         });
         let mut state = self.lock();
-        let now = Instant::now();
-        state.pause = Some(now + PAUSE);
         match outcome {
             Ok(mut held) => {
                 state.count += 1;
                 held.number = state.count;
                 let held = Arc::new(held);
                 state.held = Some(held.clone());
-                state.failed = None;
+                (state.pause, state.failed) = (None, None);
                 Ok(held)
             }
             Err(error) => {
+                let now = Instant::now();
+                state.pause = Some(now + PAUSE);
                 state.failed = Some((now, error.again()));
                 Err(error)
             }

@@ -84,6 +84,11 @@ pub(super) fn refused<T>(operation: Operation, subject: &str, flaw: &Flaw) -> Ve
             Error::new(ErrorKind::Unavailable, format!("{name} for {subject} was answered with no answer of AWS KMS"))
                 .with_advice("check the address of the KMS, and whether a proxy answers in its place; then try again"),
         ),
+        Flaw::Unfit => Verdict::Fail(
+            Error::invalid_input(format!("{subject} is no symmetric key for encryption, and wraps no data keys"))
+                .with_code("InvalidKeyUsageException")
+                .with_advice("use a symmetric key with the usage ENCRYPT_DECRYPT"),
+        ),
         Flaw::Lie(what) => Verdict::Fail(
             Error::new(ErrorKind::AuthenticationFailed, format!("{name} for {subject} was answered wrongly: {what}"))
                 .with_advice(
@@ -111,9 +116,14 @@ struct Said {
 }
 
 /// The code without `com.amazonaws.kms#` before it or `:http://…` behind it.
-fn known(code: &str) -> Option<&'static Known> {
+fn bare(code: &str) -> &str {
     let code = code.rsplit_once('#').map_or(code, |(_, code)| code);
-    let code = code.split(':').next().unwrap_or_default().trim();
+    code.split(':').next().unwrap_or_default().trim()
+}
+
+/// What is known of a code.
+fn known(code: &str) -> Option<&'static Known> {
+    let code = bare(code);
     let same = |known: &&Known| {
         known.code == code || known.code.strip_suffix("Exception") == Some(code) || OTHERS.contains(&(code, known.code))
     };
@@ -137,7 +147,7 @@ fn contains(sentence: &str, words: &str) -> bool {
 /// An error whose code nobody here has heard of: the status decides.
 fn unknown<T>(name: &str, subject: &str, status: StatusCode, code: Option<&str>) -> Verdict<T> {
     let is_code = |code: &&str| (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let code = code.map(|code| code.rsplit_once('#').map_or(code, |(_, code)| code)).filter(is_code);
+    let code = code.map(bare).filter(is_code);
     let what = match code {
         Some(code) => format!("{name} for {subject} failed: {code}, status {}", status.as_u16()),
         None => format!("{name} for {subject} failed with status {}", status.as_u16()),
@@ -290,9 +300,6 @@ pub(super) const KNOWN: &[Known] = &[
         says: "it was a dry run, which would have succeeded",
         advice: "something between here and the KMS asks for dry runs: take it out" },
     Known { code: "ExpiredTokenException", class: Class::Renew, kind: ErrorKind::KeyDenied,
-        says: "the credentials have expired",
-        advice: "renew them where they come from (`aws sso login`, a new session), or let envelock find them itself" },
-    Known { code: "ExpiredToken", class: Class::Renew, kind: ErrorKind::KeyDenied,
         says: "the credentials have expired",
         advice: "renew them where they come from (`aws sso login`, a new session), or let envelock find them itself" },
     Known { code: "UnrecognizedClientException", class: Class::Renew, kind: ErrorKind::KeyDenied,

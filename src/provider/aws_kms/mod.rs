@@ -43,7 +43,7 @@ use std::collections::BTreeMap;
 /// use envelock::{AwsKmsProvider, EncryptionContext, Envelope};
 /// # async fn example() -> Result<(), envelock::Error> {
 /// let provider = AwsKmsProvider::strict(["arn:aws:kms:eu-central-1:111122223333:alias/app"]).connect().await?;
-/// let envelope = Envelope::new(provider);
+/// let envelope = Envelope::builder(provider).build()?;
 /// let context = EncryptionContext::from([("tenant", "acme")]);
 /// let sealed = envelope.encrypt(b"attack at dawn", &context).await?;
 /// # Ok(())

@@ -229,6 +229,8 @@ pub(super) enum Flaw {
     Garbage,
     /// It is one, and not to what was asked.
     Lie(&'static str),
+    /// It describes a key of another kind.
+    Unfit,
 }
 
 impl Answer {
@@ -273,7 +275,7 @@ impl Answer {
     pub(super) fn key(self) -> std::result::Result<KeyArn, Flaw> {
         let metadata = self.key_metadata.ok_or(Flaw::Lie("it describes no key"))?;
         if metadata.key_spec.is_some_and(|spec| spec != "SYMMETRIC_DEFAULT") {
-            return Err(Flaw::Lie(ASYMMETRIC));
+            return Err(Flaw::Unfit);
         }
         metadata.arn.as_deref().and_then(KeyArn::parse).ok_or(Flaw::Lie("it names no key by its ARN"))
     }
@@ -345,8 +347,6 @@ impl Visitor<'_> for PlainVisitor {
     }
 }
 
-/// What `DescribeKey` says of a key that wraps nothing.
-pub(super) const ASYMMETRIC: &str = "it is no symmetric key for encryption";
 /// A call takes so many grant tokens (AWS's limit), of so many characters (also AWS's).
 const GRANTS_MAX: usize = 10;
 const GRANT_MAX: usize = 8_192;

@@ -270,7 +270,7 @@ mod tests {
     fn a_credential_file_is_read_without_its_line_end_and_within_bounds() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let mut put = |text: &str| {
+        let put = |text: &str| {
             std::fs::write(&path, text).unwrap();
             read(&path, "the token").map(|text| text.to_string()).map_err(|error| error.to_string())
         };

@@ -7,7 +7,7 @@ use super::answer::{self, Member};
 use super::refusal::Purpose;
 use super::slot::Ciphertext;
 use super::wire::{Body, Field};
-use super::{Inner, VaultProvider};
+use super::{Derivation, Inner};
 use crate::context::KmsContext;
 use crate::error::{Error, Result};
 use crate::material::{DataKey, EncryptedDataKey};
@@ -21,13 +21,25 @@ struct Asked<'a> {
     context: &'a KmsContext,
 }
 
+/// Strings of a JSON request, keys and values, that OpenBao takes unless it is told otherwise: 1,000
+/// (`max_request_json_strings`, since 2.4.1). A few are left for what may be added.
+const STRINGS_MAX: usize = 960;
+
 impl Inner {
+    /// The most members of a batch: each has two fields, or three.
+    pub(super) fn batch_len(&self) -> usize {
+        match self.derivation {
+            Derivation::None => STRINGS_MAX / 4,
+            Derivation::ByContext => STRINGS_MAX / 6,
+        }
+    }
+
     pub(super) async fn encrypt_many(
         self: &Arc<Self>,
         keys: &[(&DataKey, &KmsContext)],
     ) -> Vec<Result<Vec<EncryptedDataKey>>> {
         let mut answers = Vec::with_capacity(keys.len());
-        for part in keys.chunks(VaultProvider::BATCH_MAX) {
+        for part in keys.chunks(self.batch_len()) {
             match self.encrypt_part(part).await {
                 Ok(members) => answers.extend(members),
                 Err(error) => answers.extend(part.iter().map(|_| Err(error.again()))),
@@ -49,7 +61,7 @@ impl Inner {
                 }
             });
         }
-        for part in asked.chunks(VaultProvider::BATCH_MAX) {
+        for part in asked.chunks(self.batch_len()) {
             let opened = match self.open_part(part).await {
                 Ok(opened) => opened,
                 Err(error) => part.iter().map(|_| Err(error.again())).collect(),

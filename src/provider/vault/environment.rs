@@ -32,7 +32,7 @@ pub(super) fn builder(key: String, variable: &dyn Fn(&str) -> Option<OsString>) 
     }
     let trust = environment.trust()?;
     if !trust.is_default() {
-        builder = builder.transport(transport(trust)?);
+        builder = builder.transport(transport(&trust)?);
     }
     Ok(builder)
 }
@@ -152,4 +152,85 @@ fn folder_of_pem(folder: &Path) -> Result<Vec<u8>> {
         all.push(b'\n');
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const ROOT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/root.pem"));
+
+    fn with(variables: &[(&str, &str)]) -> Result<VaultBuilder> {
+        let value = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        builder("orders".to_owned(), &value)
+    }
+
+    /// What the provider shows of itself.
+    fn shown(variables: &[(&str, &str)]) -> String {
+        format!("{:?}", with(variables).unwrap().build().unwrap())
+    }
+
+    #[test]
+    fn address_namespace_and_token_come_from_the_environment() {
+        let text =
+            shown(&[("VAULT_ADDR", "https://a:8200"), ("VAULT_NAMESPACE", "team/one/"), ("VAULT_TOKEN", "s.planted")]);
+        assert!(
+            text.contains("https://a:8200") && text.contains("team/one") && text.contains("VaultAuth(token"),
+            "{text}"
+        );
+        assert!(!text.contains("planted"));
+    }
+
+    #[test]
+    fn baos_variables_hide_vaults_even_where_they_are_empty() {
+        let token = ("VAULT_TOKEN", "t");
+        let text = shown(&[("VAULT_ADDR", "https://a"), ("BAO_ADDR", "https://b"), token]);
+        assert!(text.contains("https://b"), "{text}");
+        let error = with(&[("VAULT_ADDR", "https://a"), ("BAO_ADDR", ""), token]).unwrap().build().unwrap_err();
+        assert!(error.to_string().contains("VAULT_ADDR or BAO_ADDR"), "{error}");
+    }
+
+    #[test]
+    fn without_a_token_the_file_of_the_programs_is_used_if_it_is_there() {
+        let home = tempfile::tempdir().unwrap();
+        let home_text = home.path().to_str().unwrap();
+        let address = ("BAO_ADDR", "https://a");
+        let error = with(&[address, ("HOME", home_text)]).unwrap().build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("bao login"), "{error}");
+        std::fs::write(home.path().join(".vault-token"), "s.x").unwrap();
+        assert!(shown(&[address, ("HOME", home_text)]).contains("VaultAuth(token file"));
+        assert!(shown(&[address, ("BAO_TOKEN_PATH", "/run/token")]).contains("VaultAuth(token file"));
+    }
+
+    #[test]
+    fn what_would_give_up_tls_is_refused_in_words() {
+        for name in ["VAULT_SKIP_VERIFY", "BAO_SKIP_VERIFY"] {
+            for value in ["1", "true", "yes"] {
+                let error = with(&[(name, value)]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                assert!(error.to_string().contains("VAULT_CACERT or BAO_CACERT"), "{error}");
+            }
+            with(&[(name, "false")]).unwrap();
+            with(&[(name, "")]).unwrap();
+        }
+        assert!(with(&[("VAULT_TLS_SERVER_NAME", "a")]).is_err());
+        assert!(with(&[("VAULT_CLIENT_CERT", "/a")]).unwrap_err().to_string().contains("VAULT_CLIENT_KEY"));
+    }
+
+    #[test]
+    fn roots_come_from_a_file_a_variable_or_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, ROOT).unwrap();
+        let (file, folder) = (file.to_str().unwrap(), folder.path().to_str().unwrap());
+        for trusted in [("VAULT_CACERT", file), ("BAO_CACERT_BYTES", ROOT), ("VAULT_CAPATH", folder)] {
+            with(&[trusted]).unwrap();
+        }
+        assert_eq!(with(&[("VAULT_CACERT", "/nowhere/ca.pem")]).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(with(&[("VAULT_CACERT_BYTES", "no pem")]).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let identity = with(&[("VAULT_CLIENT_CERT", file), ("VAULT_CLIENT_KEY", file)]).unwrap_err();
+        assert_eq!(identity.kind(), ErrorKind::InvalidInput);
+    }
 }

@@ -68,8 +68,8 @@ use wire::{Body, Field};
 /// slot does not open under another. Whether the server really binds it is proved once for each provider, at its first use
 /// ([what that costs](VaultBuilder::dangerous_without_binding_proof)).
 ///
-/// Transit re-encrypts no ciphertext that has associated data, so a rewrap decrypts and encrypts; both take up to
-/// [`BATCH_MAX`](Self::BATCH_MAX) data keys in one call. Its calls need a tokio runtime, unless the
+/// Transit re-encrypts no ciphertext that has associated data, so a rewrap decrypts and encrypts; both take up to 240 data
+/// keys in one call ([`decrypt_data_keys`](KeyProvider::decrypt_data_keys)), 160 where the key derives. Its calls need a tokio runtime, unless the
 /// [transport](VaultBuilder::transport) is one that does not. Cheap to clone; clones share token and limits.
 #[derive(Clone)]
 pub struct VaultProvider(Arc<Inner>);
@@ -94,9 +94,6 @@ enum Derivation {
 }
 
 impl VaultProvider {
-    /// The most data keys that one call takes.
-    pub const BATCH_MAX: usize = 500;
-
     /// A provider to be on the Transit key `key`; its address and login follow.
     #[must_use]
     pub fn builder(key: impl Into<String>) -> VaultBuilder {
@@ -170,7 +167,7 @@ impl KeyProvider for VaultProvider {
     }
 
     fn batch_len(&self) -> usize {
-        Self::BATCH_MAX
+        self.0.batch_len()
     }
 
     async fn decrypt_data_keys(&self, slots: &[(&EncryptedDataKey, &KmsContext)]) -> Vec<DataKeyAnswer> {

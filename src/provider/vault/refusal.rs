@@ -131,6 +131,11 @@ impl Asked {
         if said.has("non-AEAD") {
             return self.wrong_type("of a type that binds no associated data");
         }
+        if said.has("high complexity") {
+            return self
+                .error(ErrorKind::LimitExceeded, "takes no request of so many parts")
+                .with_advice("raise max_request_json_strings of the server's listener to its default, 1000, or more");
+        }
         if said.has("replication DR secondary") {
             return self.standby();
         }

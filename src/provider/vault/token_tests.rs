@@ -192,6 +192,40 @@ fn a_login_without_a_token_in_its_answer_is_refused() {
 }
 
 #[test]
+fn kubernetes_and_certificates_log_in_by_role_at_their_mounts() {
+    let folder = tempfile::tempdir().unwrap();
+    let jwt = folder.path().join("jwt");
+    let granted = r#"{"auth":{"client_token":"root-token","lease_duration":0,"renewable":false}}"#;
+    let login = |auth: VaultAuth| {
+        let vault = FakeVault::new();
+        vault.say(200, granted);
+        encrypt(&provider(&vault, auth)).unwrap();
+        let seen = vault.state().seen[0].clone();
+        assert!(!seen.headers.contains_key("X-Vault-Token"), "a login carries no token");
+        (seen.path, seen.body)
+    };
+    for text in ["first", "second"] {
+        std::fs::write(&jwt, format!("{text}\n")).unwrap();
+        let (path, body) = login(VaultAuth::kubernetes_file("orders", &jwt));
+        assert_eq!(path, "/v1/auth/kubernetes/login");
+        assert_eq!(body, serde_json::json!({ "role": "orders", "jwt": text }));
+    }
+    let (path, body) = login(VaultAuth::certificate(Some("orders")).mount("/tls/"));
+    assert_eq!((path.as_str(), body), ("/v1/auth/tls/login", serde_json::json!({ "name": "orders" })));
+    assert_eq!(login(VaultAuth::certificate(None)).1, serde_json::json!({}));
+}
+
+#[test]
+fn a_login_that_is_refused_shows_no_credential() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    vault.say(400, r#"{"errors":["no role the-role-id with the-secret-id"]}"#);
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied);
+    assert!(!format!("{error:?}").contains("the-secret-id"), "{error:?}");
+}
+
+#[test]
 fn a_call_that_is_dropped_in_its_login_holds_nobody_up() {
     use futures_util::FutureExt;
     let vault = FakeVault::new();

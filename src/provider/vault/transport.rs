@@ -21,7 +21,18 @@ impl Trust {
     }
 }
 
-pub(super) fn transport(trust: Trust) -> Result<ReqwestTransport> {
-    let _ = trust;
-    ReqwestTransport::new()
+/// # Errors
+/// Kind InvalidInput for certificates, a key or a proxy's address that are none.
+pub(super) fn transport(trust: &Trust) -> Result<ReqwestTransport> {
+    let mut builder = ReqwestTransport::builder();
+    if let Some(roots) = &trust.roots {
+        builder = builder.only_roots(roots);
+    }
+    if let Some(identity) = &trust.identity {
+        builder = builder.identity(identity.as_slice());
+    }
+    if let Some(proxy) = &trust.proxy {
+        builder = builder.proxy(proxy.as_str());
+    }
+    builder.build()
 }

@@ -67,7 +67,7 @@ impl Subject for Kms {
             }
             1 => Ok(is_slot(&provider.encrypt_data_key(&DataKey::from_slice(&DATA_KEY)?, &context).await?)),
             DECRYPT => match provider.decrypt_data_key(&slot, &context).await {
-                DataKeyAnswer::Key(key) => Ok(key.expose() == DATA_KEY),
+                DataKeyAnswer::Key(key) => Ok(DATA_KEY.starts_with(key.expose())),
                 DataKeyAnswer::Failed(error) => Err(error),
                 DataKeyAnswer::NotMine => Ok(false),
             },
@@ -113,8 +113,10 @@ fn error_saying(status: u16, code: &'static str, sentence: &'static str) -> Faul
         match operation {
             0 => Reply::json(status, json!({"__type": code, "message": message})),
             1 => Reply::json(status, json!({"__type": format!("com.amazonaws.kms#{code}"), "Message": message})),
-            2 => Reply::json(status, json!({"message": message}))
-                .with("X-Amzn-ErrorType", &format!("{code}:http://internal.amazon.com/coral/com.amazon.coral.service/")),
+            2 => Reply::json(status, json!({"message": message})).with(
+                "X-Amzn-ErrorType",
+                &format!("{code}:http://internal.amazon.com/coral/com.amazon.coral.service/"),
+            ),
             _ => Reply::Answer(
                 status,
                 vec![("Content-Type".into(), "text/html".into())],
@@ -164,6 +166,7 @@ fn way_rows() -> Vec<Row> {
         row("garbage", Fault::Says(script(|_, _| Reply::Garbage)), LOST),
         row("garbage from the first byte", Fault::Way(Way::Garbage, good()), LOST),
         row("TLS failure: no TLS", Fault::NoTls, fails(ErrorKind::Unavailable, 1)),
+        row("TLS failure: an end in the handshake", Fault::HangsUp, LOST),
         row("TLS failure: an authority that is not trusted", Fault::WrongRoot, fails(ErrorKind::Unavailable, 1)),
         row("DNS failure", Fault::NoSuchHost, LOST),
     ]
@@ -216,9 +219,8 @@ fn lie_rows() -> Vec<Row> {
         Row::new("an answer for another key, account and Region", about(FOREIGN), lied),
         Row::new("KeyId that is none", about("alias/app"), lied),
         Row::by_operation("wrong length of data key: 16 bytes", long(16), move |operation| match operation {
-            // What was wrapped may be 16 bytes: the message's head decides.
+            // What was wrapped may be 16 bytes: a message's head, which commits to its key, decides.
             GENERATE => lied,
-            DECRYPT => GOOD,
             _ => GOOD,
         }),
         Row::by_operation("wrong length of data key: 31 bytes", long(31), for_plain),
@@ -284,7 +286,11 @@ fn code_rows() -> Vec<Row> {
         error(400, "NotAuthorized"),
         fails(ErrorKind::KeyDenied, 1).code("AccessDeniedException"),
     ));
-    rows.push(Row::new("400 with a code that nobody knows", error(400, "SomethingNew"), fails(ErrorKind::InvalidInput, 1)));
+    rows.push(Row::new(
+        "400 with a code that nobody knows",
+        error(400, "SomethingNew"),
+        fails(ErrorKind::InvalidInput, 1),
+    ));
     rows.push(Row::new("500 with a code that nobody knows", error(500, "SomethingNew"), LOST));
     rows
 }

@@ -106,7 +106,9 @@ struct Cell {
 
 async fn run_cell(subject: &dyn Subject, row: usize, operation: usize, rows: &[Row]) -> Cell {
     let Row { name, fault, expected } = &rows[row];
-    let (place, expected) = (fault.place(operation), expected(operation));
+    let (expected, up) = (expected(operation), fault.clone());
+    // Some places take a while until they are there.
+    let place = tokio::task::spawn_blocking(move || up.place(operation)).await.unwrap();
     let transport = Counting::new(shared());
     let started = Instant::now();
     let outcome = subject.call(operation, &place, transport.clone()).await;
@@ -182,7 +184,8 @@ const PAGE: &str = "docs/fault-matrix.md";
 
 /// Compares the part of the page below `heading` with what was found. What was found is in target/check as well.
 fn compare(heading: &str, table: &str) {
-    let found = peers::root().join("target/check").join(format!("fault-matrix-{heading}.md"));
+    let name = heading.to_lowercase().replace(' ', "-");
+    let found = peers::root().join("target/check").join(format!("fault-matrix-{name}.md"));
     std::fs::create_dir_all(found.parent().unwrap()).unwrap();
     std::fs::write(&found, table).unwrap();
     let page = std::fs::read_to_string(peers::root().join(PAGE)).unwrap_or_default();

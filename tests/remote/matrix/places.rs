@@ -23,6 +23,8 @@ pub(super) enum Fault {
     NoSuchHost,
     /// TLS is spoken to a server that has none.
     NoTls,
+    /// A server that hangs up when TLS is spoken to it.
+    HangsUp,
     /// The server's certificate is not of an authority that is trusted.
     WrongRoot,
     /// The connection behaves so, before a server that answers by the script.
@@ -69,6 +71,14 @@ impl Fault {
             }
             Self::NoSuchHost => Place::nowhere("https://kms.envelock.invalid".into(), Keep::Nothing),
             Self::NoTls => {
+                let server = FaultServer::new(|_| Reply::Garbage);
+                let proxy = Proxy::before(&server.url());
+                proxy.set(Way::Garbage);
+                let url = format!("https://{}", proxy.address());
+                Place { url, server: None, counted: false, stranger: None, _keep: Keep::Proxy { proxy } }
+            }
+            Self::HangsUp => {
+                // A ClientHello is no request, so the server has done with it.
                 let server = FaultServer::new(|_| Reply::Garbage);
                 let url = format!("https://{}", server.address());
                 Place { url, server: Some(server), counted: false, stranger: None, _keep: Keep::Nothing }

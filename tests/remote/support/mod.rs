@@ -6,13 +6,19 @@ pub(crate) mod aws;
 pub(crate) mod child;
 pub(crate) mod faults;
 pub(crate) mod http;
+pub(crate) mod kms;
+pub(crate) mod leaks;
 pub(crate) mod openbao;
 pub(crate) mod peers;
+#[path = "../../it/support/providers.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+pub(crate) mod providers;
 pub(crate) mod proxy;
 #[path = "../../it/support/random.rs"]
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 pub(crate) mod random;
 pub(crate) mod sockets;
+pub(crate) mod transport;
 
 use std::future::Future;
 use std::io::Write;

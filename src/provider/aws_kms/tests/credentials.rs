@@ -108,7 +108,6 @@ fn the_instance_is_asked_last_and_with_a_session_token_of_its_own() {
 fn credentials_of_a_container_are_asked_for_once_and_again_ahead_of_their_end() {
     let fake = Fake::new();
     let provider = found(&fake, &[CONTAINER, ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod"), OFF]).build().unwrap();
-    // 12 s: of these, one second until they are no use any more, and none of rest.
     container_gives(&fake, "ASIAFIRST", 3_600);
     generate(&provider).unwrap();
     let sent = fake.sent();
@@ -126,13 +125,28 @@ fn credentials_that_the_kms_calls_expired_are_renewed_within_the_call() {
     container_gives(&fake, "ASIAFIRST", 3_600);
     fake.answers(400, &[("x-amzn-errortype", "ExpiredTokenException")], "{}");
     container_gives(&fake, "ASIASECOND", 3_600);
-    let outcome = generate(&provider);
-    if outcome.is_ok() {
-        assert_eq!(signer(&fake), "ASIASECOND");
-    } else {
-        // A client that does not renew yet: the next call does.
-        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::KeyDenied);
-    }
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "ASIASECOND");
+}
+
+#[test]
+fn a_source_that_fails_ahead_of_the_end_fails_no_call() {
+    let fake = Fake::new();
+    let provider = found(&fake, &[CONTAINER, OFF]).build().unwrap();
+    // Signed with for 4 s, and renewed from the third on.
+    container_gives(&fake, "ASIAFIRST", 15);
+    generate(&provider).unwrap();
+    std::thread::sleep(Duration::from_millis(3_300));
+    fake.fails(TransportFailure::Connect);
+    generate(&provider).unwrap();
+    assert_eq!(fake.sent().len(), 4, "it was tried, in vain");
+    // For a while it is not asked again; then, with nothing left, it must be.
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "ASIAFIRST");
+    std::thread::sleep(Duration::from_millis(1_500));
+    container_gives(&fake, "ASIASECOND", 3_600);
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "ASIASECOND");
 }
 
 #[test]
@@ -208,7 +222,7 @@ fn a_role_is_assumed_with_the_callers_credentials() {
 #[test]
 fn a_profile_may_assume_a_role_with_another_profile_or_with_itself() {
     let fake = Fake::new();
-    let config = "[profile app]\nrole_arn = arn:aws:iam::111122223333:role/app\nsource_profile = base\nexternal_id = x\n\
+    let config = "[profile app]\nrole_arn = arn:aws:iam::111122223333:role/app\nsource_profile = base\nexternal_id = ext-id\n\
                   [profile self]\nrole_arn = arn:aws:iam::111122223333:role/app\nsource_profile = self\n\
                   [profile loop]\nrole_arn = arn:aws:iam::111122223333:role/a\nsource_profile = pool\n\
                   [profile pool]\nrole_arn = arn:aws:iam::111122223333:role/b\nsource_profile = loop\n\

@@ -87,8 +87,12 @@ impl HttpTransport for Fake {
         }
     }
 
-    /// Time passes at once.
-    async fn sleep(&self, _time: Duration) {}
+    /// A pause passes at once, and the end of a call's time never comes.
+    async fn sleep(&self, time: Duration) {
+        if time >= Duration::from_secs(9) {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Inside {
