@@ -219,7 +219,7 @@ impl<'a, E: Exchange> Call<'a, E> {
             server: &shared.server,
             operation: self.operation,
             method: request.method().clone(),
-            url: without_query(request.uri()),
+            uri: request.uri().clone(),
             resend,
         };
         let span = trace::AttemptSpan::new(&sending);
@@ -419,11 +419,4 @@ fn said(status: http::StatusCode, error: &Error) -> String {
         Some(code) => format!("HTTP {} {code}", status.as_u16()),
         None => format!("HTTP {}", status.as_u16()),
     }
-}
-
-fn without_query(uri: &http::Uri) -> String {
-    let host = uri.authority().map_or("", |authority| authority.as_str());
-    // What an endpoint does not allow, a provider's address does not have: but what is shown is checked here.
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
 }

@@ -34,14 +34,14 @@ struct Shared {
     made: Mutex<Vec<Made>>,
 }
 
-/// A client with its open connections, for one time that connecting may take and one route, in one runtime of one process: a
-/// connection is driven by the runtime that opened it, and by nobody where that stands still or is in the parent of a fork.
+/// A client with its open connections, for one time that connecting may take and one route, in one runtime: a connection is driven
+/// by the runtime that opened it, and by nobody where that stands still or is in the parent of a fork. (What is started after a
+/// fork has an id of its own, since ids are counted on.)
 struct Made {
     connect: Duration,
     route: Route,
     /// `None`: for the first that comes.
     runtime: Option<runtime::Id>,
-    process: u32,
     client: ::reqwest::Client,
 }
 
@@ -103,9 +103,7 @@ impl ReqwestTransport {
         route: Route,
         runtime: Option<runtime::Id>,
     ) -> ::reqwest::Result<::reqwest::Client> {
-        let process = std::process::id();
         let mut made = self.shared.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|made| made.process == process);
         let fits = |made: &Made| {
             made.connect == connect && made.route == route && (made.runtime == runtime || made.runtime.is_none())
         };
@@ -113,7 +111,7 @@ impl ReqwestTransport {
             Some(at) => Made { runtime, ..made.remove(at) },
             None => {
                 let client = self.shared.setup.client(connect, route)?;
-                Made { connect, route, runtime, process, client }
+                Made { connect, route, runtime, client }
             }
         };
         if made.len() == CLIENTS_MAX {

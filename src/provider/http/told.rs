@@ -1,5 +1,10 @@
 //! What spans, events and metrics are told about calls: by names of OpenTelemetry's conventions, and nothing secret.
 
+#![cfg_attr(
+    not(all(feature = "tracing", feature = "metrics")),
+    allow(dead_code, reason = "what nobody is told without these features")
+)]
+
 use super::breaker::Seen;
 use super::endpoint::Endpoint;
 use std::time::Duration;
@@ -19,13 +24,12 @@ impl Server {
 }
 
 /// One request.
-#[derive(Debug)]
 pub(super) struct Sending<'a> {
     pub(super) server: &'a Server,
     pub(super) operation: &'static str,
     pub(super) method: http::Method,
-    /// The address without its query.
-    pub(super) url: String,
+    /// The address, whose query is nobody's business.
+    pub(super) uri: http::Uri,
     /// How many requests of the same call were sent before.
     pub(super) resend: u32,
 }

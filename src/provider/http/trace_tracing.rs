@@ -67,7 +67,7 @@ impl AttemptSpan {
             otel.kind = "client",
             otel.status_code = Empty,
             http.request.method = sending.method.as_str(),
-            url.full = sending.url,
+            url.full = without_query(&sending.uri),
             server.address = sending.server.address,
             server.port = sending.server.port,
             network.protocol.name = "http",
@@ -123,6 +123,13 @@ pub(super) fn tell(server: &Server, operation: &'static str, happened: &Happened
             info!(target: TARGET, { server.address = address, server.port = port }, "the breaker is closed");
         }
     }
+}
+
+fn without_query(uri: &http::Uri) -> String {
+    let host = uri.authority().map_or("", |authority| authority.as_str());
+    // What an endpoint does not allow, a provider's address does not have: but what is shown is checked here.
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
 }
 
 const TARGET: &str = "envelock::http";
