@@ -43,7 +43,7 @@ fn a_row_of_any_table_that_was_deleted_is_named() {
                 named += 1;
             }
         }
-        assert!(named > 30, "{named}");
+        assert!(named >= 30, "{named}");
         block_on(kms.verify_audit(None)).unwrap();
         place.open();
     }
@@ -87,7 +87,7 @@ fn a_row_of_any_table_that_is_an_older_one_or_was_put_back_is_named() {
         );
         assert_eq!(
             put_back.into_iter().collect::<Vec<_>>(),
-            ["alias_history", "aliases", "grants", "replicas", "tags", "wrapping_keys"]
+            ["aliases", "grants", "replicas", "tags", "wrapping_keys"]
         );
         block_on(kms.verify_audit(None)).unwrap();
         place.open();
