@@ -17,6 +17,8 @@ all_features="cli metrics serde test-util tokio tracing"
 backends=(rust-crypto aws-lc-rs)
 # What comes with a backend when it is tested alone.
 alone_features="local-kms,blocking,serde,test-util,tokio"
+# What may be all that a program takes beside the crate itself: a provider across a network, which brings its backend.
+remotes=(aws-kms vault)
 
 heading() { printf '\n-- %s\n' "$*"; }
 

@@ -1,8 +1,12 @@
 //! The same face for callers without an async runtime.
 //!
 //! Each call drives the asynchronous one on the calling thread and parks it while a key provider
-//! works. No runtime is started: a provider that needs one of its own must bring it. Not for use
+//! works. No runtime is started for it: a provider of your own that needs one must bring it. Not for use
 //! inside an async task, whose executor would stand still meanwhile.
+//!
+//! Providers across a network (features `aws-kms`, `vault`) wait for sockets and timers on one thread, `envelock-net`, which
+//! the first of their calls starts, by whatever thread it is made; it serves all of them, and ends with the process. Calls
+//! that need no network start nothing.
 //!
 //! ```
 //! use envelock::{EncryptionContext, RawKeyProvider, blocking};

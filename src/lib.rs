@@ -34,9 +34,10 @@ pub mod kms;
 // -- 5: the front door, where header, keys, segments and I/O meet
 mod envelope;
 
-// -- 6: the same without an async runtime
+// -- 6: the same without an async runtime, and for thousands of files
 #[cfg(feature = "blocking")]
 pub mod blocking;
+pub mod fleet;
 
 pub use async_trait::async_trait;
 pub use cache::limits::CacheLimits;
@@ -70,6 +71,7 @@ pub use native::header::{Header, HeaderParse, Limits};
 pub use native::place::{AssociatedData, Column};
 pub use native::record::{Fingerprint, RecordSetHeader};
 pub use native::text::{from_text, to_text};
+pub use provider::failover::FailoverProvider;
 pub use provider::multi::MultiProvider;
 pub use provider::passphrase::{PassphraseCost, PassphraseProvider};
 pub use provider::raw::RawKeyProvider;
@@ -91,11 +93,27 @@ pub use http;
 pub use io::tokio::{
     decrypt_stream::DecryptStream, encrypt_stream::EncryptStream, read::AsyncDecryptReader, write::AsyncEncryptWriter,
 };
+#[cfg(feature = "aws-kms")]
+pub use provider::aws_kms::{AwsKmsProvider, builder::AwsKmsBuilder, credentials::AwsCredentials, source::AwsRole};
 #[cfg(feature = "test-util")]
 pub use provider::conformance;
+#[cfg(all(feature = "http", feature = "metrics"))]
+pub use provider::http::meter_metrics::describe_http_metrics;
 #[cfg(feature = "http")]
 pub use provider::http::policy::HttpPolicy;
+#[cfg(all(feature = "http", feature = "test-util"))]
+pub use provider::http::probe::HttpProbe;
 #[cfg(feature = "http")]
 pub use provider::http::reqwest::ReqwestTransport;
 #[cfg(feature = "http")]
+pub use provider::http::setup::ReqwestTransportBuilder;
+#[cfg(feature = "http")]
 pub use provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
+#[cfg(feature = "vault")]
+pub use provider::vault::VaultProvider;
+#[cfg(feature = "vault")]
+pub use provider::vault::auth::VaultAuth;
+#[cfg(feature = "vault")]
+pub use provider::vault::builder::VaultBuilder;
+#[cfg(feature = "vault")]
+pub use provider::vault::check::{VaultCheck, VaultKey};

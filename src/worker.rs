@@ -1,7 +1,13 @@
 //! Long work on a thread of its own, so that no executor waits for a disk or a slow hash, and none is
 //! required; and which threads may wait, so that short work need not change threads there.
 
-#![cfg_attr(not(feature = "local-kms"), allow(dead_code, reason = "the keystore asks which threads may wait"))]
+#![cfg_attr(
+    not(any(feature = "local-kms", feature = "http")),
+    allow(dead_code, reason = "keystores and networks ask which threads may wait")
+)]
+
+#[cfg(feature = "http")]
+pub(crate) mod network;
 
 use crate::error::{Error, Result};
 use std::cell::Cell;

@@ -1,23 +1,23 @@
 //! Rewrap: new slots on an unchanged core and body (docs/format.md, rule 5).
 
+pub(crate) mod opened;
+
 use crate::cache::handed::ReadingKey;
 use crate::context::{EncryptionContext, KmsContext};
-use crate::durable::{AtomicFile, FileSystem, LockedFile, OsFileSystem, Overwrite};
+use crate::durable::{AtomicFile, FileSystem, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
-use crate::envelope::file::{self, Heads, LOCK_WAIT, Stop};
-use crate::envelope::head::read_header;
+use crate::envelope::file::{Heads, LOCK_WAIT, Stop};
 use crate::envelope::message::{Tries, too_many_tries};
-use crate::envelope::offload::{Cancelled, offload};
+use crate::envelope::offload::offload;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::journal;
 use crate::material::{DataKey, EncryptedDataKey};
-use crate::native::header::{Committed, Head, Header, Limits, Outline};
-use crate::native::slots::{PASSPHRASE, SlotsRoom, encode_slots};
+use crate::native::header::{Committed, Head};
+use crate::native::slots::PASSPHRASE;
 use crate::provider::multi::more_retryable;
 use crate::provider::raw::NAME as RAW;
 use crate::provider::{DataKeyAnswer, Recipient, Recipients};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
+use opened::{Copy, Opened};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -140,17 +140,20 @@ impl Envelope {
             None => {
                 let opened = offload({
                     let (path, limits) = (path.clone(), limits.clone());
-                    move |_| Opened::lock(fs, &path, &limits)
+                    move |_| Opened::lock(fs, &path, &limits, LOCK_WAIT)
                 })
                 .await?;
-                let made = self.slots(&opened.header, new, context, &options, &mut tries).await;
+                let made = self.slots(opened.header(), new, context, &options, &mut tries).await;
                 let (slots, removed) = match made {
                     Ok(Slots::Made(slots, removed)) => (slots, removed),
                     Ok(Slots::NotOpened(error)) | Err(error) => return Err(error.with_path(&path)),
                 };
-                let write = move |cancelled: &Cancelled| opened.write(&slots, &options.stop, &limits, cancelled);
-                let (in_place, notice) = offload(write).await?;
-                Ok(Rewrapped { in_place, notice, removed })
+                offload(move |cancelled| {
+                    let check = || cancelled.check().and_then(|()| options.stop.check());
+                    let written = opened.write(&slots, &limits, check)?;
+                    Ok(Rewrapped { in_place: written.in_place, notice: written.notice, removed })
+                })
+                .await
             }
             Some(to) => {
                 // Only read: it may lie on a disk that nobody writes to. A rewrap of it that was
@@ -164,7 +167,8 @@ impl Envelope {
                             let copy = Copy { header, body: file, path, limits };
                             return offload(move |cancelled| {
                                 let new = AtomicFile::create(fs, &to, Overwrite::Never)?;
-                                journal::commit_over(copy.write(new, &slots, &options.stop, cancelled)?, None)?;
+                                let check = || cancelled.check().and_then(|()| options.stop.check());
+                                journal::commit_over(copy.write(new, &slots, check)?.0, None)?;
                                 Ok(Rewrapped { in_place: false, notice: None, removed })
                             })
                             .await;
@@ -321,93 +325,6 @@ fn removed(header: &Head, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
     let stays = |old: &Recipient| slots.iter().any(|new| Recipient::from(new) == *old);
     header.slots().iter().map(Recipient::from).filter(|old| !stays(old)).collect()
 }
-
-/// A message file under an exclusive lock, its journal recovered.
-struct Opened {
-    fs: Arc<dyn FileSystem>,
-    file: LockedFile,
-    outline: Outline,
-    header: Header,
-    notice: Option<&'static str>,
-}
-
-impl Opened {
-    fn lock(fs: Arc<dyn FileSystem>, path: &Path, limits: &Limits) -> Result<Self> {
-        let file = LockedFile::open(Arc::clone(&fs), path, LOCK_WAIT)?;
-        let mut notice = None;
-        if let Some((outline, raw)) = file::read_outline(&mut file.file(), limits) {
-            notice = file::recover(&file, outline, &raw)?.notice();
-        }
-        let mut handle = file.file();
-        handle.rewind().map_err(|e| Error::io_at("the file cannot be read", path, e))?;
-        let header = read_header(&mut handle, limits).map_err(|error| error.with_path(path))?;
-        Ok(Self { fs, outline: header.outline(), file, header, notice })
-    }
-
-    /// Whether that was in place, and what a person should read.
-    fn write(
-        self,
-        slots: &[EncryptedDataKey],
-        stop: &Stop,
-        limits: &Limits,
-        cancelled: &Cancelled,
-    ) -> Result<(bool, Option<&'static str>)> {
-        let notice = self.notice;
-        let room = SlotsRoom::Exactly(self.outline.slots().len());
-        if let Ok(area) = encode_slots(slots, room, self.header.core().len()) {
-            let binding = self.outline.binding(self.header.as_bytes());
-            journal::rewrite(&self.file, file::place(self.outline, &binding)?, &area)?;
-            return Ok((true, notice));
-        }
-        let path = self.file.path().to_path_buf();
-        let unreadable = |e| Error::io_at("the file cannot be read", &path, e);
-        let mode = self.file.file().metadata().map_err(unreadable)?.permissions().mode();
-        let mut new = AtomicFile::create(self.fs, &path, Overwrite::Replace)?;
-        new.set_mode(mode);
-        let mut body = self.file.file();
-        body.seek(SeekFrom::Start(self.header.len() as u64)).map_err(unreadable)?;
-        let copy = Copy { header: self.header, body, path: path.clone(), limits: limits.clone() };
-        let new = copy.write(new, slots, stop, cancelled)?;
-        journal::commit_over(new, Some(self.file))?;
-        Ok((false, notice))
-    }
-}
-
-/// A message under other slots, on its way to another file.
-struct Copy<R> {
-    header: Header,
-    /// Stands at the first segment.
-    body: R,
-    path: PathBuf,
-    limits: Limits,
-}
-
-impl<R: Read> Copy<R> {
-    fn write(
-        mut self,
-        mut new: AtomicFile,
-        slots: &[EncryptedDataKey],
-        stop: &Stop,
-        cancelled: &Cancelled,
-    ) -> Result<AtomicFile> {
-        let area = encode_slots(slots, SlotsRoom::Spare, self.header.core().len())?;
-        new.write_all(self.header.with_slots_area(&area, &self.limits)?.as_bytes())?;
-        let mut buffer = vec![0; COPY_LEN];
-        loop {
-            cancelled.check()?;
-            stop.check()?;
-            match self.body.read(&mut buffer) {
-                Ok(0) => return Ok(new),
-                Ok(count) => new.write_all(buffer.get(..count).unwrap_or_default())?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io_at("the file cannot be read", &self.path, error)),
-            }
-        }
-    }
-}
-
-/// Bytes that a copy takes at once.
-const COPY_LEN: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests;

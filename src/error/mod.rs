@@ -8,6 +8,8 @@ mod format;
 #[cfg(feature = "local-kms")]
 mod keystore;
 mod provider;
+#[cfg(feature = "http")]
+pub(crate) mod remote;
 mod source;
 mod storage;
 
@@ -171,6 +173,14 @@ impl Error {
     pub(crate) fn with_member(mut self, index: usize) -> Self {
         self.0.message = format!("number {index} of the batch: {}", self.0.message);
         self
+    }
+
+    /// A failure that this one decides, told in another sentence: of the same kind, code and cause, and with this one as
+    /// its source.
+    #[must_use]
+    pub(crate) fn behind(self, message: impl Into<String>) -> Self {
+        let inner = Inner { message: message.into(), advice: None, segment: None, path: None, ..(*self.0).clone() };
+        Self(Box::new(inner)).with_source(self)
     }
 
     /// The same failure, for another caller that it concerns.

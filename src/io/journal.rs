@@ -280,7 +280,8 @@ fn harmless(journal: &Path, source: io::Error) -> Error {
     )
 }
 
-fn journal_path(message: &Path) -> PathBuf {
+/// Where the journal of the message at this path is, links resolved.
+pub(crate) fn journal_path(message: &Path) -> PathBuf {
     let mut path = OsString::from(message);
     path.push(".rewrap");
     path.into()

@@ -1,10 +1,16 @@
 //! Key providers: who encrypts and decrypts data keys.
 
+mod at_once;
+#[cfg(feature = "aws-kms")]
+pub(crate) mod aws_kms;
+pub(crate) mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod multi;
 pub(crate) mod passphrase;
 pub(crate) mod raw;
+#[cfg(feature = "vault")]
+pub(crate) mod vault;
 
 #[cfg(feature = "test-util")]
 pub mod conformance;
@@ -63,6 +69,45 @@ pub trait KeyProvider: Send + Sync + fmt::Debug {
     ) -> Result<Option<Vec<EncryptedDataKey>>> {
         let _ = (slot, context);
         Ok(None)
+    }
+
+    /// How many data keys one call to this provider's KMS takes at the most, for those who have many at hand:
+    /// 1, the default, where it has no call for several.
+    fn batch_len(&self) -> usize {
+        1
+    }
+
+    /// As [`decrypt_data_key`](Self::decrypt_data_key) for each of `slots`, the answers in their order. Up to
+    /// [`batch_len`](Self::batch_len) of them make one call. Default: one after the other.
+    async fn decrypt_data_keys(&self, slots: &[(&EncryptedDataKey, &KmsContext)]) -> Vec<DataKeyAnswer> {
+        let mut answers = Vec::with_capacity(slots.len());
+        for (slot, context) in slots {
+            answers.push(self.decrypt_data_key(slot, context).await);
+        }
+        answers
+    }
+
+    /// As [`encrypt_data_key`](Self::encrypt_data_key) for each of `keys`, the answers in their order. Up to
+    /// [`batch_len`](Self::batch_len) of them make one call. Default: one after the other.
+    async fn encrypt_data_keys(&self, keys: &[(&DataKey, &KmsContext)]) -> Vec<Result<Vec<EncryptedDataKey>>> {
+        let mut answers = Vec::with_capacity(keys.len());
+        for (key, context) in keys {
+            answers.push(self.encrypt_data_key(key, context).await);
+        }
+        answers
+    }
+
+    /// As [`re_encrypt_data_key`](Self::re_encrypt_data_key) for each of `slots`, the answers in their order. Up
+    /// to [`batch_len`](Self::batch_len) of them make one call. Default: one after the other.
+    async fn re_encrypt_data_keys(
+        &self,
+        slots: &[(&EncryptedDataKey, &KmsContext)],
+    ) -> Vec<Result<Option<Vec<EncryptedDataKey>>>> {
+        let mut answers = Vec::with_capacity(slots.len());
+        for (slot, context) in slots {
+            answers.push(self.re_encrypt_data_key(slot, context).await);
+        }
+        answers
     }
 
     /// An epoch that moves whenever keys are disabled, deleted or denied, where the provider can tell.
@@ -214,6 +259,12 @@ impl ProviderIdentity {
     }
 }
 
+impl fmt::Display for ProviderIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A shared provider is a provider.
 #[async_trait]
 impl<P: KeyProvider + ?Sized> KeyProvider for Arc<P> {
@@ -239,6 +290,25 @@ impl<P: KeyProvider + ?Sized> KeyProvider for Arc<P> {
         context: &KmsContext,
     ) -> Result<Option<Vec<EncryptedDataKey>>> {
         (**self).re_encrypt_data_key(slot, context).await
+    }
+
+    fn batch_len(&self) -> usize {
+        (**self).batch_len()
+    }
+
+    async fn decrypt_data_keys(&self, slots: &[(&EncryptedDataKey, &KmsContext)]) -> Vec<DataKeyAnswer> {
+        (**self).decrypt_data_keys(slots).await
+    }
+
+    async fn encrypt_data_keys(&self, keys: &[(&DataKey, &KmsContext)]) -> Vec<Result<Vec<EncryptedDataKey>>> {
+        (**self).encrypt_data_keys(keys).await
+    }
+
+    async fn re_encrypt_data_keys(
+        &self,
+        slots: &[(&EncryptedDataKey, &KmsContext)],
+    ) -> Vec<Result<Option<Vec<EncryptedDataKey>>>> {
+        (**self).re_encrypt_data_keys(slots).await
     }
 
     fn revocations(&self) -> Option<Revocations> {

@@ -4,6 +4,7 @@ use crate::context::KmsContext;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
+use crate::provider::at_once::AtOnce;
 use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 use async_trait::async_trait;
 use std::collections::HashSet;
@@ -53,35 +54,31 @@ impl MultiProvider {
         Ok(Self { members, needed, revocations })
     }
 
-    /// One slot for each recipient: a wrapped key, or the record that it is missing.
+    /// One slot for each recipient: a wrapped key, or the record that it is missing. The members are asked at the same
+    /// time, so that one that is out of reach does not add its time to that of another.
     async fn wrap(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
+        let mut calls = AtOnce::new();
+        for (number, member) in self.members.iter().enumerate() {
+            calls.push(number, Box::pin(encrypted(&**member, key, context)));
+        }
         let mut slots = Vec::new();
-        let mut reached = 0;
-        let mut failure = None;
-        for member in &self.members {
-            match member.encrypt_data_key(key, context).await {
-                Ok(encrypted) if encrypted.iter().all(EncryptedDataKey::is_missing) => {
-                    let name = member.recipients().first().map(ToString::to_string).unwrap_or_default();
-                    return Err(Error::internal(format!(
-                        "the key provider of {name} answered without an encrypted key"
-                    )));
-                }
-                Ok(encrypted) => {
-                    reached += 1;
-                    slots.extend(encrypted);
-                }
-                Err(error) if !is_outage(&error) => return Err(error),
+        let mut failures = Vec::new();
+        for (member, answer) in self.members.iter().zip(calls.all().await?) {
+            match answer {
+                Ok(encrypted) => slots.extend(encrypted),
                 Err(error) => {
                     let missing = member.recipients();
                     slots.extend(missing.into_iter().map(|it| EncryptedDataKey::missing(it.provider, it.key_id)));
-                    failure = more_retryable(failure, error);
+                    failures.push((name(&**member), error));
                 }
             }
         }
-        match failure {
-            Some(error) if reached < self.needed => Err(error),
-            _ => Ok(slots),
+        let (all, reached) = (self.members.len(), self.members.len() - failures.len());
+        if reached >= self.needed {
+            return Ok(slots);
         }
+        let what = format!("{reached} of {all} key providers encrypted the data key, and {} must", self.needed);
+        Err(summed_up(&what, failures))
     }
 }
 
@@ -147,9 +144,50 @@ impl KeyProvider for MultiProvider {
     }
 }
 
+/// What `member` makes of a data key: slots, one of which at least holds it, or an outage of its own.
+///
+/// # Errors
+/// What no other member's answer makes good.
+pub(super) async fn encrypted(
+    member: &dyn KeyProvider,
+    key: &DataKey,
+    context: &KmsContext,
+) -> Result<Result<Vec<EncryptedDataKey>>> {
+    match member.encrypt_data_key(key, context).await {
+        Ok(encrypted) => {
+            holds_a_key(member, &encrypted)?;
+            Ok(Ok(encrypted))
+        }
+        Err(error) if is_outage(&error) => Ok(Err(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// # Errors
+/// Kind Internal if all that `member` wrote are records of missing recipients, or nothing.
+pub(super) fn holds_a_key(member: &dyn KeyProvider, encrypted: &[EncryptedDataKey]) -> Result<()> {
+    match encrypted.iter().all(EncryptedDataKey::is_missing) {
+        true => Err(Error::internal(format!("the key provider of {} answered without an encrypted key", name(member)))),
+        false => Ok(()),
+    }
+}
+
+/// A member by the first of its recipients.
+pub(super) fn name(member: &dyn KeyProvider) -> String {
+    member.recipients().first().map(ToString::to_string).unwrap_or_default()
+}
+
 /// Whether a member's failure is its KMS's state rather than a mistake in the call.
-fn is_outage(error: &Error) -> bool {
+pub(crate) fn is_outage(error: &Error) -> bool {
     error.is_retryable() || matches!(error.kind(), ErrorKind::KeyDenied | ErrorKind::KeyState)
+}
+
+/// One error of several members' (at least one): it names each, and is otherwise the one to report.
+pub(super) fn summed_up(what: &str, failures: Vec<(String, Error)>) -> Error {
+    let each: Vec<_> = failures.iter().map(|(name, error)| format!("{name}: {error}")).collect();
+    let worst = failures.into_iter().fold(None, |worst, (_, error)| more_retryable(worst, error));
+    let message = format!("{what}: {}", each.join("; "));
+    worst.map_or_else(|| Error::internal(what), |error| error.behind(message))
 }
 
 /// Keeps the error to report: "the provider's own kind if it could not answer, else authentication

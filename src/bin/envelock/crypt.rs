@@ -1,9 +1,11 @@
 //! `encrypt` and `decrypt`.
 
-use crate::args::{Decrypt, Encrypt, Output, Working};
+use crate::args::{Output, Working};
 use crate::failure::{Failure, each};
+use crate::file_args::{Decrypt, Encrypt};
+use crate::missing;
 use crate::progress::Progress;
-use crate::provider::{Providers, Purpose, context, reader, together};
+use crate::provider::{Providers, Purpose, context, reader};
 use crate::range::{self, check_seekable};
 use crate::resume::{self, Kept};
 use crate::signals::Signals;
@@ -36,8 +38,12 @@ pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> R
             ));
         }
         let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
-        let members = providers.members(&arguments.opening.provider, Purpose::Encrypt)?;
-        let mut envelope = Envelope::builder(together(members, arguments.at_least)?).aead(arguments.aead.into());
+        let chosen = providers.chosen(&arguments.opening, Purpose::Encrypt)?;
+        let cache = chosen.cache_limits();
+        let mut envelope = Envelope::builder(chosen.writing(arguments.at_least)?).aead(arguments.aead.into());
+        if let Some(limits) = cache {
+            envelope = envelope.cache(limits);
+        }
         if let Some(bytes) = arguments.segment_len {
             envelope = envelope.segment_len(bytes);
         }
@@ -153,6 +159,9 @@ impl Run<'_> {
         done.map_err(|failure| failure.of(&job.name))?;
         if let Target::File(to) = &job.target {
             self.notes.say(&format!("{} {} to {}", self.way.done(), job.name, to.display()));
+            if matches!(self.way, Way::Encrypt | Way::Resume) {
+                missing::say_of_file(to, self.notes);
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! `inspect`: what a message, a record or a record set says of itself, before any key.
 
-use crate::args::Inspect;
 use crate::failure::Failure;
+use crate::file_args::Inspect;
 use crate::small::{Small, text_of};
 use crate::streams::{self, Source};
 use crate::text::{answer, plain};

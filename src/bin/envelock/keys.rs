@@ -1,8 +1,8 @@
 //! `keys`: the embedded keystore.
 
-use crate::args::{AliasCommand, Keys, KeysCommand, RootCommand};
 use crate::failure::Failure;
 use crate::inspect::json_text;
+use crate::keys_args::{AliasCommand, Keys, KeysCommand, RootCommand};
 use crate::keystore::{self, Missing};
 use crate::life;
 use crate::material;

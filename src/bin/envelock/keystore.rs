@@ -30,6 +30,11 @@ pub(crate) fn close_all() {
     }
 }
 
+/// Whether this run has opened one.
+pub(crate) fn is_open() -> bool {
+    !OPEN.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+}
+
 /// What happens where no keystore is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
@@ -75,7 +80,7 @@ pub(crate) enum Unlocking {
 impl Unlocking {
     pub(crate) fn of(place: &KeystorePlace, signals: &Signals) -> Result<Self, Failure> {
         if let Some(name) = &place.unseal {
-            return Ok(Self::Provider(provider::outside(name, Purpose::Decrypt, signals)?));
+            return Ok(Self::Provider(provider::unlocking(name, Purpose::Decrypt, signals)?));
         }
         let default_root = default_path("XDG_CONFIG_HOME", ".config", "root.key", "--root-key");
         let (root, file) = match (&place.root_key, default_root) {
@@ -186,12 +191,17 @@ pub(crate) fn open(
 }
 
 /// Set, and not empty.
-fn variable(name: &str) -> Option<PathBuf> {
+pub(crate) fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// By the XDG base directory specification: a relative path in a variable is ignored.
-fn default_path(variable_name: &str, below_home: &str, file: &str, option: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn default_path(
+    variable_name: &str,
+    below_home: &str,
+    file: &str,
+    option: &str,
+) -> Result<PathBuf, Failure> {
     let absolute = |path: &PathBuf| path.is_absolute();
     let base = variable(variable_name)
         .filter(absolute)

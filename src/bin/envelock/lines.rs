@@ -1,11 +1,11 @@
 //! `seal --lines` and `open --lines`: many values, one a line, and one call to the key provider for all of
 //! them that share a data key.
 
-use crate::args::Lines;
 use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::streams::{Source, StandardOutput};
 use crate::value::{INPUT, append, read_more};
+use crate::value_args::Lines;
 use envelock::{CacheCounts, CacheLimits, DataKeyCache, Error, ErrorKind};
 use serde_json::json;
 use std::fs::File;
@@ -20,8 +20,8 @@ pub(crate) struct Caching {
 }
 
 impl Caching {
-    pub(crate) fn new() -> Result<Self, Failure> {
-        Ok(Self { cache: DataKeyCache::new(CacheLimits::default())? })
+    pub(crate) fn new(limits: Option<CacheLimits>) -> Result<Self, Failure> {
+        Ok(Self { cache: DataKeyCache::new(limits.unwrap_or_default())? })
     }
 
     pub(crate) fn cache(&self) -> &DataKeyCache {

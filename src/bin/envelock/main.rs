@@ -8,23 +8,35 @@
 mod args;
 mod audit;
 mod audit_args;
+mod check;
 mod cost;
+mod counter;
 mod crypt;
 mod failure;
+mod file_args;
+mod fleet;
+mod fleet_args;
 mod inspect;
+mod inventory;
 mod keys;
+mod keys_args;
 mod keystore;
 mod life;
 mod lines;
 mod material;
+mod missing;
+mod nearest;
 mod pages;
 mod passphrase;
 mod permissions;
+mod profile;
 mod progress;
 mod provider;
+mod provider_name;
 mod range;
 mod recover;
 mod regions;
+mod remote;
 mod resume;
 mod rewrap;
 mod signals;
@@ -34,8 +46,10 @@ mod streams;
 mod terminal;
 mod text;
 mod time;
+mod trial;
 mod upkeep;
 mod value;
+mod value_args;
 mod verify;
 
 use args::{Arguments, Command};
@@ -69,6 +83,9 @@ fn run(command: Command, signals: &Signals, notes: Notes) -> Result<(), Failure>
         Command::Verify(it) => verify::verify(&it, signals, notes),
         Command::Recover(it) => recover::recover(&it, signals, notes),
         Command::Inspect(it) => inspect::inspect(&it),
+        Command::Inventory(it) => inventory::inventory(&it, notes),
+        Command::Fleet(it) => fleet::fleet(&it, signals, notes),
+        Command::Check(it) => check::check(&it, signals, notes),
         Command::Keys(it) => keys::keys(&it, signals, notes),
         Command::Keystore(it) => upkeep::keystore(&it, signals, notes),
         Command::Policy(it) => permissions::policy(&it, signals, notes),

@@ -1,7 +1,7 @@
 //! `recover`.
 
-use crate::args::{LostPlaces, Recover};
 use crate::failure::Failure;
+use crate::file_args::{LostPlaces, Recover};
 use crate::inspect::json_text;
 use crate::progress::Progress;
 use crate::provider::{context, reader};

@@ -1,7 +1,7 @@
 //! `encrypt --resume`.
 
-use crate::args::Encrypt;
 use crate::failure::Failure;
+use crate::file_args::Encrypt;
 use crate::streams::is_pipe;
 use crate::text::Notes;
 use envelock::{Envelope, FileOptions, ResumeOptions, ResumeStart};

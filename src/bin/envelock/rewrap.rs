@@ -1,8 +1,9 @@
 //! `rewrap`.
 
-use crate::args::Rewrap;
 use crate::failure::{Failure, each};
-use crate::provider::{Member, Providers, Purpose, context, reading, together};
+use crate::file_args::Rewrap;
+use crate::missing;
+use crate::provider::{Chosen, Member, Providers, Purpose, context, reading};
 use crate::signals::Signals;
 use crate::small::Small;
 use crate::streams::{self, Source, is_pipe, write_new};
@@ -16,14 +17,16 @@ pub(crate) fn rewrap(arguments: &Rewrap, signals: &Signals, notes: Notes) -> Res
     check(arguments)?;
     let opening = &arguments.opening;
     let mut providers = Providers::new(&opening.keystore, signals, notes).making(arguments.making);
-    let from = providers.members(&opening.provider, Purpose::Decrypt)?;
-    let to = match arguments.to.is_empty() {
+    let from = providers.chosen(opening, Purpose::Decrypt)?;
+    let mut to = match arguments.to.is_empty() {
         true => from.clone(),
-        false => providers.members(&arguments.to, Purpose::Encrypt)?,
+        false => Chosen::of(providers.members(&arguments.to, Purpose::Encrypt)?),
     };
-    let to = if arguments.blind { opening_keys_of(&from, to)? } else { to };
+    if arguments.blind {
+        to.members = opening_keys_of(&from.members, to.members, signals)?;
+    }
     let old = reading(from, &arguments.matching)?;
-    let new = Envelope::builder(together(to, arguments.at_least)?).build()?;
+    let new = Envelope::builder(to.writing(arguments.at_least)?).build()?;
     // A blind rewrap reads the message's context with the old envelope, and re-encrypts with the new one.
     let work = Work { old, new, context: context(opening), arguments, signals, notes };
     let mut rewrapped = 0;
@@ -56,18 +59,20 @@ fn check(arguments: &Rewrap) -> Result<(), Failure> {
 }
 
 /// A key service re-encrypts what its new provider may open: let it open what the old ones do.
-fn opening_keys_of(from: &[Member], to: Vec<Member>) -> Result<Vec<Member>, Failure> {
-    let keys: Vec<String> = from
-        .iter()
-        .filter_map(|member| match member {
-            Member::Local(local) => Some(local.key_name()),
-            Member::Other(_) => None,
-        })
-        .collect();
+pub(crate) fn opening_keys_of(from: &[Member], to: Vec<Member>, signals: &Signals) -> Result<Vec<Member>, Failure> {
+    let (mut keys, mut arns) = (Vec::new(), Vec::new());
+    for member in from {
+        match member {
+            Member::Local(local) => keys.push(local.key_name()),
+            Member::Aws(aws) => arns.extend(aws.key_arns()),
+            Member::Vault(_) | Member::Other(_) => {}
+        }
+    }
     to.into_iter()
         .map(|member| match member {
             Member::Local(local) => Ok(Member::Local(local.also_opens(&keys)?)),
-            other => Ok(other),
+            Member::Aws(aws) => Ok(Member::Aws(aws.also_opens(&arns, signals)?)),
+            other @ (Member::Vault(_) | Member::Other(_)) => Ok(other),
         })
         .collect()
 }
@@ -110,6 +115,7 @@ impl Work<'_> {
             None => "as a new file in its place, since the new keys did not fit".into(),
         };
         self.notes.say(&format!("rewrapped {} {how}", file.display()));
+        missing::say_of_file(target.as_deref().unwrap_or(file), self.notes);
         for recipient in done.removed {
             self.notes.say(&format!("{}: {recipient} REMOVED: it opens this file no more", file.display()));
         }

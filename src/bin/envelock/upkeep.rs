@@ -1,11 +1,13 @@
 //! `keystore`: backups of the embedded keystore, its root key, and whether all of it is in order.
 
-use crate::args::{KeystorePlace, Making, RootCommand};
+use crate::args::{KeystorePlace, Making};
 use crate::audit::NOT_ANCHORED;
 use crate::failure::Failure;
 use crate::inspect::json_text;
+use crate::keys_args::RootCommand;
 use crate::keystore::{self, Missing, Unlocking, make_folder};
-use crate::provider::{self, ProviderName, Purpose};
+use crate::provider::{self, Purpose};
+use crate::provider_name::ProviderName;
 use crate::regions;
 use crate::signals::Signals;
 use crate::text::{Notes, answer};
@@ -72,7 +74,7 @@ Examples:
         /// The file for the new root key
         #[arg(long, value_name = "PATH", conflicts_with = "to", value_hint = ValueHint::FilePath)]
         to_file: Option<PathBuf>,
-        /// A key provider, raw: or passphrase:, that unlocks the keystore from now on (--unseal); repeat it, and
+        /// A key provider, no local: one, that unlocks the keystore from now on (--unseal); repeat it, and
         /// each of them does
         #[arg(long, value_name = "PROVIDER")]
         to: Vec<ProviderName>,
@@ -204,7 +206,7 @@ enum Target {
 }
 
 fn wrapping(names: &[ProviderName], signals: &Signals) -> Result<Arc<dyn KeyProvider>, Failure> {
-    let all = names.iter().map(|name| provider::outside(name, Purpose::Encrypt, signals));
+    let all = names.iter().map(|name| provider::unlocking(name, Purpose::Encrypt, signals));
     Ok(Arc::new(MultiProvider::all(all.collect::<Result<_, _>>()?)?))
 }
 

@@ -1,14 +1,16 @@
 //! `seal` and `open`: one value as one line of text.
 
-use crate::args::{OpenValue, SealValue};
 use crate::failure::Failure;
 use crate::lines::Caching;
-use crate::provider::{self, Providers, Purpose, context, reading, together};
+use crate::missing;
+use crate::provider::{self, Providers, Purpose, context, reading};
 use crate::signals::Signals;
 use crate::small::text_of;
 use crate::streams::{Source, StandardOutput};
 use crate::text::{Notes, answer};
-use envelock::{EncryptionContext, Envelope, Error, ErrorKind, blocking, to_text};
+use crate::value_args::{OpenValue, SealValue};
+use envelock::{EncryptionContext, Envelope, Error, ErrorKind, RecordSetHeader, blocking, to_text};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -21,31 +23,39 @@ const TEXT_MAX: usize = (VALUE_MAX + (64 << 10) + 1_024).div_ceil(3) * 4;
 
 pub(crate) fn seal(arguments: &SealValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
-    let members = providers.members(&arguments.opening.provider, Purpose::Encrypt)?;
-    let envelope = Envelope::builder(together(members, arguments.at_least)?);
+    let chosen = providers.chosen(&arguments.opening, Purpose::Encrypt)?;
+    let limits = chosen.cache_limits();
+    let envelope = Envelope::builder(chosen.writing(arguments.at_least)?);
     let context = context(&arguments.opening);
     // Nothing has to be undone: a signal ends the program at once.
     if arguments.lines.lines {
-        let caching = Caching::new()?;
+        let caching = Caching::new(limits)?;
         let envelope = envelope.shared_cache(caching.cache()).build()?;
-        return caching.each_line(arguments.lines, VALUE_MAX, |line| sealed(&envelope, line, &context));
+        let said = Cell::new(false);
+        return caching.each_line(arguments.lines, VALUE_MAX, |line| {
+            let sealed = blocking::wait(envelope.seal_value(line, &context))?;
+            if !said.get() {
+                said.set(say_missing(&sealed, notes));
+            }
+            Ok(Zeroizing::new(to_text(&sealed).into_bytes()))
+        });
     }
-    let text = sealed(&envelope.build()?, &input(VALUE_MAX)?, &context)?;
-    answer(&format!("{}\n", String::from_utf8_lossy(&text)))
+    let sealed = blocking::wait(envelope.build()?.seal_value(&input(VALUE_MAX)?, &context))?;
+    say_missing(&sealed, notes);
+    answer(&format!("{}\n", to_text(&sealed)))
 }
 
-fn sealed(envelope: &Envelope, value: &[u8], context: &EncryptionContext) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let sealed = blocking::wait(envelope.seal_value(value, context))?;
-    Ok(Zeroizing::new(to_text(&sealed).into_bytes()))
+fn say_missing(sealed: &[u8], notes: Notes) -> bool {
+    RecordSetHeader::parse(sealed).is_ok_and(|header| missing::say(VALUE, header.slots(), notes))
 }
 
 pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let (opening, matching) = (&arguments.opening, &arguments.matching);
-    let members = Providers::new(&opening.keystore, signals, notes).members(&opening.provider, Purpose::Decrypt)?;
+    let chosen = Providers::new(&opening.keystore, signals, notes).chosen(opening, Purpose::Decrypt)?;
     let context = context(opening);
     if arguments.lines.lines {
-        let caching = Caching::new()?;
-        let envelope = provider::caching(members, matching, caching.cache())?;
+        let caching = Caching::new(chosen.cache_limits())?;
+        let envelope = provider::caching(chosen, matching, caching.cache())?;
         return caching.each_line(arguments.lines, TEXT_MAX, |line| {
             let value = opened(&envelope, line, &context)?;
             if value.contains(&b'\n') {
@@ -55,7 +65,7 @@ pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Re
             Ok(value)
         });
     }
-    let value = opened(&reading(members, matching)?, &input(TEXT_MAX)?, &context)
+    let value = opened(&reading(chosen, matching)?, &input(TEXT_MAX)?, &context)
         .map_err(|error| Failure::from(error).of(INPUT))?;
     StandardOutput::open()?.write_all(&value).map_err(|e| Failure::from(Error::from(e)))
 }
@@ -104,3 +114,4 @@ pub(crate) fn append(to: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
 }
 
 pub(crate) const INPUT: &str = "standard input";
+const VALUE: &str = "what was sealed";

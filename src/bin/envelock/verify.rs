@@ -1,7 +1,7 @@
 //! `verify`.
 
-use crate::args::Verify;
 use crate::failure::{Failure, each};
+use crate::file_args::Verify;
 use crate::progress::Progress;
 use crate::provider::{context, reader};
 use crate::signals::Signals;

@@ -6,6 +6,7 @@ use crate::provider::KeyProvider;
 use crate::provider::multi::MultiProvider;
 use crate::provider::raw::RawKeyProvider;
 use std::fs;
+use std::io::{Read, Write};
 
 /// Four segments; their bytes and the head's cross sector borders.
 const PLAINTEXT: [u8; 1_700] = [0xA5; 1_700];

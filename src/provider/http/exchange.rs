@@ -14,6 +14,11 @@ pub(crate) trait Exchange: Send + Sync {
     /// The operation's name, for spans, metrics and errors: `GenerateDataKey`, `transit/encrypt`.
     fn operation(&self) -> &'static str;
 
+    /// What kind of interface that is, as OpenTelemetry's `rpc.system` names it: `aws-api`. Default: none that has a name.
+    fn system(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What it is about, for errors: a key's name or ARN.
     fn subject(&self) -> String;
 

@@ -108,6 +108,10 @@ impl Down {
     fn error(&self) -> Error {
         Error::new(self.kind, format!("{} is down", self.recipient))
     }
+
+    fn owns(&self, slot: &EncryptedDataKey) -> bool {
+        Recipient::from(slot) == self.recipient
+    }
 }
 
 #[async_trait]
@@ -125,12 +129,15 @@ impl KeyProvider for Down {
     }
 
     async fn decrypt_data_key(&self, slot: &EncryptedDataKey, _: &KmsContext) -> DataKeyAnswer {
-        let mine = slot.provider() == self.recipient.provider && slot.key_id() == self.recipient.key_id;
-        if mine { DataKeyAnswer::Failed(self.error()) } else { DataKeyAnswer::NotMine }
+        if self.owns(slot) { DataKeyAnswer::Failed(self.error()) } else { DataKeyAnswer::NotMine }
     }
 
-    async fn re_encrypt_data_key(&self, _: &EncryptedDataKey, _: &KmsContext) -> Result<Option<Vec<EncryptedDataKey>>> {
-        Err(self.error())
+    async fn re_encrypt_data_key(
+        &self,
+        slot: &EncryptedDataKey,
+        _: &KmsContext,
+    ) -> Result<Option<Vec<EncryptedDataKey>>> {
+        if self.owns(slot) { Err(self.error()) } else { Ok(None) }
     }
 }
 

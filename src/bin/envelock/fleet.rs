@@ -1,0 +1,215 @@
+//! `fleet rewrap`.
+
+use crate::counter::{Counter, Trouble};
+use crate::failure::Failure;
+use crate::fleet_args::{Fleet, FleetCommand, FleetRewrap};
+use crate::inspect::json_text;
+use crate::inventory::{counts_text, files, key_text, line_of, put_path};
+use crate::provider::{Member, Providers, Purpose, context};
+use crate::rewrap::opening_keys_of;
+use crate::signals::Signals;
+use crate::text::{Notes, answer, plain};
+use envelock::Recipient;
+use envelock::fleet::{Change, Mode, Others, Outcome, Rewrap, RewrapReport};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+pub(crate) fn fleet(arguments: &Fleet, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    match &arguments.command {
+        FleetCommand::Rewrap(it) => rewrap(it, signals, notes),
+    }
+}
+
+fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    let rewrap = asked(arguments, signals, notes)?;
+    let files = files(&arguments.place)?;
+    let counter = Counter::new(if arguments.dry_run { "looking" } else { "rewrapping" }, notes);
+    let lines = (arguments.files || arguments.dry_run).then_some(arguments.json);
+    let (mut first, stop) = (None, signals.flag());
+    let ran = signals.drive(rewrap.run(files, |path, outcome| {
+        counter.advance();
+        if let Err(trouble) = counter.beside(|| told(path, outcome, lines, notes)) {
+            stop.fetch_or(trouble.ends(), Ordering::SeqCst);
+            first.get_or_insert(trouble.into_failure());
+        }
+    }));
+    counter.clear();
+    let report = ran?;
+    answer(&match (arguments.json, lines) {
+        (true, None) => json_text(&json(&report)),
+        (true, Some(_)) => line_of(&json(&report)),
+        (false, _) => text(&report, arguments.dry_run),
+    })?;
+    if report.rewrapped > 0 && !arguments.dry_run {
+        notes.say("a rewrap is not a revocation: whoever had a data key or an old copy of a file still has it");
+    }
+    if report.blind > 0 && !arguments.dry_run {
+        notes.say("data keys were not seen here: run `envelock verify` with the new keys before an old key is retired");
+    }
+    if report.journal_damaged > 0 {
+        notes.say("the journal was damaged, and some messages were looked at again");
+    }
+    if let Some(failure) = first {
+        return Err(failure);
+    }
+    if report.stopped {
+        notes.say("stopped: what was begun is done, and the same command does the rest");
+        signals.check()?;
+    }
+    Ok(())
+}
+
+/// The run that the command line asks for.
+fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rewrap, Failure> {
+    let opening = &arguments.opening;
+    let mut providers = Providers::new(&opening.keystore, signals, notes).making(arguments.making);
+    let from = match arguments.from.is_empty() {
+        true => Vec::new(),
+        false => providers.members(&arguments.from, Purpose::Decrypt)?,
+    };
+    let mut to = providers.chosen(opening, Purpose::Encrypt)?;
+    if !arguments.open {
+        to.members = opening_keys_of(&from, to.members, signals)?;
+    }
+    let at_least = arguments.at_least.or(to.needed());
+    let mut rewrap = Rewrap::to(to.each()?)
+        .from(from.into_iter().map(Member::into_provider))
+        .context(context(opening))
+        .only(arguments.which.selection())
+        .others(match (arguments.keep_others, arguments.drop_others) {
+            (true, _) => Others::Keep,
+            (_, true) => Others::Remove,
+            _ => Others::Refuse,
+        })
+        .mode(match (arguments.open, arguments.blind) {
+            (true, _) => Mode::Open,
+            (_, true) => Mode::Blind,
+            _ => Mode::BlindWhereSafe,
+        })
+        .concurrency(arguments.concurrency.into())
+        .stop_when(signals.flag());
+    if let Some(needed) = at_least {
+        rewrap = rewrap.at_least(needed);
+    }
+    if let Some(rate) = arguments.rate {
+        rewrap = rewrap.calls_per_second(rate);
+    }
+    if let Some(journal) = &arguments.journal {
+        rewrap = rewrap.journal(journal);
+    }
+    if arguments.again {
+        rewrap = rewrap.again();
+    }
+    Ok(if arguments.dry_run { rewrap.dry_run() } else { rewrap })
+}
+
+/// Says what became of a file, as JSON or as text, where lines are wanted; and its failure.
+fn told(path: &Path, outcome: &Outcome, lines: Option<bool>, notes: Notes) -> Result<(), Trouble> {
+    let name = plain(&path.to_string_lossy()).into_owned();
+    if let Outcome::Rewrapped(Change { notice: Some(notice), .. }) | Outcome::Recovered(notice) = outcome {
+        notes.say(&format!("{name}: {notice}"));
+    }
+    if let Outcome::Failed(error) = outcome {
+        let failure = Failure::from(error).of(&path.display().to_string()).reported();
+        return said(path, &name, outcome, lines).and(Err(Trouble::File(failure)));
+    }
+    said(path, &name, outcome, lines)
+}
+
+fn said(path: &Path, name: &str, outcome: &Outcome, lines: Option<bool>) -> Result<(), Trouble> {
+    let Some(as_json) = lines else { return Ok(()) };
+    let (word, change) = match outcome {
+        Outcome::Rewrapped(change) => ("rewrapped", Some(change)),
+        Outcome::Due(change) => ("due", Some(change)),
+        Outcome::Current | Outcome::Recovered(_) => ("current", None),
+        Outcome::Vanished => ("vanished", None),
+        Outcome::Failed(_) => ("failed", None),
+        _ => return Ok(()),
+    };
+    let line = match as_json {
+        true => line_of(&file_json(path, word, change)),
+        false => format!("{name}: {word}{}\n", change.map(|change| change_text(change, outcome)).unwrap_or_default()),
+    };
+    answer(&line).map_err(Trouble::Output)
+}
+
+fn change_text(change: &Change, outcome: &Outcome) -> String {
+    let all = |sign: &str, recipients: &[Recipient]| -> String {
+        recipients.iter().map(|it| format!(" {sign}{}", plain(&it.to_string()))).collect()
+    };
+    let mut text = [all("+", &change.added), all("-", &change.removed), all("missing ", &change.missing)].concat();
+    if text.is_empty() {
+        text.push_str(" anew");
+    }
+    text.push_str(match (change.blind, outcome) {
+        (true, Outcome::Due(_)) => " (inside the key service, where it can)",
+        (true, _) => " (inside the key service)",
+        (false, _) => "",
+    });
+    text.push_str(if change.copied { " (as a new file, since the new keys did not fit)" } else { "" });
+    text
+}
+
+fn file_json(path: &Path, word: &str, change: Option<&Change>) -> Value {
+    let names = |recipients: &[Recipient]| -> Value {
+        let all = recipients.iter().map(|it| json!({ "provider": it.provider, "key_id": key_text(&it.key_id) }));
+        all.collect()
+    };
+    let mut value = match change {
+        Some(change) => json!({
+            "outcome": word,
+            "added": names(&change.added),
+            "removed": names(&change.removed),
+            "missing": names(&change.missing),
+            "blind": change.blind,
+            "copied": change.copied,
+        }),
+        None => json!({ "outcome": word }),
+    };
+    put_path(&mut value, path);
+    value
+}
+
+fn text(report: &RewrapReport, dry: bool) -> String {
+    let some = |count: u64| (count > 0).then_some(count);
+    counts_text(&[
+        ("messages", Some(report.messages)),
+        (if dry { "would be rewrapped" } else { "rewrapped" }, Some(report.rewrapped)),
+        ("inside the key service", some(report.blind)),
+        ("as new files", some(report.copied)),
+        ("with missing recipients", some(report.with_missing)),
+        ("up to date", Some(report.current)),
+        ("not selected", some(report.not_selected)),
+        ("vanished", some(report.vanished)),
+        ("failed", Some(report.failed)),
+        ("unfinished", some(report.unfinished)),
+        ("other files", some(report.ignored)),
+        ("done by an earlier run", some(report.resumed)),
+        ("calls", Some(report.calls.all())),
+    ])
+}
+
+fn json(report: &RewrapReport) -> Value {
+    json!({
+        "messages": report.messages,
+        "rewrapped": report.rewrapped,
+        "blind": report.blind,
+        "copied": report.copied,
+        "with_missing": report.with_missing,
+        "current": report.current,
+        "not_selected": report.not_selected,
+        "vanished": report.vanished,
+        "failed": report.failed,
+        "unfinished": report.unfinished,
+        "ignored": report.ignored,
+        "resumed": report.resumed,
+        "journal_damaged": report.journal_damaged,
+        "stopped": report.stopped,
+        "calls": {
+            "decrypt": report.calls.decrypt,
+            "encrypt": report.calls.encrypt,
+            "re_encrypt": report.calls.re_encrypt,
+        },
+    })
+}

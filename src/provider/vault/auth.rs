@@ -1,0 +1,281 @@
+//! How a provider proves to the server who it is.
+
+use super::answer;
+use super::call::{Call, Server};
+use super::refusal::Purpose;
+use super::wire::{Body, Field};
+use crate::crypto;
+use crate::error::{Error, ErrorKind, Result};
+use http::Method;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use zeroize::Zeroizing;
+
+/// Where Kubernetes puts the token of a pod's service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// Longest credential in a file, in bytes.
+const FILE_MAX: u64 = 64 << 10;
+
+/// How a [`VaultProvider`](crate::VaultProvider) logs in: a token, or an auth method that gives one.
+///
+/// A token is used as it is, and is not renewed: whoever made it does that. With the other methods the provider logs in at its
+/// first call, renews the token when about two thirds of its life are over, and logs in anew where it cannot be renewed, so that no
+/// call fails for it.
+///
+/// ```
+/// use envelock::VaultAuth;
+/// # let (role_id, secret_id) = ("8d1f-role", "5f2c-secret");
+/// let auth = VaultAuth::app_role(role_id, secret_id);
+/// let elsewhere = VaultAuth::kubernetes("orders").mount("k8s-prod");
+/// # let _ = (auth, elsewhere);
+/// ```
+pub struct VaultAuth {
+    how: How,
+    mount: Option<String>,
+}
+
+pub(super) enum How {
+    Token(Zeroizing<String>),
+    TokenFile(PathBuf),
+    AppRole { role_id: String, secret: SecretId },
+    Kubernetes { role: String, jwt: PathBuf },
+    Certificate { role: Option<String> },
+}
+
+pub(super) enum SecretId {
+    Plain(Zeroizing<String>),
+    File(PathBuf),
+    /// Unwrapped once, at the first login.
+    Wrapped {
+        token: Zeroizing<String>,
+        unwrapped: Mutex<Option<Zeroizing<String>>>,
+    },
+}
+
+impl VaultAuth {
+    /// A token that is there already.
+    #[must_use]
+    pub fn token(token: impl Into<String>) -> Self {
+        Self::of(How::Token(trimmed(Zeroizing::new(token.into()))))
+    }
+
+    /// A token in a file, which is read at the first call, and again when the server refuses the token: whoever keeps
+    /// the file up to date, such as an agent, keeps the provider going.
+    #[must_use]
+    pub fn token_file(path: impl Into<PathBuf>) -> Self {
+        Self::of(How::TokenFile(path.into()))
+    }
+
+    /// AppRole, with the secret id.
+    #[must_use]
+    pub fn app_role(role_id: impl Into<String>, secret_id: impl Into<String>) -> Self {
+        let secret = SecretId::Plain(trimmed(Zeroizing::new(secret_id.into())));
+        Self::of(How::AppRole { role_id: role_id.into(), secret })
+    }
+
+    /// AppRole, with the secret id in a file, which is read at each login.
+    #[must_use]
+    pub fn app_role_file(role_id: impl Into<String>, secret_id: impl Into<PathBuf>) -> Self {
+        Self::of(How::AppRole { role_id: role_id.into(), secret: SecretId::File(secret_id.into()) })
+    }
+
+    /// AppRole, with a response-wrapped secret id: `wrapping_token` gives it once. A first login that fails
+    /// because the token was already used is a sign that somebody else has the secret id.
+    #[must_use]
+    pub fn app_role_wrapped(role_id: impl Into<String>, wrapping_token: impl Into<String>) -> Self {
+        let token = trimmed(Zeroizing::new(wrapping_token.into()));
+        let secret = SecretId::Wrapped { token, unwrapped: Mutex::new(None) };
+        Self::of(How::AppRole { role_id: role_id.into(), secret })
+    }
+
+    /// Kubernetes, by the service account of this pod.
+    #[must_use]
+    pub fn kubernetes(role: impl Into<String>) -> Self {
+        Self::of(How::Kubernetes { role: role.into(), jwt: SERVICE_ACCOUNT.into() })
+    }
+
+    /// Kubernetes, or another auth method that takes a role and a JWT, with the JWT in `file`, which is read at each
+    /// login.
+    #[must_use]
+    pub fn kubernetes_file(role: impl Into<String>, file: impl Into<PathBuf>) -> Self {
+        Self::of(How::Kubernetes { role: role.into(), jwt: file.into() })
+    }
+
+    /// The TLS client certificate that the provider's [transport](crate::VaultBuilder::transport) shows. `None` takes
+    /// whichever role of the auth method the certificate fits.
+    #[must_use]
+    pub fn certificate(role: Option<&str>) -> Self {
+        Self::of(How::Certificate { role: role.map(str::to_owned) })
+    }
+
+    /// Where the auth method is mounted. Default: `approle`, `kubernetes` or `cert`. A token has no use for it.
+    #[must_use]
+    pub fn mount(mut self, mount: impl Into<String>) -> Self {
+        self.mount = Some(mount.into());
+        self
+    }
+
+    fn of(how: How) -> Self {
+        Self { how, mount: None }
+    }
+
+    pub(super) fn how(&self) -> &How {
+        &self.how
+    }
+
+    /// Whether a new token can be had without anybody's help.
+    pub(super) fn logs_in(&self) -> bool {
+        !matches!(self.how, How::Token(_) | How::TokenFile(_))
+    }
+
+    /// The mount of the auth method.
+    pub(super) fn mount_point(&self) -> &str {
+        let default = match self.how {
+            How::Token(_) | How::TokenFile(_) => "token",
+            How::AppRole { .. } => "approle",
+            How::Kubernetes { .. } => "kubernetes",
+            How::Certificate { .. } => "cert",
+        };
+        self.mount.as_deref().map_or(default, |mount| mount.trim_matches('/'))
+    }
+
+    /// A public name of who logs in, if there is one: equal names are the same principal, and a token has none.
+    pub(super) fn principal(&self) -> Option<String> {
+        let mount = self.mount_point();
+        match &self.how {
+            How::Token(_) | How::TokenFile(_) | How::Certificate { .. } => None,
+            // A role without a secret id is all that its login needs.
+            How::AppRole { role_id, .. } => {
+                let hash = crypto::sha256(&[b"envelock vault role id\0", role_id.as_bytes()]);
+                let short: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                Some(format!("approle {mount} {short}"))
+            }
+            How::Kubernetes { role, jwt } => Some(format!("kubernetes {mount} {role} {}", jwt.display())),
+        }
+    }
+
+    /// Logs in.
+    pub(super) async fn log_in(&self, server: &Server) -> Result<answer::Granted> {
+        let body = match &self.how {
+            How::Token(_) | How::TokenFile(_) => return Err(Error::internal("a token needs no login")),
+            How::AppRole { role_id, secret } => {
+                let secret = secret.reveal(server).await?;
+                Body::object(&[("role_id", Field::Secret(role_id)), ("secret_id", Field::Secret(&secret))])?
+            }
+            How::Kubernetes { role, jwt } => {
+                let jwt = read(jwt, "the token of the service account")?;
+                Body::object(&[("role", Field::Text(role)), ("jwt", Field::Secret(&jwt))])?
+            }
+            How::Certificate { role: Some(role) } => Body::object(&[("name", Field::Text(role))])?,
+            How::Certificate { role: None } => Body::object(&[])?,
+        };
+        let path = format!("auth/{}", self.mount_point());
+        let call = Call::new(server, "auth/login", Method::POST, format!("{path}/login"))
+            .about(Purpose::Login, path)
+            .sending(body);
+        server.call(&call.reading(&answer::granted)).await
+    }
+}
+
+/// The method and its mount; no credential.
+impl fmt::Debug for VaultAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.how {
+            How::Token(_) => "token",
+            How::TokenFile(_) => "token file",
+            How::AppRole { .. } => "AppRole",
+            How::Kubernetes { .. } => "Kubernetes",
+            How::Certificate { .. } => "certificate",
+        };
+        write!(f, "VaultAuth({name} at {})", self.mount_point())
+    }
+}
+
+impl SecretId {
+    async fn reveal(&self, server: &Server) -> Result<Zeroizing<String>> {
+        match self {
+            Self::Plain(secret) => Ok(secret.clone()),
+            Self::File(path) => read(path, "the secret id"),
+            Self::Wrapped { token, unwrapped } => {
+                let kept = || unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(secret) = kept().clone() {
+                    return Ok(secret);
+                }
+                let call = Call::new(server, "sys/wrapping/unwrap", Method::POST, "sys/wrapping/unwrap".to_owned())
+                    .about(Purpose::Login, "sys/wrapping/unwrap".to_owned())
+                    .sending(Body::object(&[])?)
+                    .with_token(super::token::header(token)?);
+                let secret = server.call(&call.reading(&answer::unwrapped)).await?;
+                *kept() = Some(secret.clone());
+                Ok(secret)
+            }
+        }
+    }
+}
+
+/// A credential in a file, without the line's end.
+pub(super) fn read(path: &Path, what: &str) -> Result<Zeroizing<String>> {
+    let failed = |e| Error::io_at(&format!("{what} cannot be read"), path, e);
+    let bad = |why: &str| Error::new(ErrorKind::Io, format!("{what} {why}")).with_path(path);
+    let room = usize::try_from(FILE_MAX).map_err(|_| Error::internal("a credential is short"))?;
+    let mut text = Zeroizing::new(String::with_capacity(room + 1));
+    let file = File::open(path).map_err(failed)?;
+    file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() > room {
+        return Err(bad("is longer than 64 KiB").with_advice("name the file that holds it and nothing else"));
+    }
+    let text = trimmed(text);
+    if text.is_empty() {
+        return Err(bad("is empty").with_advice("log in, or wait until whoever writes it has done so"));
+    }
+    Ok(text)
+}
+
+/// Without white space around it.
+fn trimmed(text: Zeroizing<String>) -> Zeroizing<String> {
+    Zeroizing::new(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_credential() {
+        let all = [
+            VaultAuth::token("s.planted"),
+            VaultAuth::app_role("planted", "planted"),
+            VaultAuth::app_role_wrapped("planted", "planted").mount("/roles/"),
+        ];
+        for auth in all {
+            assert!(!format!("{auth:?}").contains("planted"), "{auth:?}");
+        }
+        assert_eq!(format!("{:?}", VaultAuth::app_role("a", "b").mount("/roles/")), "VaultAuth(AppRole at roles)");
+    }
+
+    #[test]
+    fn only_who_has_a_public_name_has_a_principal() {
+        assert_eq!(VaultAuth::token("a").principal(), None);
+        assert_eq!(VaultAuth::certificate(Some("a")).principal(), None);
+        let one = VaultAuth::app_role("role-id", "one").principal().unwrap();
+        assert_eq!(VaultAuth::app_role("role-id", "two").principal().unwrap(), one);
+        assert_ne!(VaultAuth::app_role("role-id-2", "one").principal().unwrap(), one);
+        assert!(!one.contains("role-id"), "{one}");
+    }
+
+    #[test]
+    fn a_credential_file_is_read_without_its_line_end_and_within_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let put = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read(&path, "the token").map(|text| text.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(put("s.abc\r\n").unwrap(), "s.abc");
+        assert!(put(" \n").unwrap_err().contains("the token is empty"));
+        assert!(put(&"x".repeat(70_000)).unwrap_err().contains("longer than 64 KiB"));
+    }
+}

@@ -1,0 +1,98 @@
+//! Proves, once for each provider, that the server binds associated data.
+//!
+//! A Vault that is too old to know `associated_data` takes no notice of it: it would open any data key under any context, and
+//! say nothing. So before the first data key goes out, a random probe is encrypted and must not decrypt under other associated
+//! data. It is a probe since what answers may be no Transit at all: a KV engine stores what it is sent. Who only decrypts has a
+//! probe in the slot that was just opened.
+
+use super::flight::Flight;
+use super::refusal::Purpose;
+use super::slot::Ciphertext;
+use super::wire::{Body, Field};
+use super::{Inner, answer};
+use crate::context::KmsContext;
+use crate::crypto;
+use crate::error::{Error, ErrorKind, Result};
+use crate::material::{DataKey, DataKeyLength};
+use futures_util::FutureExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Associated data of no message: the encoding of a context begins with its count of entries, and this with more than there are.
+const OTHER: &[u8] = b"envelock: this must not decrypt";
+
+/// Whether the server was seen to bind.
+pub(super) struct Proof {
+    done: AtomicBool,
+    flight: Flight<()>,
+}
+
+impl Proof {
+    /// Still to be given.
+    pub(super) fn needed() -> Self {
+        Self { done: AtomicBool::new(false), flight: Flight::new() }
+    }
+
+    /// Taken on trust.
+    pub(super) fn waived() -> Self {
+        Self { done: AtomicBool::new(true), flight: Flight::new() }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+}
+
+impl Inner {
+    /// Two calls, the first time: encrypts a probe, and fails to decrypt it.
+    pub(super) async fn prove_before_encrypting(self: &Arc<Self>, context: &KmsContext) -> Result<()> {
+        if self.proof.is_done() {
+            return Ok(());
+        }
+        let (inner, context) = (Arc::clone(self), context.clone());
+        let begin = || {
+            async move {
+                if inner.proof.is_done() {
+                    return Ok(());
+                }
+                let probe = DataKey::try_init(DataKeyLength::Bytes32, crypto::random::fill)?;
+                let text = inner.encrypt(&probe, &context).await?;
+                inner.must_not_decrypt(&text, &context).await
+            }
+            .boxed()
+        };
+        self.proof.flight.join(begin).await
+    }
+
+    /// One call, the first time.
+    pub(super) async fn prove_after_decrypting(
+        self: &Arc<Self>,
+        opened: Ciphertext<'_>,
+        context: &KmsContext,
+    ) -> Result<()> {
+        if self.proof.is_done() {
+            return Ok(());
+        }
+        let (inner, text, context) = (Arc::clone(self), opened.text.to_owned(), context.clone());
+        let begin = || {
+            async move { if inner.proof.is_done() { Ok(()) } else { inner.must_not_decrypt(&text, &context).await } }
+                .boxed()
+        };
+        self.proof.flight.join(begin).await
+    }
+
+    /// Under the right context for the derivation, which proves nothing by itself, and other associated data.
+    async fn must_not_decrypt(&self, text: &str, context: &KmsContext) -> Result<()> {
+        let mut fields = vec![("ciphertext", Field::Text(text))];
+        self.bind(&mut fields, context, OTHER);
+        let call = self.decryption(Body::object(&fields)?, None).about(Purpose::Prove, self.key_id.clone());
+        match self.server.call(&call.reading(&answer::opened)).await {
+            Ok(()) => Err(self.server.asked(Purpose::Prove, &self.key_id).binds_nothing()),
+            Err(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+                self.proof.done.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => Err::<(), Error>(error),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The token that requests carry, and how it is got, prolonged and replaced.
+//!
+//! Nothing sleeps here: a token is renewed by a call that comes when two thirds of its life are over. One call does so, the
+//! others go on with the token that is still good, and so does that one where the renewal fails or takes long.
+
+use super::answer;
+use super::auth::{How, VaultAuth, read};
+use super::call::{Call, Server};
+use super::flight::Flight;
+use super::refusal::Purpose;
+use super::wire::Body;
+use crate::clock::Clock;
+use crate::crypto;
+use crate::error::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use http::{HeaderValue, Method};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// How long a call waits for a renewal while the old token is still good.
+const RENEWAL_WAIT: Duration = Duration::from_secs(2);
+/// How long nobody tries again after a renewal that failed.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+/// A token that is refused so soon after its login will not be helped by another.
+const JUST_MADE: Duration = Duration::from_secs(1);
+
+/// A token, and until when it is good.
+pub(super) struct Token {
+    /// Wiped with its last clone.
+    header: HeaderValue,
+    made: Duration,
+    life: Option<Life>,
+}
+
+struct Life {
+    /// How long it was granted for at its login.
+    full: Duration,
+    renew_from: Duration,
+    ends: Duration,
+    renewable: bool,
+}
+
+impl Token {
+    pub(super) fn header(&self) -> HeaderValue {
+        self.header.clone()
+    }
+
+    pub(super) fn secret(&self) -> &[u8] {
+        self.header.as_bytes()
+    }
+
+    fn is_good(&self, now: Duration) -> bool {
+        self.life.as_ref().is_none_or(|life| now < life.ends)
+    }
+
+    fn is_to_be_renewed(&self, now: Duration) -> bool {
+        self.life.as_ref().is_some_and(|life| now >= life.renew_from)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// `token` as a header's value, if it can be one.
+pub(super) fn header(token: &str) -> Result<HeaderValue> {
+    let bytes = Bytes::from_owner(Zeroizing::new(token.as_bytes().to_vec()));
+    let bad = || {
+        Error::invalid_input("the token for the Vault is not a token: it is empty or has characters that none has")
+            .with_advice("give the token alone, as `bao login -method=… -field=token` prints it")
+    };
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad());
+    }
+    let mut header = HeaderValue::from_maybe_shared(bytes).map_err(|_| bad())?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// The provider's token. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub(super) struct Tokens(Arc<Inner>);
+
+struct Inner {
+    auth: VaultAuth,
+    /// With a client of its own: a login never waits for the calls that wait for it.
+    server: Server,
+    clock: Arc<dyn Clock>,
+    held: Mutex<Held>,
+    flight: Flight<Arc<Token>>,
+}
+
+#[derive(Default)]
+struct Held {
+    token: Option<Arc<Token>>,
+    /// After a renewal that failed.
+    not_before: Duration,
+}
+
+impl Tokens {
+    /// The tokens that `auth` gives. A token that was given is looked at here.
+    pub(super) fn new(auth: VaultAuth, server: Server, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut held = Held::default();
+        if let How::Token(token) = auth.how() {
+            held.token = Some(Arc::new(Token { header: header(token)?, made: clock.now(), life: None }));
+        }
+        Ok(Self(Arc::new(Inner { auth, server, clock, held: Mutex::new(held), flight: Flight::new() })))
+    }
+
+    pub(super) fn auth(&self) -> &VaultAuth {
+        &self.0.auth
+    }
+
+    /// A token that is good now.
+    pub(super) async fn current(&self) -> Result<Arc<Token>> {
+        let now = self.0.clock.now();
+        let (token, may_renew) = {
+            let held = self.0.held();
+            (held.token.clone(), now >= held.not_before)
+        };
+        match token {
+            Some(token) if !token.is_good(now) => self.obtain().await,
+            Some(token) if !token.is_to_be_renewed(now) || !may_renew || self.0.flight.is_under_way() => Ok(token),
+            Some(token) => {
+                let transport = self.0.server.client().transport();
+                match select(Box::pin(self.obtain()), transport.sleep(RENEWAL_WAIT)).await {
+                    Either::Left((Ok(renewed), _)) => Ok(renewed),
+                    // It is good for a while yet: the call goes on with it.
+                    Either::Left((Err(_), _)) | Either::Right(_) => {
+                        self.0.held().not_before = self.0.clock.now().saturating_add(RENEWAL_PAUSE);
+                        Ok(token)
+                    }
+                }
+            }
+            None => self.obtain().await,
+        }
+    }
+
+    /// After the server has refused `used`: a token that is another, or else an error, which is `refused` where there is
+    /// nothing to be done.
+    pub(super) async fn replace(&self, used: &Arc<Token>, refused: Error) -> Result<()> {
+        {
+            let mut held = self.0.held();
+            match &held.token {
+                // Somebody else was here before.
+                Some(token) if !Arc::ptr_eq(token, used) => return Ok(()),
+                _ if matches!(self.0.auth.how(), How::Token(_)) => return Err(refused),
+                _ if self.0.auth.logs_in() && self.0.clock.now() < used.made.saturating_add(JUST_MADE) => {
+                    return Err(refused);
+                }
+                _ => held.token = None,
+            }
+        }
+        let token = self.obtain().await?;
+        if !self.0.auth.logs_in() && bool::from(token.secret().ct_eq(used.secret())) {
+            return Err(refused);
+        }
+        Ok(())
+    }
+
+    async fn obtain(&self) -> Result<Arc<Token>> {
+        let inner = Arc::clone(&self.0);
+        self.0.flight.join(|| async move { inner.obtain().await }.boxed()).await
+    }
+}
+
+impl Inner {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn obtain(&self) -> Result<Arc<Token>> {
+        let asked_at = self.clock.now();
+        let old = self.held().token.clone();
+        // Another flight may have ended since this one was wanted.
+        if let Some(old) = old.as_ref().filter(|old| old.is_good(asked_at) && !old.is_to_be_renewed(asked_at)) {
+            return Ok(Arc::clone(old));
+        }
+        let renewed = match &old {
+            Some(old) if old.is_good(asked_at) => self.renew(old, asked_at).await?,
+            _ => None,
+        };
+        let token = match renewed {
+            Some(token) => token,
+            None => self.log_in(asked_at).await?,
+        };
+        let token = Arc::new(token);
+        *self.held() = Held { token: Some(Arc::clone(&token)), not_before: Duration::ZERO };
+        Ok(token)
+    }
+
+    async fn log_in(&self, asked_at: Duration) -> Result<Token> {
+        if let How::TokenFile(path) = self.auth.how() {
+            let token = read(path, "the token for the Vault")?;
+            return Ok(Token { header: header(&token)?, made: asked_at, life: None });
+        }
+        let granted = self.auth.log_in(&self.server).await?;
+        let life = life(asked_at, &granted, Duration::from_secs(granted.lease))?;
+        Ok(Token { header: header(&granted.token)?, made: asked_at, life })
+    }
+
+    /// `None` where only a login helps: the token cannot be renewed, or is near the end of all renewals.
+    async fn renew(&self, old: &Token, asked_at: Duration) -> Result<Option<Token>> {
+        let Some(before) = old.life.as_ref().filter(|life| life.renewable) else { return Ok(None) };
+        let call = Call::new(&self.server, "auth/token/renew-self", Method::POST, "auth/token/renew-self".to_owned())
+            .about(Purpose::Login, "auth/token".to_owned())
+            .sending(Body::object(&[])?)
+            .with_token(old.header());
+        match self.server.call(&call.reading(&answer::granted)).await {
+            // "The maximum TTL" shortens the last renewals.
+            Ok(granted) if granted.lease != 0 && Duration::from_secs(granted.lease) < before.full / 2 => Ok(None),
+            Ok(granted) => {
+                let life = life(asked_at, &granted, before.full)?;
+                Ok(Some(Token { header: header(&granted.token)?, made: asked_at, life }))
+            }
+            Err(error) if error.kind() == ErrorKind::KeyDenied => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The life of a token that was asked for at `asked_at`: what the way there took is not part of it.
+fn life(asked_at: Duration, granted: &answer::Granted, full: Duration) -> Result<Option<Life>> {
+    if granted.lease == 0 {
+        return Ok(None);
+    }
+    let lease = Duration::from_secs(granted.lease);
+    // Between 60 and 73 %: a fleet that started together does not renew together.
+    let mut jitter = [0];
+    crypto::random::fill(&mut jitter)?;
+    let share = 0.6 + f64::from(jitter[0]) / 1_920.0;
+    Ok(Some(Life {
+        full,
+        renew_from: asked_at.saturating_add(lease.min(FOREVER).mul_f64(share)),
+        ends: asked_at.saturating_add(lease),
+        renewable: granted.renewable,
+    }))
+}
+
+/// Longer than any lease: a server may say any number.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);

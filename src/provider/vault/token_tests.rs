@@ -1,0 +1,240 @@
+//! Logins, renewals and tokens that end, before a Vault in memory whose clock the test moves.
+
+use super::auth::VaultAuth;
+use super::fake::FakeVault;
+use super::*;
+use crate::context::EncryptionContext;
+use crate::error::{Error, ErrorKind};
+use crate::provider::http::policy::HttpPolicy;
+use pollster::block_on;
+
+fn provider(vault: &FakeVault, auth: VaultAuth) -> VaultProvider {
+    VaultProvider::builder("orders")
+        .address("https://vault.example.com:8200")
+        .auth(auth)
+        .transport(vault.clone())
+        .clock(vault.clock.clone())
+        .policy(HttpPolicy::default().attempts(1))
+        .build()
+        .unwrap()
+}
+
+fn app_role(vault: &FakeVault) -> VaultProvider {
+    provider(vault, VaultAuth::app_role("the-role-id", "the-secret-id"))
+}
+
+fn encrypt(provider: &VaultProvider) -> Result<()> {
+    let key = DataKey::from_slice(&[1; 32])?;
+    let context = KmsContext::new(&EncryptionContext::from([("tenant", "acme")]))?;
+    block_on(provider.encrypt_data_key(&key, &context)).map(drop)
+}
+
+#[test]
+fn a_role_logs_in_once_and_its_token_is_used_until_it_is_to_be_renewed() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    assert_eq!(vault.count("login"), 0, "building makes no call");
+    for _ in 0..5 {
+        encrypt(&provider).unwrap();
+    }
+    assert_eq!((vault.count("login"), vault.count("renew-self")), (1, 0));
+    vault.clock.advance(46);
+    encrypt(&provider).unwrap();
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("login"), vault.count("renew-self")), (1, 1));
+    vault.clock.advance(46);
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("login"), vault.count("renew-self")), (1, 2));
+}
+
+#[test]
+fn a_token_that_is_not_renewed_any_more_is_replaced_before_its_end() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.state().renewals = false;
+    vault.clock.advance(46);
+    encrypt(&provider).unwrap();
+    assert_eq!(vault.count("login"), 2);
+    // Near its greatest age a token is renewed for a short while only.
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.state().lease = 10;
+    vault.clock.advance(46);
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("login"), vault.count("renew-self")), (2, 1));
+}
+
+#[test]
+fn a_token_that_ended_while_nobody_called_is_got_anew() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.clock.advance(3_600);
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("login"), vault.count("renew-self")), (2, 0));
+}
+
+#[test]
+fn a_renewal_that_fails_is_no_failed_call_while_the_token_is_good() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.clock.advance(46);
+    vault.say(503, r#"{"errors":["Vault is sealed"]}"#);
+    encrypt(&provider).unwrap();
+    encrypt(&provider).unwrap();
+    assert_eq!(vault.count("renew-self"), 1, "nobody tries again at once");
+    vault.clock.advance(6);
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("renew-self"), vault.count("login")), (2, 1));
+}
+
+#[test]
+fn many_calls_at_once_share_one_login() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    let calls: Vec<_> = (0..50).map(|_| provider.0.tokens.current()).collect();
+    let tokens = block_on(futures_util::future::join_all(calls));
+    let first = tokens[0].as_ref().unwrap();
+    assert!(tokens.iter().all(|token| Arc::ptr_eq(token.as_ref().unwrap(), first)));
+    assert_eq!(vault.count("login"), 1);
+}
+
+#[test]
+fn a_revoked_token_is_replaced_within_the_call() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.clock.advance(5);
+    vault.state().tokens.retain(|token, _| !token.starts_with("s."));
+    encrypt(&provider).unwrap();
+    assert_eq!(vault.count("login"), 2);
+}
+
+#[test]
+fn a_role_that_was_revoked_says_so() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.state().secret_id = "another".to_owned();
+    encrypt(&provider).unwrap();
+    vault.clock.advance(3_600);
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied);
+    let text = error.to_string();
+    assert!(text.contains("auth/approle") && text.contains("issue another secret id"), "{text}");
+    assert!(!text.contains("the-secret-id") && !text.contains("the-role-id"));
+}
+
+#[test]
+fn a_static_token_that_ended_says_what_to_do() {
+    let vault = FakeVault::new();
+    let provider = provider(&vault, VaultAuth::token("s.static"));
+    vault.state().tokens.insert("s.static".to_owned(), std::time::Duration::from_secs(10));
+    encrypt(&provider).unwrap();
+    vault.clock.advance(10);
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied);
+    let text = error.to_string();
+    assert!(text.contains("expired, was revoked") && text.contains("VAULT_TOKEN"), "{text}");
+    assert!(!text.contains("s.static"));
+}
+
+#[test]
+fn a_token_file_is_read_again_when_its_token_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let vault = FakeVault::new();
+    let provider = provider(&vault, VaultAuth::token_file(&path));
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(path.as_path())));
+    std::fs::write(&path, "s.first\n").unwrap();
+    let error: Error = encrypt(&provider).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied, "{error}");
+    std::fs::write(&path, "root-token\n").unwrap();
+    encrypt(&provider).unwrap();
+}
+
+#[test]
+fn a_wrapped_secret_id_is_unwrapped_once() {
+    let vault = FakeVault::new();
+    let auth = VaultAuth::app_role_wrapped("the-role-id", "wrapping-token");
+    let provider = provider(&vault, auth);
+    encrypt(&provider).unwrap();
+    vault.clock.advance(3_600);
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("unwrap"), vault.count("login")), (1, 2));
+}
+
+#[test]
+fn a_wrapping_token_that_was_used_before_is_a_warning() {
+    let vault = FakeVault::new();
+    let provider = provider(&vault, VaultAuth::app_role_wrapped("the-role-id", "wrapping-token"));
+    vault.say(400, r#"{"errors":["wrapping token is not valid or does not exist"]}"#);
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied);
+    assert!(error.to_string().contains("somebody else has the secret id"), "{error}");
+}
+
+#[test]
+fn a_login_without_a_token_in_its_answer_is_refused() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    vault.say(200, r#"{"auth":{"client_token":"","mfa_requirement":{}}}"#);
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied);
+    assert!(error.to_string().contains("second factor"), "{error}");
+    vault.say(200, r#"{"auth":{"client_token":"two words","lease_duration":60}}"#);
+    assert_eq!(encrypt(&provider).unwrap_err().kind(), ErrorKind::InvalidInput);
+    vault.say(200, r#"{"auth":{"client_token":"s.x","lease_duration":18446744073709551615}}"#);
+    block_on(provider.0.tokens.current()).unwrap();
+}
+
+#[test]
+fn kubernetes_and_certificates_log_in_by_role_at_their_mounts() {
+    let folder = tempfile::tempdir().unwrap();
+    let jwt = folder.path().join("jwt");
+    let granted = r#"{"auth":{"client_token":"root-token","lease_duration":0,"renewable":false}}"#;
+    let login = |auth: VaultAuth| {
+        let vault = FakeVault::new();
+        vault.say(200, granted);
+        encrypt(&provider(&vault, auth)).unwrap();
+        let seen = vault.state().seen[0].clone();
+        assert!(!seen.headers.contains_key("X-Vault-Token"), "a login carries no token");
+        (seen.path, seen.body)
+    };
+    for text in ["first", "second"] {
+        std::fs::write(&jwt, format!("{text}\n")).unwrap();
+        let (path, body) = login(VaultAuth::kubernetes_file("orders", &jwt));
+        assert_eq!(path, "/v1/auth/kubernetes/login");
+        assert_eq!(body, serde_json::json!({ "role": "orders", "jwt": text }));
+    }
+    let (path, body) = login(VaultAuth::certificate(Some("orders")).mount("/tls/"));
+    assert_eq!((path.as_str(), body), ("/v1/auth/tls/login", serde_json::json!({ "name": "orders" })));
+    assert_eq!(login(VaultAuth::certificate(None)).1, serde_json::json!({}));
+}
+
+#[test]
+fn a_login_that_is_refused_shows_no_credential() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    vault.say(400, r#"{"errors":["no role the-role-id with the-secret-id"]}"#);
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied);
+    assert!(!format!("{error:?}").contains("the-secret-id"), "{error:?}");
+}
+
+#[test]
+fn a_call_that_is_dropped_in_its_login_holds_nobody_up() {
+    use futures_util::FutureExt;
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    let mut lost = Box::pin(provider.0.tokens.current());
+    // Begun, perhaps ended: either way the next one is served.
+    let _ = (&mut lost).now_or_never();
+    drop(lost);
+    encrypt(&provider).unwrap();
+    assert!(vault.count("login") <= 2);
+}
