@@ -50,7 +50,9 @@ fn main() {
     if report.wants(title) {
         let bare = bare(&folder.path().join("bare.db"));
         let mut insert = bare.prepare("INSERT INTO records (record) VALUES (?1)").expect("a statement");
-        (0..LOG_PAGES).for_each(|_| drop(insert.execute(params![[0_u8; 300]]).expect("commits")));
+        for _ in 0..LOG_PAGES {
+            insert.execute(params![[0_u8; 300]]).expect("commits");
+        }
         let measured = Group::new("kms-decrypt", title, Amount::Message, REPEAT)
             .by(Clock::Wall)
             .case("bare SQLite commit", || insert.execute(params![[0_u8; 300]]).expect("commits"))

@@ -33,17 +33,16 @@ fn a_row_of_any_table_that_was_deleted_is_named() {
         let (place, kms) = furnished();
         trimmed(&kms, trim);
         let sql = place.sql();
-        let mut named = 0;
         // Without the row of `meta` there is nothing to read the trail with: it is told by the opening alone.
         for table in TABLES.into_iter().filter(|table| table.name != "meta") {
-            for row in dump(&sql, table) {
+            let rows = dump(&sql, table);
+            assert!(rows.len() >= 2, "{}", table.name);
+            for row in rows {
                 remove_all(&sql, table, &row);
                 assert_named(&place, &kms, table, &row, "was removed");
                 put(&sql, table, &row);
-                named += 1;
             }
         }
-        assert!(named > 30, "{named}");
         block_on(kms.verify_audit(None)).unwrap();
         place.open();
     }
@@ -87,7 +86,7 @@ fn a_row_of_any_table_that_is_an_older_one_or_was_put_back_is_named() {
         );
         assert_eq!(
             put_back.into_iter().collect::<Vec<_>>(),
-            ["alias_history", "aliases", "grants", "replicas", "tags", "wrapping_keys"]
+            ["aliases", "grants", "replicas", "tags", "wrapping_keys"]
         );
         block_on(kms.verify_audit(None)).unwrap();
         place.open();
