@@ -110,8 +110,10 @@ pub use provider::http::setup::ReqwestTransportBuilder;
 #[cfg(feature = "http")]
 pub use provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
 #[cfg(feature = "vault")]
+pub use provider::vault::VaultProvider;
+#[cfg(feature = "vault")]
+pub use provider::vault::auth::VaultAuth;
+#[cfg(feature = "vault")]
 pub use provider::vault::builder::VaultBuilder;
 #[cfg(feature = "vault")]
 pub use provider::vault::check::{VaultCheck, VaultKey};
-#[cfg(feature = "vault")]
-pub use provider::vault::{VaultAuth, VaultProvider};

@@ -51,11 +51,6 @@ impl fmt::Display for Tried<'_> {
 }
 
 impl Error {
-    /// The message alone, without advice: for what quotes it.
-    pub(crate) fn sentence(&self) -> &str {
-        &self.0.message
-    }
-
     /// No answer came: `what` says what kept it.
     pub(crate) fn unanswered(
         tried: &Tried<'_>,

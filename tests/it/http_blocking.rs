@@ -1,7 +1,7 @@
 //! The transport under `blocking`, in programs with a runtime and without.
 
 use bytes::Bytes;
-use envelock::{ExchangeLimits, HttpTransport, ReqwestTransport, blocking};
+use envelock::{ExchangeLimits, HttpTransport, ReqwestTransport, blocking, http};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -112,4 +112,23 @@ fn a_call_that_was_begun_while_waiting_may_be_dropped_anywhere() {
         std::task::Poll::Ready(())
     }));
     drop(begun);
+}
+
+#[test]
+fn connections_of_a_runtime_that_stands_still_are_not_used_by_another() {
+    let (transport, address) = (transport(), server(Duration::from_millis(5)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..2 {
+            let request = http::Request::get(format!("http://{address}/")).body(Bytes::new()).unwrap();
+            transport.send(request, &ExchangeLimits::default()).await.unwrap();
+        }
+        // By now the connection waits for its next use.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    });
+    let started = Instant::now();
+    assert_eq!(call(&transport, address), "hello");
+    runtime.block_on(async { assert_eq!(call(&transport, address), "hello") });
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    drop(runtime);
 }

@@ -5,7 +5,9 @@
 
 mod aws;
 mod chaos;
+mod cli;
 mod conformance;
+mod failover;
 mod harness;
 mod matrix;
 mod memory;

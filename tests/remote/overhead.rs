@@ -43,7 +43,7 @@ fn a_call_takes_little_longer_than_its_request() {
             let answer = provider.decrypt_data_key(&slot, &context).await;
             let took = started.elapsed();
             assert!(matches!(answer, DataKeyAnswer::Key(_)), "{answer:?}");
-            let seen = server.seen().pop().unwrap().request;
+            let seen = server.seen().pop().unwrap();
             let started = Instant::now();
             let request = bare.post(&url).header("X-Vault-Token", "s.token").body(seen.body.clone());
             let answer = request.send().await.unwrap();

@@ -125,12 +125,12 @@ fn said(path: &Path, name: &str, outcome: &Outcome, lines: Option<bool>) -> Resu
     };
     let line = match as_json {
         true => line_of(&file_json(path, word, change)),
-        false => format!("{name}: {word}{}\n", change.map(change_text).unwrap_or_default()),
+        false => format!("{name}: {word}{}\n", change.map(|change| change_text(change, outcome)).unwrap_or_default()),
     };
     answer(&line).map_err(Trouble::Output)
 }
 
-fn change_text(change: &Change) -> String {
+fn change_text(change: &Change, outcome: &Outcome) -> String {
     let all = |sign: &str, recipients: &[Recipient]| -> String {
         recipients.iter().map(|it| format!(" {sign}{}", plain(&it.to_string()))).collect()
     };
@@ -138,7 +138,11 @@ fn change_text(change: &Change) -> String {
     if text.is_empty() {
         text.push_str(" anew");
     }
-    text.push_str(if change.blind { " (inside the key service)" } else { "" });
+    text.push_str(match (change.blind, outcome) {
+        (true, Outcome::Due(_)) => " (inside the key service, where it can)",
+        (true, _) => " (inside the key service)",
+        (false, _) => "",
+    });
     text.push_str(if change.copied { " (as a new file, since the new keys did not fit)" } else { "" });
     text
 }

@@ -28,6 +28,8 @@ pub(super) struct Call<'a, E> {
 /// How far it came: what the end of its time finds.
 struct Progress {
     sent: u32,
+    /// How many of them followed a renewal of credentials, and count for no attempt.
+    renewed: u32,
     under_way: Vec<Pass>,
     last: Option<Lost>,
     /// What it waits for, where no request is under way.
@@ -35,8 +37,9 @@ struct Progress {
 }
 
 /// An attempt without a good answer, which may be repeated.
-pub(super) enum Lost {
-    Answer(Error),
+enum Lost {
+    /// An answer, and what telemetry and other calls may be told of it: nothing that a server wrote.
+    Answer(Error, String),
     Nothing(TransportError),
 }
 
@@ -50,7 +53,7 @@ enum Outcome<T> {
 
 impl<'a, E: Exchange> Call<'a, E> {
     pub(super) fn new(shared: &'a Shared, exchange: &'a E) -> Self {
-        let progress = Progress { sent: 0, under_way: Vec::new(), last: None, waits_for: "its turn" };
+        let progress = Progress { sent: 0, renewed: 0, under_way: Vec::new(), last: None, waits_for: "its turn" };
         let (operation, begun) = (exchange.operation(), shared.now());
         Self { shared, exchange, operation, begun, progress: Mutex::new(progress) }
     }
@@ -58,6 +61,10 @@ impl<'a, E: Exchange> Call<'a, E> {
     /// To its end, within the time that the policy allows.
     pub(super) async fn run(self) -> Result<E::Answer> {
         let shared = self.shared;
+        // Before anything is waited for: there may be nobody to wait by.
+        if let Err(error) = shared.transport.check() {
+            return Err(self.give_up(Lost::Nothing(error), Stopped::Useless));
+        }
         let span =
             trace::CallSpan::new(&shared.server, self.operation, self.exchange.system(), || self.exchange.subject());
         let mut work = pin!(span.around(self.attempts()));
@@ -74,8 +81,7 @@ impl<'a, E: Exchange> Call<'a, E> {
 
     async fn attempts(&self) -> Result<E::Answer> {
         let shared = self.shared;
-        shared.earn();
-        let (mut failures, mut renewed, mut ticket) = (0, false, None::<Ticket<'_>>);
+        let (mut failures, mut ticket) = (0, None::<Ticket<'_>>);
         loop {
             shared.would_admit().map_err(|refused| self.held_back(&refused))?;
             self.progress().waits_for = "its credentials";
@@ -83,18 +89,16 @@ impl<'a, E: Exchange> Call<'a, E> {
             self.progress().waits_for = "its turn among the requests under way";
             let place = shared.gate.enter().await;
             let pass = shared.admit(self.operation).map_err(|refused| self.held_back(&refused))?;
-            if let Some(ticket) = ticket.take() {
-                ticket.spend();
+            match ticket.take() {
+                Some(ticket) => ticket.spend(),
+                // A call that an open breaker holds back pays nothing in.
+                None => shared.earn(),
             }
             let (lost, after) = match self.attempt(request, pass, place).await {
                 Outcome::Done(answer) => return Ok(answer),
                 Outcome::Final(error) => return Err(error),
-                Outcome::Renew(error) if renewed => return Err(error),
-                Outcome::Renew(_) => {
-                    renewed = true;
-                    shared.tell(self.operation, &Happened::Renewing);
-                    self.progress().waits_for = "new credentials";
-                    self.exchange.renew().await?;
+                Outcome::Renew(error) => {
+                    ticket = Some(self.renew(error).await?);
                     continue;
                 }
                 Outcome::Lost(lost, after) => (lost, after),
@@ -112,6 +116,22 @@ impl<'a, E: Exchange> Call<'a, E> {
         }
     }
 
+    /// Gets new credentials, once in a call, and the token that pays for the request by them.
+    async fn renew(&self, refused: Error) -> Result<Ticket<'a>> {
+        let shared = self.shared;
+        if self.progress().renewed > 0 {
+            return Err(refused);
+        }
+        shared.tell(self.operation, &Happened::Renewing);
+        self.progress().waits_for = "new credentials";
+        self.exchange.renew().await?;
+        self.progress().renewed += 1;
+        shared.ticket().ok_or_else(|| {
+            shared.tell(self.operation, &Happened::OverBudget);
+            self.with_tried(Stopped::Budget, |tried| refused.after(tried))
+        })
+    }
+
     /// How long to wait before another attempt, and the token that pays for it; or why there is none.
     fn plan(
         &self,
@@ -123,7 +143,7 @@ impl<'a, E: Exchange> Call<'a, E> {
         if !lost.is_worth_another() {
             return Ok(Err(Stopped::Useless));
         }
-        if failures + 1 >= shared.policy.attempts {
+        if !self.progress().may_send(shared.policy.attempts) {
             return Ok(Err(Stopped::Attempts));
         }
         if shared.would_admit().is_err() {
@@ -158,19 +178,23 @@ impl<'a, E: Exchange> Call<'a, E> {
                 Some(better) => better,
             },
             First::Left(outcome) => outcome,
-            First::Right(None | Some(Outcome::Lost(..))) => first.await,
-            First::Right(Some(outcome)) => {
+            First::Right(Some(Outcome::Done(answer))) => {
                 // It would have taken longer than that: without it, what is slow would never show.
                 shared.took(shared.now().saturating_sub(started));
-                outcome
+                Outcome::Done(answer)
             }
+            // The copy may have reached a server that lags behind: a refusal of it decides only if the first one fails as well.
+            First::Right(second) => match (first.await, second) {
+                (Outcome::Lost(..), Some(outcome @ (Outcome::Final(_) | Outcome::Renew(_)))) => outcome,
+                (outcome, _) => outcome,
+            },
         }
     }
 
     /// The request once more, if there is a place, a token and leave for it at once.
     async fn second(&self) -> Option<Outcome<E::Answer>> {
         let shared = self.shared;
-        if self.progress().sent >= shared.policy.attempts {
+        if !self.progress().may_send(shared.policy.attempts) {
             return None;
         }
         let ticket = shared.ticket()?;
@@ -186,8 +210,9 @@ impl<'a, E: Exchange> Call<'a, E> {
     async fn send(&self, request: http::Request<Bytes>, pass: Pass, _place: Place) -> Outcome<E::Answer> {
         let shared = self.shared;
         let resend = self.progress().begin(pass);
-        let _under_way = (UnderWay { progress: &self.progress, pass }, meter::under_way(&shared.server));
         let started = shared.now();
+        let mut under_way = UnderWay { call: self, pass, started, is_over: false };
+        let _gauge = meter::under_way(&shared.server);
         let ExchangeLimits { connect, total, body } = shared.policy.exchange;
         let limits = ExchangeLimits { connect, total: total.min(self.deadline().saturating_sub(started)), body };
         let sending = Sending {
@@ -204,8 +229,12 @@ impl<'a, E: Exchange> Call<'a, E> {
         let (outcome, health) = match received {
             Ok(response) => self.judge(response),
             Err(error) => {
-                let unknown = error.failure() == TransportFailure::Unusable;
-                let health = if unknown { Health::Unknown } else { Health::Ill };
+                let health = match error.failure() {
+                    TransportFailure::Unusable => Health::Unknown,
+                    // Cut short by the end of the call: it had no chance, and says nothing.
+                    TransportFailure::Timeout if time < self.patience() => Health::Unknown,
+                    _ => Health::Ill,
+                };
                 (Outcome::Lost(Lost::Nothing(error), None), health)
             }
         };
@@ -216,22 +245,34 @@ impl<'a, E: Exchange> Call<'a, E> {
         if self.exchange.may_hedge() && matches!(outcome, Outcome::Done(_)) {
             shared.took(time);
         }
+        under_way.is_over = true;
         shared.note(self.operation, pass, health, outcome.why());
         outcome
     }
 
     fn judge(&self, response: http::Response<Bytes>) -> (Outcome<E::Answer>, Health) {
         let wish = retry_after(response.headers(), self.shared.clock.wall());
+        let status = response.status();
         match self.exchange.judge(response) {
             Verdict::Done(answer) => (Outcome::Done(answer), Health::Well),
             Verdict::Fail(error) => (Outcome::Final(error), Health::Well),
             Verdict::Renew(error) => (Outcome::Renew(error), Health::Well),
-            Verdict::Unwell(error) => (Outcome::Lost(Lost::Answer(error), wish), Health::Ill),
+            Verdict::Unwell(error) => {
+                let said = said(status, &error);
+                (Outcome::Lost(Lost::Answer(error, said), wish), Health::Ill)
+            }
             Verdict::Throttled { error, after } => {
                 self.shared.tell(self.operation, &Happened::Throttled);
-                (Outcome::Lost(Lost::Answer(error), after.or(wish)), Health::Well)
+                let said = said(status, &error);
+                (Outcome::Lost(Lost::Answer(error, said), after.or(wish)), Health::Well)
             }
         }
+    }
+
+    /// The time after which a request without an answer speaks against the endpoint: half of what it may have.
+    fn patience(&self) -> Duration {
+        let policy = &self.shared.policy;
+        policy.exchange.total.min(policy.total) / 2
     }
 
     fn deadline(&self) -> Duration {
@@ -240,7 +281,7 @@ impl<'a, E: Exchange> Call<'a, E> {
 
     fn give_up(&self, lost: Lost, stopped: Stopped) -> Error {
         self.with_tried(stopped, |tried| match lost {
-            Lost::Answer(error) => error.after(tried),
+            Lost::Answer(error, _) => error.after(tried),
             Lost::Nothing(error) => failed::unanswered(tried, error),
         })
     }
@@ -259,21 +300,19 @@ impl<'a, E: Exchange> Call<'a, E> {
 
     /// The whole time is up, whatever it was that took it.
     fn out_of_time(&self) -> Error {
-        let (hanging, last, waits_for) = {
+        let (hangs, last, waits_for) = {
             let mut progress = self.progress();
-            (progress.under_way.clone(), progress.last.take(), progress.waits_for)
+            (!progress.under_way.is_empty(), progress.last.take(), progress.waits_for)
         };
-        if hanging.is_empty() {
-            return match last {
-                Some(lost) => self.give_up(lost, Stopped::Time),
-                None => self.with_tried(Stopped::Time, |tried| Error::out_of_time(tried, waits_for)),
-            };
+        match last {
+            // What hangs counts against the endpoint once it is dropped.
+            _ if hangs => {
+                let error = TransportError::new(TransportFailure::Timeout, LATE);
+                self.give_up(Lost::Nothing(error), Stopped::Time)
+            }
+            Some(lost) => self.give_up(lost, Stopped::Time),
+            None => self.with_tried(Stopped::Time, |tried| Error::out_of_time(tried, waits_for)),
         }
-        let error = TransportError::new(TransportFailure::Timeout, "the answer was not there in time");
-        for pass in hanging {
-            self.shared.note(self.operation, pass, Health::Ill, &error.to_string());
-        }
-        self.give_up(Lost::Nothing(error), Stopped::Time)
     }
 
     fn with_tried(&self, stopped: Stopped, make: impl FnOnce(&Tried<'_>) -> Error) -> Error {
@@ -289,11 +328,16 @@ impl<'a, E: Exchange> Call<'a, E> {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        lock(&self.progress)
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Progress {
+    /// Whether one more request would still be within `attempts`.
+    fn may_send(&self, attempts: u32) -> bool {
+        self.sent.saturating_sub(self.renewed) < attempts
+    }
+
     /// A request goes out: how many did before.
     fn begin(&mut self, pass: Pass) -> u32 {
         self.under_way.push(pass);
@@ -302,25 +346,37 @@ impl Progress {
     }
 }
 
-/// A request of a call, until it ends or is dropped.
-struct UnderWay<'a> {
-    progress: &'a Mutex<Progress>,
+/// A request of a call, until it ends or is dropped: one that was given up after a long time speaks against the endpoint too, since
+/// callers with less patience than the policy would otherwise never learn that nobody answers.
+struct UnderWay<'a, 'b, E: Exchange> {
+    call: &'a Call<'b, E>,
     pass: Pass,
+    started: Duration,
+    /// What became of it was noted.
+    is_over: bool,
 }
 
-impl Drop for UnderWay<'_> {
+impl<E: Exchange> Drop for UnderWay<'_, '_, E> {
     fn drop(&mut self) {
-        let mut progress = lock(self.progress);
-        if let Some(at) = progress.under_way.iter().position(|pass| *pass == self.pass) {
-            progress.under_way.swap_remove(at);
+        let Self { call, pass, started, is_over } = self;
+        {
+            let mut progress = call.progress();
+            if let Some(at) = progress.under_way.iter().position(|found| found == pass) {
+                progress.under_way.swap_remove(at);
+            }
+        }
+        if !*is_over && call.shared.now().saturating_sub(*started) >= call.patience() {
+            call.shared.note(call.operation, *pass, Health::Ill, LATE);
         }
     }
 }
 
+const LATE: &str = "the answer was not there in time";
+
 impl Lost {
     fn is_worth_another(&self) -> bool {
         match self {
-            Self::Answer(_) => true,
+            Self::Answer(..) => true,
             // A certificate that is not trusted will not be the next time.
             Self::Nothing(error) => !matches!(error.failure(), TransportFailure::Tls | TransportFailure::Unusable),
         }
@@ -328,7 +384,7 @@ impl Lost {
 
     fn why(&self) -> &str {
         match self {
-            Self::Answer(error) => error.sentence(),
+            Self::Answer(_, said) => said,
             Self::Nothing(error) => error.message(),
         }
     }
@@ -337,8 +393,7 @@ impl Lost {
 impl<T> Outcome<T> {
     fn why(&self) -> &str {
         match self {
-            Self::Done(_) => "",
-            Self::Final(error) | Self::Renew(error) => error.sentence(),
+            Self::Done(_) | Self::Final(_) | Self::Renew(_) => "",
             Self::Lost(lost, _) => lost.why(),
         }
     }
@@ -348,7 +403,7 @@ impl<T> Outcome<T> {
         let error = match self {
             Self::Done(_) => return None,
             Self::Lost(Lost::Nothing(error), _) => return Some(failed::name(error.failure()).to_owned()),
-            Self::Final(error) | Self::Renew(error) | Self::Lost(Lost::Answer(error), _) => error,
+            Self::Final(error) | Self::Renew(error) | Self::Lost(Lost::Answer(error, _), _) => error,
         };
         match (error.code(), status) {
             (Some(code), _) => Some(code.to_owned()),
@@ -358,8 +413,12 @@ impl<T> Outcome<T> {
     }
 }
 
-fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
-    progress.lock().unwrap_or_else(PoisonError::into_inner)
+/// What others may be told of an answer: its status and the KMS's name for the error. What a server wrote may hold what it was sent.
+fn said(status: http::StatusCode, error: &Error) -> String {
+    match error.code() {
+        Some(code) => format!("HTTP {} {code}", status.as_u16()),
+        None => format!("HTTP {}", status.as_u16()),
+    }
 }
 
 fn without_query(uri: &http::Uri) -> String {

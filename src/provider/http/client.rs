@@ -79,11 +79,6 @@ impl Client {
         &self.shared.transport
     }
 
-    /// How patient it is.
-    pub(crate) fn policy(&self) -> &HttpPolicy {
-        &self.shared.policy
-    }
-
     /// Sends `exchange` until it is answered or the policy is at its end.
     ///
     /// Dropping the future ends the call and leaves nothing behind. While the exchange makes a request or renews its

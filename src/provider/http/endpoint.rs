@@ -51,9 +51,22 @@ impl Endpoint {
 }
 
 /// Whether `host` is this machine, whatever its resolver says.
-pub(super) fn is_loopback(host: &str) -> bool {
+fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether `host` is reached without a proxy always: this machine, and the services on its own link that give an instance or a
+/// container its credentials, in the clear (169.254.0.0/16, `fe80::/10`, AWS's `fd00:ec2::/32`). A proxy would see them, and answer
+/// with credentials of its own.
+pub(super) fn is_own(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let on_link = match bare.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(ip)) => ip.is_link_local(),
+        Ok(std::net::IpAddr::V6(ip)) => ip.is_unicast_link_local() || ip.segments()[..2] == [0xFD00, 0x0EC2],
+        Err(_) => false,
+    };
+    on_link || is_loopback(host)
 }
 
 #[cfg(test)]
@@ -89,6 +102,15 @@ mod tests {
         }
         // Not even where http: is allowed.
         Endpoint::parse("http://u:hunter2@kms.example", true).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_on_this_machine_or_its_own_link_is_known_by_its_address() {
+        let own =
+            ["localhost", "127.0.0.1", "[::1]", "169.254.169.254", "169.254.170.23", "[fd00:ec2::254]", "[fe80::1]"];
+        assert!(own.iter().all(|host| is_own(host)));
+        let others = ["kms.example", "169.254.169.254.evil.example", "10.0.0.1", "[fd00:ec3::254]", "[2001:db8::1]"];
+        assert!(!others.iter().any(|host| is_own(host)));
     }
 
     #[test]

@@ -145,11 +145,6 @@ impl HttpPolicy {
         self.exchange.body = bytes.clamp(1 << 10, 64 << 20);
         self
     }
-
-    /// What one request may take, for calls beside those of the policy.
-    pub(crate) fn exchange_limits(&self) -> &ExchangeLimits {
-        &self.exchange
-    }
 }
 
 /// A time that a timer can be set to.

@@ -1,7 +1,7 @@
 //! The transport that envelock brings: `reqwest`, with rustls.
 
 use super::body::{Incoming, TooLarge};
-use super::endpoint::is_loopback;
+use super::endpoint::is_own;
 use super::failure::classify;
 use super::setup::{ReqwestTransportBuilder, Route, Setup};
 use super::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
@@ -13,11 +13,12 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::{self, Handle};
 
 /// HTTP/1.1 by the crate `reqwest`, TLS by `rustls`. Cheap to clone; clones share their connections.
 ///
 /// It runs on tokio, in a runtime with its I/O and its timers enabled (`enable_all`), or under `envelock::blocking`, which brings
-/// one. Redirects are answers, and not followed; nothing is decompressed.
+/// one; a runtime without them panics, as tokio's own sockets do. Each runtime has connections of its own. Redirects are answers, and not followed; nothing is decompressed.
 ///
 /// What is wiped: the buffer of each answer's body, once nobody has it any more. What is not: the buffers of `hyper`, which reads
 /// an answer and writes a request (of a connection, reused for the next), and those of `rustls`, which hold them before and
@@ -29,13 +30,18 @@ pub struct ReqwestTransport {
 
 struct Shared {
     setup: Setup,
-    /// One for each time that connecting may take, and route: few, the latest at the end.
+    /// The one that was used last at the end.
     made: Mutex<Vec<Made>>,
 }
 
+/// A client with its open connections, for one time that connecting may take and one route, in one runtime of one process: a
+/// connection is driven by the runtime that opened it, and by nobody where that stands still or is in the parent of a fork.
 struct Made {
     connect: Duration,
     route: Route,
+    /// `None`: for the first that comes.
+    runtime: Option<runtime::Id>,
+    process: u32,
     client: ::reqwest::Client,
 }
 
@@ -57,7 +63,7 @@ impl ReqwestTransport {
     pub(super) fn set_up(setup: Setup) -> Result<Self> {
         let transport = Self { shared: Arc::new(Shared { setup, made: Mutex::default() }) };
         // What cannot work says so now, and not at the first call.
-        transport.client(ExchangeLimits::default().connect, Route::Configured).map_err(|error| {
+        transport.client(ExchangeLimits::default().connect, Route::Configured, None).map_err(|error| {
             Error::new(ErrorKind::Io, "TLS cannot be set up").with_source(error).with_advice(
                 "if the system has no trusted roots, install its package ca-certificates, or give the roots of the KMS",
             )
@@ -72,10 +78,11 @@ impl ReqwestTransport {
         limits: &ExchangeLimits,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let route = match request.uri().host() {
-            Some(host) if is_loopback(host) => Route::Loopback,
+            Some(host) if is_own(host) => Route::Direct,
             _ => Route::Configured,
         };
-        let client = self.client(limits.connect, route).map_err(classify)?;
+        let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+        let client = self.client(limits.connect, route, runtime).map_err(classify)?;
         let mut request = ::reqwest::Request::try_from(request).map_err(classify)?;
         *request.timeout_mut() = Some(limits.total);
         let mut response = client.execute(request).await.map_err(classify)?;
@@ -89,22 +96,37 @@ impl ReqwestTransport {
         Ok(answer)
     }
 
-    fn client(&self, connect: Duration, route: Route) -> ::reqwest::Result<::reqwest::Client> {
+    /// A client for calls in `runtime`.
+    fn client(
+        &self,
+        connect: Duration,
+        route: Route,
+        runtime: Option<runtime::Id>,
+    ) -> ::reqwest::Result<::reqwest::Client> {
+        let process = std::process::id();
         let mut made = self.shared.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = made.iter().find(|made| made.connect == connect && made.route == route) {
-            return Ok(found.client.clone());
-        }
-        let client = self.shared.setup.client(connect, route)?;
+        made.retain(|made| made.process == process);
+        let fits = |made: &Made| {
+            made.connect == connect && made.route == route && (made.runtime == runtime || made.runtime.is_none())
+        };
+        let found = match made.iter().position(fits) {
+            Some(at) => Made { runtime, ..made.remove(at) },
+            None => {
+                let client = self.shared.setup.client(connect, route)?;
+                Made { connect, route, runtime, process, client }
+            }
+        };
         if made.len() == CLIENTS_MAX {
             made.remove(0);
         }
-        made.push(Made { connect, route, client: client.clone() });
+        let client = found.client.clone();
+        made.push(found);
         Ok(client)
     }
 }
 
-/// So many clients are kept, each with connections of its own.
-const CLIENTS_MAX: usize = 8;
+/// So many clients are kept, each with connections of its own: enough for a runtime on each core of a large machine.
+const CLIENTS_MAX: usize = 64;
 
 #[async_trait]
 impl HttpTransport for ReqwestTransport {
@@ -113,24 +135,19 @@ impl HttpTransport for ReqwestTransport {
         request: http::Request<Bytes>,
         limits: &ExchangeLimits,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        let runtime = network::runtime().map_err(|error| {
-            TransportError::new(TransportFailure::Unusable, "no thread could be started for the network")
-                .with_source(error)
-        })?;
-        let runtime = runtime.ok_or_else(|| {
-            TransportError::new(
-                TransportFailure::Unusable,
-                "there is no tokio runtime here: run it under tokio, or use envelock::blocking",
-            )
-        })?;
+        let runtime = runtime_here()?;
         Within::new(runtime, self.exchange(request, limits)).await
+    }
+
+    fn check(&self) -> Result<(), TransportError> {
+        runtime_here().map(drop)
     }
 
     async fn sleep(&self, time: Duration) {
         if let Ok(Some(runtime)) = network::runtime() {
             return Within::new(runtime, async move { tokio::time::sleep(time).await }).await;
         }
-        // Nothing is sent from here, but a wait is a wait.
+        // Nothing is sent from here, which `check` says before anything is waited for; but a wait is a wait.
         let _ = worker::run("envelock-wait", move || {
             std::thread::sleep(time);
             Ok(())
@@ -143,6 +160,19 @@ impl fmt::Debug for ReqwestTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReqwestTransport(..)")
     }
+}
+
+/// The runtime that requests made here run on.
+fn runtime_here() -> Result<Handle, TransportError> {
+    let runtime = network::runtime().map_err(|error| {
+        TransportError::new(TransportFailure::Unusable, "no thread could be started for the network").with_source(error)
+    })?;
+    runtime.ok_or_else(|| {
+        TransportError::new(
+            TransportFailure::Unusable,
+            "there is no tokio runtime here: run it under tokio, or use envelock::blocking",
+        )
+    })
 }
 
 fn too_large(limits: &ExchangeLimits) -> TransportError {

@@ -21,17 +21,10 @@ use zeroize::Zeroizing;
 /// ```
 #[derive(Default)]
 pub struct ReqwestTransportBuilder {
-    roots: Roots,
+    added: Vec<u8>,
+    only: Vec<u8>,
     identity: Option<Zeroizing<Vec<u8>>>,
     proxy: Way,
-}
-
-#[derive(Default)]
-enum Roots {
-    #[default]
-    System,
-    Added(Vec<u8>),
-    Only(Vec<u8>),
 }
 
 #[derive(Default)]
@@ -43,17 +36,19 @@ enum Way {
 }
 
 impl ReqwestTransportBuilder {
-    /// Trusts the certificates in `pem` (one or more, in PEM) beside the operating system's. Default: the system's alone.
+    /// Trusts the certificates in `pem` (one or more, in PEM) beside the operating system's, and those
+    /// of earlier calls. Default: the system's alone.
     #[must_use]
     pub fn add_roots(mut self, pem: impl AsRef<[u8]>) -> Self {
-        self.roots = Roots::Added(pem.as_ref().to_vec());
+        append(&mut self.added, pem.as_ref());
         self
     }
 
-    /// Trusts the certificates in `pem` (one or more, in PEM) and no others.
+    /// Trusts the certificates in `pem` (one or more, in PEM), those of earlier calls of this method, and no others. Not to be mixed with
+    /// [`add_roots`](Self::add_roots).
     #[must_use]
     pub fn only_roots(mut self, pem: impl AsRef<[u8]>) -> Self {
-        self.roots = Roots::Only(pem.as_ref().to_vec());
+        append(&mut self.only, pem.as_ref());
         self
     }
 
@@ -69,14 +64,16 @@ impl ReqwestTransportBuilder {
 
     /// Goes by no proxy. Default: by those that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
     ///
-    /// To this machine itself (`localhost`, 127.0.0.0/8, `::1`) no proxy is ever used.
+    /// To this machine itself (`localhost`, 127.0.0.0/8, `::1`) and to what gives it credentials on its own link (169.254.0.0/16,
+    /// `fe80::/10`, `fd00:ec2::/32`) no proxy is ever used.
     #[must_use]
     pub fn without_proxy(mut self) -> Self {
         self.proxy = Way::Direct;
         self
     }
 
-    /// Goes by the proxy at `address` (`http://[USER:PASSWORD@]HOST:PORT`), whatever the environment says.
+    /// Goes by the proxy at `address` (`http://[USER:PASSWORD@]HOST:PORT`), whatever the environment says; with the exceptions of
+    /// [`without_proxy`](Self::without_proxy).
     #[must_use]
     pub fn proxy(mut self, address: impl Into<String>) -> Self {
         self.proxy = Way::Proxy(address.into());
@@ -89,10 +86,14 @@ impl ReqwestTransportBuilder {
     /// Kind InvalidInput if a certificate, the private key or the proxy's address is none. Kind Io if the system has no
     /// trusted roots.
     pub fn build(self) -> Result<ReqwestTransport> {
-        let (roots, trust) = match self.roots {
-            Roots::System => (Vec::new(), Trust::System),
-            Roots::Added(pem) => (certificates(&pem)?, Trust::Added),
-            Roots::Only(pem) => (certificates(&pem)?, Trust::Only),
+        let (roots, trust) = match (self.added.as_slice(), self.only.as_slice()) {
+            ([], []) => (Vec::new(), Trust::System),
+            (added, []) => (certificates(added)?, Trust::Added),
+            ([], only) => (certificates(only)?, Trust::Only),
+            _ => {
+                return Err(Error::invalid_input("some roots are to be trusted alone, and others beside the system's")
+                    .with_advice("give all of them to only_roots, or all to add_roots"));
+            }
         };
         let identity = self.identity.as_deref().map(|pem| Identity::from_pem(pem)).transpose().map_err(|_| {
             Error::invalid_input("the client's certificate is not a certificate and its private key in PEM")
@@ -101,11 +102,11 @@ impl ReqwestTransportBuilder {
         let proxy = match self.proxy {
             Way::Environment => Proxied::Environment,
             Way::Direct => Proxied::Direct,
-            Way::Proxy(address) => Proxied::By(Proxy::all(address).map_err(|_| {
+            Way::Proxy(address) => Proxied::By(Box::new(Proxy::all(address).map_err(|_| {
                 // The address may hold a password.
                 Error::invalid_input("the address of the proxy is none")
                     .with_advice("give it as http://HOST:PORT, or with USER:PASSWORD@ before the host")
-            })?),
+            })?)),
         };
         ReqwestTransport::set_up(Setup { roots, trust, identity, proxy })
     }
@@ -135,7 +136,7 @@ enum Trust {
 enum Proxied {
     Environment,
     Direct,
-    By(Proxy),
+    By(Box<Proxy>),
 }
 
 /// Whether a client may go by a proxy.
@@ -143,8 +144,8 @@ enum Proxied {
 pub(super) enum Route {
     /// As the setup says.
     Configured,
-    /// Not: it is for this machine.
-    Loopback,
+    /// Not: it is for this machine or its own link.
+    Direct,
 }
 
 impl Setup {
@@ -171,11 +172,17 @@ impl Setup {
         }
         builder = match (&self.proxy, route) {
             (Proxied::Environment, Route::Configured) => builder,
-            (Proxied::By(proxy), Route::Configured) => builder.proxy(proxy.clone()),
-            (Proxied::Direct, _) | (_, Route::Loopback) => builder.no_proxy(),
+            (Proxied::By(proxy), Route::Configured) => builder.proxy(Proxy::clone(proxy)),
+            (Proxied::Direct, _) | (_, Route::Direct) => builder.no_proxy(),
         };
         builder.build()
     }
+}
+
+/// A line's end follows, so that nothing that was given counts as nothing given.
+fn append(all: &mut Vec<u8>, pem: &[u8]) {
+    all.extend_from_slice(pem);
+    all.push(b'\n');
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate>> {

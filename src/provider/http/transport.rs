@@ -26,6 +26,14 @@ pub trait HttpTransport: Send + Sync + fmt::Debug {
         limits: &ExchangeLimits,
     ) -> Result<http::Response<Bytes>, TransportError>;
 
+    /// Whether it can send from here at all. Default: it can.
+    ///
+    /// # Errors
+    /// [`Unusable`](TransportFailure::Unusable), where there is no runtime that it needs, say.
+    fn check(&self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
     /// Waits for `time`, by the same runtime that drives [`send`](Self::send).
     async fn sleep(&self, time: Duration);
 }
@@ -39,6 +47,10 @@ impl<T: HttpTransport + ?Sized> HttpTransport for Arc<T> {
         limits: &ExchangeLimits,
     ) -> Result<http::Response<Bytes>, TransportError> {
         (**self).send(request, limits).await
+    }
+
+    fn check(&self) -> Result<(), TransportError> {
+        (**self).check()
     }
 
     async fn sleep(&self, time: Duration) {

@@ -155,7 +155,7 @@ impl State {
             "sys/wrapping/unwrap" if token == Some("wrapping-token") => {
                 (200, json!({ "data": { "secret_id": self.secret_id.clone() }, "warnings": null }))
             }
-            _ if !token.and_then(|token| self.tokens.get(token)).is_some_and(|end| now < *end) => {
+            _ if token.and_then(|token| self.tokens.get(token)).is_none_or(|end| now >= *end) => {
                 (403, errors("permission denied"))
             }
             path if self.forbidden.iter().any(|part| path.contains(part)) => {

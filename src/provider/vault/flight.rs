@@ -5,11 +5,12 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Work<T> = Shared<BoxFuture<'static, Result<T, Arc<Error>>>>;
+/// Work in progress, whose failure all who wait get.
+type Work<T> = BoxFuture<'static, Result<T, Arc<Error>>>;
 
 /// At most one work under way. It is held by those who wait for it: once all of them are gone, so is it, and the next one
 /// begins anew.
-pub(super) struct Flight<T: Clone>(Mutex<Option<WeakShared<BoxFuture<'static, Result<T, Arc<Error>>>>>>);
+pub(super) struct Flight<T: Clone>(Mutex<Option<WeakShared<Work<T>>>>);
 
 impl<T: Clone + Send + Sync + 'static> Flight<T> {
     pub(super) fn new() -> Self {
@@ -24,7 +25,7 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
 
     /// The outcome of the work under way, or else of what `begin` gives, which looks first whether it is still needed.
     pub(super) async fn join(&self, begin: impl FnOnce() -> BoxFuture<'static, Result<T>>) -> Result<T> {
-        let work: Work<T> = {
+        let work: Shared<Work<T>> = {
             let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match held.as_ref().and_then(WeakShared::upgrade).filter(|work| work.peek().is_none()) {
                 Some(work) => work,

@@ -9,7 +9,7 @@
 //! - [`proof`] sees once that the server binds what it is told to bind.
 
 mod answer;
-mod auth;
+pub(crate) mod auth;
 mod batch;
 pub(crate) mod builder;
 mod call;
@@ -29,8 +29,6 @@ mod fake;
 mod tests;
 #[cfg(test)]
 mod token_tests;
-
-pub use auth::VaultAuth;
 
 use crate::context::KmsContext;
 use crate::crypto;

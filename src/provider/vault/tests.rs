@@ -1,5 +1,6 @@
 //! The provider before a Vault in memory: what it sends, what it refuses, and what its errors say.
 
+use super::auth::VaultAuth;
 use super::fake::FakeVault;
 use super::*;
 use crate::context::EncryptionContext;

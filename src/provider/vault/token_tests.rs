@@ -1,5 +1,6 @@
 //! Logins, renewals and tokens that end, before a Vault in memory whose clock the test moves.
 
+use super::auth::VaultAuth;
 use super::fake::FakeVault;
 use super::*;
 use crate::context::EncryptionContext;

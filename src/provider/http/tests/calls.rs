@@ -90,7 +90,7 @@ async fn a_call_that_fails_twice_and_then_works_is_an_answer() {
 async fn credentials_are_renewed_once_in_a_call_however_few_attempts_it_has() {
     let network = Scripted::new(|number, _| (ms(0), if number == 0 { Reply::Status(401) } else { Reply::Status(200) }));
     let ask = Ask::default();
-    let policy = HttpPolicy::default().attempts(1).retry_budget(0.0, 0);
+    let policy = HttpPolicy::default().attempts(1);
     assert_eq!(client(&network, policy).call(&ask).await.unwrap(), 200);
     assert_eq!((ask.renewals.load(Ordering::SeqCst), network.count()), (1, 2));
     // A failed renewal ends the call, with its own error.
@@ -98,6 +98,22 @@ async fn credentials_are_renewed_once_in_a_call_however_few_attempts_it_has() {
     let ask = Ask { renewal_fails: true, ..Ask::default() };
     let error = client(&network, HttpPolicy::default()).call(&ask).await.unwrap_err();
     assert_eq!((error.to_string().as_str(), network.count()), ("no new token", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_by_renewed_credentials_are_paid_from_the_budget_too() {
+    let network = Scripted::always(Reply::Status(401));
+    let client = client(&network, HttpPolicy::default().retry_budget(0.1, 10));
+    for _ in 0..1000 {
+        client.call(&Ask::default()).await.unwrap_err();
+    }
+    assert!((1100..=1110).contains(&network.count()), "{}", network.count());
+    // Where there is no budget, the credentials are renewed all the same: the next call has them.
+    let network = Scripted::always(Reply::Status(401));
+    let ask = Ask::default();
+    let client = super::scripted::client(&network, HttpPolicy::default().retry_budget(0.0, 0));
+    let error = client.call(&ask).await.unwrap_err();
+    assert_eq!((error.kind(), ask.renewals.load(Ordering::SeqCst), network.count()), (ErrorKind::KeyDenied, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,12 @@
 //! A second request beside a slow one.
 
 use super::scripted::{Ask, Reply, Scripted, client, ms};
+use crate::error::ErrorKind;
 use crate::provider::http::client::Client;
 use crate::provider::http::policy::HttpPolicy;
 use crate::provider::http::transport::TransportFailure;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 const READS: fn() -> Ask = || Ask { hedge: true, ..Ask::default() };
@@ -88,4 +90,27 @@ async fn where_all_become_slow_seconds_are_sent_within_the_budget_only() {
     }
     let seconds = network.count() - 1100;
     assert!(seconds <= 115, "{seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_second_leaves_the_answer_to_the_first() {
+    for status in [400, 401] {
+        let script = move |number| if number == 0 { (200, Reply::Status(200)) } else { (5, Reply::Status(status)) };
+        let (network, client) = warmed(HttpPolicy::default(), script).await;
+        let ask = READS();
+        assert_eq!(client.call(&ask).await.unwrap(), 200);
+        assert_eq!((network.count(), ask.renewals.load(Ordering::SeqCst)), (102, 0));
+    }
+    // Unless the first fails too.
+    let script = |number| if number == 0 { (200, Reply::Status(503)) } else { (5, Reply::Status(400)) };
+    let (network, client) = warmed(HttpPolicy::default(), script).await;
+    assert_eq!(client.call(&READS()).await.unwrap_err().kind(), ErrorKind::KeyState);
+    assert_eq!(network.count(), 102);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_second_requests_sends_no_more_than_its_attempts() {
+    let (network, client) = warmed(HttpPolicy::default().attempts(4), |_| (200, Reply::Status(503))).await;
+    client.call(&READS()).await.unwrap_err();
+    assert_eq!(network.count(), 104);
 }

@@ -1,10 +1,13 @@
 //! Many calls while the network fails: what the budget and the breaker keep from it.
 
 use super::scripted::{Ask, Reply, Scripted, client, client_with, ms};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Result};
 use crate::provider::http::client::Client;
+use crate::provider::http::exchange::{Exchange, Verdict};
 use crate::provider::http::policy::HttpPolicy;
 use crate::provider::http::transport::TransportFailure;
+use async_trait::async_trait;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -186,4 +189,78 @@ async fn a_transport_that_ignores_its_limits_counts_against_the_endpoint() {
         client.call(&Ask::default()).await.unwrap_err();
     }
     assert_eq!(network.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_the_end_of_their_call_cuts_short_do_not_open_the_breaker() {
+    // At the end of the time the fourth lot is a tenth of a second old.
+    let network = Scripted::new(|_, _| (ms(300), Reply::Status(200)));
+    let client = client(&network, HttpPolicy::default().at_once(4).total(ms(1000)).breaker(2, ms(60_000)));
+    let calls: Vec<_> = (0..16)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(&Ask::default()).await.is_ok() })
+        })
+        .collect();
+    let mut good = 0;
+    for call in calls {
+        good += usize::from(call.await.unwrap());
+    }
+    assert_eq!(good, 12);
+    client.call(&Ask::default()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_less_patience_than_the_policy_open_the_breaker_of_what_hangs_and_hasty_ones_do_not() {
+    for (patience, opens) in [(ms(5000), true), (ms(1000), false)] {
+        let network = Scripted::always(Reply::Hang);
+        let client = client(&network, HttpPolicy::default().breaker(5, ms(60_000)));
+        for _ in 0..20 {
+            let _ = tokio::time::timeout(patience, client.call(&Ask::default())).await;
+        }
+        assert_eq!(network.count(), if opens { 5 } else { 20 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_wrote_is_in_no_other_calls_error() {
+    let network = Scripted::always(Reply::Status(503));
+    let client = client(&network, HttpPolicy::default().attempts(1).breaker(1, ms(60_000)));
+    let told = Told("plaintext was c2VjcmV0IGtleQ==");
+    let own = client.call(&told).await.unwrap_err().to_string();
+    assert!(own.contains("c2VjcmV0"), "{own}");
+    let other = format!("{:?}", client.call(&Ask::default()).await.unwrap_err());
+    assert!(!other.contains("c2VjcmV0") && other.contains("(last: HTTP 503)"), "{other}");
+}
+
+/// An exchange that repeats what a server wrote.
+struct Told(&'static str);
+
+#[async_trait]
+impl Exchange for Told {
+    type Answer = u16;
+
+    fn operation(&self) -> &'static str {
+        "Decrypt"
+    }
+
+    fn subject(&self) -> String {
+        "alias/orders".into()
+    }
+
+    fn may_hedge(&self) -> bool {
+        false
+    }
+
+    async fn request(&self) -> Result<http::Request<Bytes>> {
+        Ask::default().request().await
+    }
+
+    fn judge(&self, _: http::Response<Bytes>) -> Verdict<u16> {
+        Verdict::Unwell(Error::new(ErrorKind::Unavailable, self.0))
+    }
+
+    async fn renew(&self) -> Result<()> {
+        Ok(())
+    }
 }

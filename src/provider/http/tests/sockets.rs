@@ -263,4 +263,11 @@ async fn a_proxy_serves_other_hosts_and_never_this_machine() {
     let seen = proxied.recv().unwrap();
     assert!(seen.starts_with("POST http://kms.invalid/v1/key HTTP/1.1\r\n"), "{seen}");
     assert!(!format!("{by_proxy:?}").contains("hunter2"));
+    // The services that give an instance its credentials are asked directly; here there is none.
+    let limits = ExchangeLimits { connect: ms(100), total: ms(300), ..limits() };
+    for metadata in ["169.254.169.254", "169.254.170.23", "[fd00:ec2::254]"] {
+        let _ = send(&by_proxy, &format!("http://{metadata}/latest/api/token"), &limits).await;
+    }
+    assert!(proxied.try_recv().is_err());
+    assert_eq!(proxy.connections.load(Ordering::SeqCst), 1);
 }

@@ -116,6 +116,7 @@ fn what_is_no_certificate_no_key_or_no_address_is_refused_and_not_repeated() {
     let bad = [
         direct().only_roots("hunter2"),
         direct().add_roots(""),
+        direct().only_roots(pem!("root")).add_roots(pem!("other-root")),
         direct().identity("hunter2"),
         direct().identity(key),
         ReqwestTransport::builder().proxy("http://u:hunter2@"),
