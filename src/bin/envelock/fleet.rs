@@ -72,6 +72,7 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
     if !arguments.open {
         to.members = opening_keys_of(&from, to.members, signals)?;
     }
+    let at_least = arguments.at_least.or(to.needed());
     let mut rewrap = Rewrap::to(to.each()?)
         .from(from.into_iter().map(Member::into_provider))
         .context(context(opening))
@@ -88,6 +89,9 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
         })
         .concurrency(arguments.concurrency.into())
         .stop_when(signals.flag());
+    if let Some(needed) = at_least {
+        rewrap = rewrap.at_least(needed);
+    }
     if let Some(rate) = arguments.rate {
         rewrap = rewrap.calls_per_second(rate);
     }
