@@ -217,7 +217,7 @@ impl Rewrap {
             at_least: self.at_least,
         };
         let aim = Aim::new(self.to, self.from, &rules)?;
-        let id = RunId::new(&format!("{} {}", aim.text(), self.selection.text()));
+        let id = RunId::new(&aim.text());
         let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
         let mut report = RewrapReport::default();
         let (mut journal, mut known) = (None, Done::default());
