@@ -377,10 +377,11 @@ async fn waits<F: Future>(call: impl Fn() -> F) -> usize {
 
 /// Drives all of `calls` on this task, and gives their outcomes in order.
 async fn together<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut calls: Vec<(Pin<Box<F>>, Option<F::Output>)> = calls.map(|call| (Box::pin(call), None)).collect();
+    let mut calls: Vec<Pin<Box<F>>> = calls.map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut waiting = false;
-        for (call, done) in calls.iter_mut().filter(|(_, done)| done.is_none()) {
+        for (call, done) in calls.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
             match call.as_mut().poll(cx) {
                 Poll::Ready(output) => *done = Some(output),
                 Poll::Pending => waiting = true,
@@ -389,7 +390,7 @@ async fn together<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
         if waiting { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    calls.into_iter().filter_map(|(_, done)| done).collect()
+    done.into_iter().flatten().collect()
 }
 
 fn context<const N: usize>(entries: [(&str, &str); N]) -> Result<KmsContext, Broken> {

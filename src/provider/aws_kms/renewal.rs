@@ -4,6 +4,7 @@
 //! more, or at the end of its time neither holds others up nor undoes what was under way; and so that a renewal ahead of the
 //! end costs no call any time.
 
+use super::credentials::AwsCredentials;
 use super::source::Source;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
@@ -45,14 +46,13 @@ impl Held {
 
     fn is_same_as(&self, other: &Self) -> bool {
         let (one, other) = (&self.credential, &other.credential);
-        let token = |it: &Credential| it.session_token.clone().map(zeroize::Zeroizing::new);
-        let tokens = match (token(one), token(other)) {
+        let same = |one: &str, other: &str| bool::from(one.as_bytes().ct_eq(other.as_bytes()));
+        let tokens = match (&one.session_token, &other.session_token) {
             (None, None) => true,
-            (Some(one), Some(other)) => one.as_bytes().ct_eq(other.as_bytes()).into(),
+            (Some(one), Some(other)) => same(one, other),
             _ => false,
         };
-        let secrets: bool = one.secret_access_key.as_bytes().ct_eq(other.secret_access_key.as_bytes()).into();
-        one.access_key_id == other.access_key_id && secrets && tokens
+        one.access_key_id == other.access_key_id && same(&one.secret_access_key, &other.secret_access_key) && tokens
     }
 
     /// Refuses what no request can be signed with.
@@ -132,7 +132,7 @@ impl Credentials {
     pub(super) async fn current(self: &Arc<Self>) -> Result<Arc<Held>> {
         // No thread for what is at hand.
         if let Source::Given(given) = &self.source {
-            return self.given(given.credential());
+            return self.given(given);
         }
         let answer = {
             let mut state = self.lock();
@@ -140,7 +140,9 @@ impl Credentials {
                 Look::Fresh(held) => return Ok(held),
                 Look::Ageing(held) => {
                     // Nobody waits for it.
-                    drop(self.ask(&mut state));
+                    if !is_under_way(&state) {
+                        drop(self.ask(&mut state));
+                    }
                     return Ok(held);
                 }
                 Look::Nothing => self.ask(&mut state),
@@ -168,12 +170,12 @@ impl Credentials {
         Ok(answered(answer.await)?.number > refused)
     }
 
-    fn given(&self, credential: Credential) -> Result<Arc<Held>> {
+    fn given(&self, given: &AwsCredentials) -> Result<Arc<Held>> {
         let mut state = self.lock();
         if let Some(held) = &state.held {
             return Ok(held.clone());
         }
-        let held = Held { credential, got: Timestamp::now().as_second(), number: 1 };
+        let held = Held { credential: given.credential(), got: Timestamp::now().as_second(), number: 1 };
         held.check()?;
         Ok(state.held.insert(Arc::new(held)).clone())
     }
@@ -278,6 +280,10 @@ fn look(state: &State) -> Look {
     } else {
         Look::Ageing(held.clone())
     }
+}
+
+fn is_under_way(state: &State) -> bool {
+    state.under_way.as_ref().is_some_and(|(process, _)| *process == std::process::id())
 }
 
 fn is_paused(state: &State) -> bool {

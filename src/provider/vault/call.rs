@@ -190,9 +190,8 @@ impl<T: Send> Exchange for Reading<'_, T> {
     }
 
     fn judge(&self, response: Response<Bytes>) -> Verdict<T> {
-        let (head, body) = response.into_parts();
-        let body = Received::new(body);
-        let (status, asked) = (head.status, &self.call.asked);
+        let (status, asked) = (response.status(), &self.call.asked);
+        let body = Received::new(response.into_body());
         if body.as_slice().len() > BODY_MAX {
             return asked.unfit(&Unfit::Garbage);
         }
@@ -207,7 +206,7 @@ impl<T: Send> Exchange for Reading<'_, T> {
         }
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let said = self.call.with_secrets(used.as_deref(), |secrets| Said::read(body.as_slice(), secrets));
-        asked.refused(status, &head.headers, said.as_ref())
+        asked.refused(status, said.as_ref())
     }
 
     async fn renew(&self) -> Result<()> {

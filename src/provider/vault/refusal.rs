@@ -7,9 +7,8 @@
 use super::answer::{Said, Unfit};
 use crate::error::{Error, ErrorKind};
 use crate::provider::http::exchange::Verdict;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use std::fmt;
-use std::time::Duration;
 
 /// What was asked, as far as a sentence needs it.
 #[derive(Clone, Debug)]
@@ -37,7 +36,7 @@ pub(super) enum Purpose {
 
 impl Asked {
     /// What a status that is no success, and what was said with it, come to.
-    pub(super) fn refused<T>(&self, status: StatusCode, headers: &HeaderMap, said: Option<&Said>) -> Verdict<T> {
+    pub(super) fn refused<T>(&self, status: StatusCode, said: Option<&Said>) -> Verdict<T> {
         let nothing = Said::default();
         let known = said.is_some();
         let said = said.unwrap_or(&nothing);
@@ -58,7 +57,8 @@ impl Asked {
                 error: self
                     .error(ErrorKind::Unavailable, &format!("has had too many requests{}", said.shown()))
                     .with_advice("ask less often (the cache of data keys helps), or have the rate limit quota raised"),
-                after: retry_after(headers),
+                // The client looks at `Retry-After` by itself.
+                after: None,
             },
             301 | 302 | 307 | 308 => Verdict::Unwell(self.elsewhere()),
             // Health codes of standby nodes, which some load balancers pass on.
@@ -323,9 +323,4 @@ fn is_policy(said: &Said) -> bool {
         && !said.is("permission denied")
         && !said.has("invalid token")
         && !said.has("bad token")
-}
-
-/// `Retry-After` in seconds. Its other form, a date, is one that Vault does not send.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
