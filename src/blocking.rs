@@ -42,7 +42,8 @@ use std::pin::pin;
 
 /// Runs a future of this crate to its end on the calling thread: for the calls of
 /// [`LocalKms`](crate::LocalKms) and of key providers. A call on a keystore that nobody else uses at that moment is
-/// done by this thread itself, which is quicker than to await it.
+/// done by this thread itself, which is quicker than to await it; so join calls on a keystore on an executor, not here, where
+/// they would be done one after the other.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     pollster::block_on(poll_fn(|context| worker::waiting(|| future.as_mut().poll(context))))

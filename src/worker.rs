@@ -2,7 +2,7 @@
 //! required; and which threads may wait, so that short work need not change threads there.
 
 #![cfg_attr(
-    not(any(feature = "local-kms", feature = "http")),
+    not(all(feature = "local-kms", feature = "http", feature = "blocking")),
     allow(dead_code, reason = "keystores and networks ask which threads may wait")
 )]
 
@@ -32,31 +32,57 @@ pub(crate) async fn run<T: Send + 'static>(
     receiver.await.unwrap_or_else(|_| Err(Error::internal(format!("the thread {name} panicked"))))
 }
 
+/// What a thread that polls may do meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    /// It is an executor's: others need it.
+    Shared,
+    /// It waits for what it polls, and for nothing else.
+    Waits,
+    /// It waits for several things at once, none of which may hold the others up.
+    WaitsForSeveral,
+}
+
 thread_local! {
-    static MAY_WAIT: Cell<bool> = const { Cell::new(false) };
+    static THREAD: Cell<Thread> = const { Cell::new(Thread::Shared) };
+}
+
+/// Until it is dropped, also by a panic.
+struct Until(Thread);
+
+impl Drop for Until {
+    fn drop(&mut self) {
+        THREAD.set(self.0);
+    }
 }
 
 /// Runs `work` for somebody who waits for it on this thread anyway: what it polls may wait here too.
 pub(crate) fn waiting<T>(work: impl FnOnce() -> T) -> T {
-    /// Also where `work` panics.
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            MAY_WAIT.set(self.0);
-        }
-    }
-    let _restore = Restore(MAY_WAIT.replace(true));
+    let _until = Until(THREAD.replace(Thread::Waits));
     work()
 }
 
-/// Whether a call on this thread may wait on it, since no executor stands still meanwhile.
+/// Runs `work` that polls one of several things: it must not hold the others up.
+pub(crate) fn beside_others<T>(work: impl FnOnce() -> T) -> T {
+    let now = THREAD.get();
+    let _until = Until(THREAD.replace(if now == Thread::Shared { now } else { Thread::WaitsForSeveral }));
+    work()
+}
+
+/// Whether a call on this thread may do its work on it, since nothing stands still meanwhile.
 pub(crate) fn may_wait() -> bool {
-    MAY_WAIT.get()
+    THREAD.get() == Thread::Waits
+}
+
+/// Whether somebody waits on this thread, so that no runtime is served by it.
+#[cfg(feature = "http")]
+pub(crate) fn waits() -> bool {
+    THREAD.get() != Thread::Shared
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{may_wait, waiting};
+    use super::{beside_others, may_wait, waiting};
 
     #[test]
     fn a_thread_may_wait_for_as_long_as_somebody_waits_on_it() {
@@ -64,9 +90,12 @@ mod tests {
         waiting(|| {
             waiting(|| assert!(may_wait()));
             assert!(may_wait());
+            beside_others(|| assert!(!may_wait(), "the others would stand still"));
+            assert!(may_wait());
             assert!(!std::thread::spawn(may_wait).join().unwrap(), "another thread");
         });
         assert!(!may_wait());
+        beside_others(|| assert!(!may_wait()));
         std::panic::catch_unwind(|| waiting(|| panic!("for the test"))).unwrap_err();
         assert!(!may_wait());
     }

@@ -1,5 +1,6 @@
 //! Several futures at once, within one: they run where that is polled, and end when it is dropped.
 
+use crate::worker::beside_others;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
@@ -26,7 +27,7 @@ impl<F: Future> Crowd<F> {
             }
             for at in 0..self.running.len() {
                 let Some(future) = self.running.get_mut(at) else { break };
-                if let Poll::Ready(output) = future.as_mut().poll(context) {
+                if let Poll::Ready(output) = beside_others(|| future.as_mut().poll(context)) {
                     drop(self.running.swap_remove(at));
                     return Poll::Ready(Some(output));
                 }

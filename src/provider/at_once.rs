@@ -1,5 +1,6 @@
 //! Calls to several providers that are under way at the same time, driven by whoever waits for them: no runtime, no thread.
 
+use crate::worker::beside_others;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -34,11 +35,12 @@ impl<'a, T> AtOnce<'a, T> {
 
     /// The next one to end, with its number.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<(usize, T)> {
-        let ended =
-            self.calls.iter_mut().enumerate().find_map(|(at, (number, call))| match call.as_mut().poll(context) {
+        let ended = self.calls.iter_mut().enumerate().find_map(|(at, (number, call))| {
+            match beside_others(|| call.as_mut().poll(context)) {
                 Poll::Ready(answer) => Some((at, *number, answer)),
                 Poll::Pending => None,
-            });
+            }
+        });
         match ended {
             Some((at, number, answer)) => {
                 drop(self.calls.swap_remove(at));

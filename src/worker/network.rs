@@ -5,7 +5,7 @@
 //! other is the start of the clock): a runtime for each envelope would cost a thread for each, and connections
 //! that outlive a call belong to the runtime that opened them.
 
-use crate::worker::may_wait;
+use crate::worker::waits;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use tokio::runtime::{Builder, Handle};
 /// # Errors
 /// An I/O error if the thread cannot be started; `None` where this thread neither waits nor is in a runtime.
 pub(crate) fn runtime() -> io::Result<Option<Handle>> {
-    if may_wait() { started().map(Some) } else { Ok(Handle::try_current().ok()) }
+    if waits() { started().map(Some) } else { Ok(Handle::try_current().ok()) }
 }
 
 struct Network {
