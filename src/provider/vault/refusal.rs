@@ -2,7 +2,7 @@
 //!
 //! OpenBao and Vault answer 400 to nearly everything, so that the sentence decides, and 403 both to a token that has ended and
 //! to one that may not: the first says `permission denied` and no more (newer Vaults: `invalid token`), the second lists it as
-//! one of its errors. Sentences are looked up in what OpenBao 2.7 and Vault 1.21 send.
+//! one of its errors. Sentences are those of OpenBao 2.7, which it has from Vault; no test asks a Vault.
 
 use super::answer::{Said, Unfit};
 use crate::error::{Error, ErrorKind};
