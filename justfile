@@ -60,6 +60,10 @@ long *seconds:
 peers:
     scripts/peers
 
+# What a provider across a network adds to a build from nothing
+build-times *sdk:
+    scripts/build-times {{ sdk }}
+
 # Benchmarks
 bench *arguments:
     scripts/bench {{ arguments }}

@@ -11,7 +11,7 @@ use crate::envelope::rewrap::opened::Opened;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::native::header::{Committed, Form, Limits};
-use crate::provider::multi::more_retryable;
+use crate::provider::multi::{is_outage, more_retryable};
 use crate::provider::{DataKeyAnswer, Recipient};
 use crate::worker;
 use std::io;
@@ -55,6 +55,8 @@ struct Item {
     /// Slots and openers to try, the likeliest first.
     tries: Vec<(usize, usize)>,
     tried: usize,
+    /// Targets that could not be reached, and why.
+    unreached: Vec<(usize, Error)>,
     /// Why the last tries did not open it.
     last: Option<Error>,
     failure: Option<Error>,
@@ -78,7 +80,7 @@ impl Run {
                 for item in locked {
                     match item {
                         Ok(item) => items.push(item),
-                        Err(outcome) => done.files.push(outcome),
+                        Err(outcome) => done.files.push(*outcome),
                     }
                 }
             }
@@ -110,11 +112,11 @@ impl Run {
             && journal.lock().unwrap_or_else(PoisonError::into_inner).done().heads.contains(&facts.digest)
     }
 
-    fn lock(&self, path: PathBuf, wait: Duration) -> Result<Item, (PathBuf, Outcome)> {
+    fn lock(&self, path: PathBuf, wait: Duration) -> Result<Item, Box<(PathBuf, Outcome)>> {
         let opened = match Opened::lock(Arc::clone(&self.fs), &path, &self.limits, wait) {
             Ok(opened) => opened,
-            Err(error) if is_gone(&error) => return Err((path, Outcome::Vanished)),
-            Err(error) => return Err((path, Outcome::Failed(error))),
+            Err(error) if is_gone(&error) => return Err(Box::new((path, Outcome::Vanished))),
+            Err(error) => return Err(Box::new((path, Outcome::Failed(error)))),
         };
         let header = opened.header();
         let facts = HeadFacts::new(header.slots(), header.as_bytes());
@@ -128,9 +130,9 @@ impl Run {
             Ok((Step::Due(plan), context)) if !self.knows(&facts) => (plan, context),
             Ok(_) => {
                 let outcome = opened.notice().map_or(Outcome::Current, Outcome::Recovered);
-                return Err((path, outcome));
+                return Err(Box::new((path, outcome)));
             }
-            Err(error) => return Err((path.clone(), Outcome::Failed(error.with_path(&path)))),
+            Err(error) => return Err(Box::new((path.clone(), Outcome::Failed(error.with_path(&path))))),
         };
         let new = self.aim.targets.iter().map(|_| None).collect();
         let tries = self.tries(&facts, &plan);
@@ -145,6 +147,7 @@ impl Run {
             key: None,
             tries,
             tried: 0,
+            unreached: Vec::new(),
             last: None,
             failure: None,
             over: false,
@@ -205,6 +208,8 @@ impl Run {
                     match answer {
                         Ok(Some(new)) => item.took(number, slot, new),
                         Ok(None) => {}
+                        // It is asked once more, to encrypt, and may be done without.
+                        Err(error) if self.tolerates(&error) => {}
                         Err(error) => item.failure = Some(error),
                     }
                 }
@@ -277,11 +282,39 @@ impl Run {
                 let Some(item) = items.get_mut(at) else { continue };
                 match answer {
                     Ok(new) => item.got(number, new),
+                    Err(error) if self.tolerates(&error) => item.unreached.push((number, error)),
                     Err(error) => item.failure = Some(error),
                 }
             }
         }
+        items.iter_mut().for_each(|item| self.do_without(item));
         Ok(())
+    }
+
+    fn tolerates(&self, error: &Error) -> bool {
+        self.aim.needed < self.aim.targets.len() && is_outage(error)
+    }
+
+    /// Records the targets that could not be reached as missing, where enough of them hold the data key, and there is
+    /// something else to write.
+    fn do_without(&self, item: &mut Item) {
+        let unreached = std::mem::take(&mut item.unreached);
+        let reached = self.aim.targets.len() - unreached.len();
+        let comes = item.new.iter().any(Option::is_some) || item.goes_for_good(&self.aim);
+        for (number, error) in unreached {
+            let Some(target) = self.aim.targets.get(number) else { continue };
+            // A wrapped key of its own, under an older version for one, is not given up for a record that it is missing.
+            let has = item.facts.slots.iter().any(|slot| !slot.missing && target.recipients.contains(&slot.recipient));
+            if reached < self.aim.needed || has || !comes {
+                item.failure = more_retryable(item.failure.take(), error);
+            } else if let Some(place) = item.new.get_mut(number) {
+                let missing = target
+                    .recipients
+                    .iter()
+                    .map(|it| EncryptedDataKey::missing(it.provider.as_str(), it.key_id.as_slice()));
+                *place = Some(missing.collect());
+            }
+        }
     }
 
     /// Writes what was made, and notes it; then what ends the run, if something does.
@@ -378,6 +411,13 @@ impl Item {
             .collect();
         all.sort_unstable();
         all.into_iter().map(|(.., at)| at).collect()
+    }
+
+    /// Whether a slot goes that is no target's.
+    fn goes_for_good(&self, aim: &Aim) -> bool {
+        self.facts.slots.iter().zip(&self.plan.roles).any(|(slot, role)| {
+            *role != Role::Stays && !aim.targets.iter().any(|target| target.recipients.contains(&slot.recipient))
+        })
     }
 
     fn lacks(&self, target: usize) -> bool {

@@ -6,7 +6,7 @@
 //! "d " || digest of its head (32 hex digits) || " " || check (8 hex digits) || LF
 //! check = the first 4 bytes of SHA-256(the run || digest)
 //! ```
-//! The run is a SHA-256 of whom it moves messages to and which, so that the journal of another run is refused.
+//! The run is a SHA-256 of whom it moves messages to and from, so that the journal of another run is refused.
 //! It is a hint, and not trusted: a message that is not under the new keys by its own head is moved whatever stands
 //! here. What was lost or damaged costs that a message is moved again, where its head does not tell.
 
@@ -178,11 +178,9 @@ fn parse(file: impl Read, run: RunId, path: &Path) -> Result<Option<(Done, u64)>
     }
     if first != expected.as_bytes() {
         return Err(match first.starts_with(MAGIC.as_bytes()) {
-            true => {
-                Error::invalid_input("this is the journal of another run: other keys, or another choice of messages")
-                    .with_path(path)
-                    .with_advice("nothing was changed: run that one to its end, or name another journal")
-            }
+            true => Error::invalid_input("this is the journal of another run, to other keys or from others")
+                .with_path(path)
+                .with_advice("nothing was changed: run that one to its end, or name another journal"),
             false => Error::invalid_input("this is not the journal of a run")
                 .with_path(path)
                 .with_advice("it was left as it is, and nothing was changed: name another file"),

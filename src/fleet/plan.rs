@@ -50,6 +50,8 @@ pub(super) struct Aim {
     pub(super) openers: Vec<(Arc<dyn KeyProvider>, Vec<Recipient>)>,
     from: Vec<Recipient>,
     pub(super) mode: Mode,
+    /// How many targets a message must be under.
+    pub(super) needed: usize,
     others: Others,
     oldest_version: Option<u32>,
     again: bool,
@@ -61,14 +63,20 @@ pub(super) struct Rules {
     pub(super) others: Others,
     pub(super) oldest_version: Option<u32>,
     pub(super) again: bool,
+    pub(super) at_least: Option<usize>,
 }
 
 impl Aim {
     /// # Errors
-    /// Kind InvalidInput without a target, or if two of them write for the same recipient.
+    /// Kind InvalidInput without a target, if two of them write for the same recipient, or if more are needed than
+    /// there are.
     pub(super) fn new(to: Vec<Arc<dyn KeyProvider>>, from: Vec<Arc<dyn KeyProvider>>, rules: &Rules) -> Result<Self> {
         if to.is_empty() {
             return Err(Error::invalid_input("a rewrap needs a key provider to move messages to"));
+        }
+        let needed = rules.at_least.unwrap_or(to.len());
+        if needed == 0 || needed > to.len() {
+            return Err(Error::invalid_input(format!("{needed} of {} key providers cannot be met", to.len())));
         }
         let from: Vec<_> = from.into_iter().map(named).collect();
         let from_names: Vec<Recipient> = from.iter().flat_map(|(_, names)| names.clone()).collect();
@@ -92,6 +100,7 @@ impl Aim {
             openers: from.into_iter().chain(to.iter().cloned()).collect(),
             from: from_names,
             mode: rules.mode,
+            needed,
             others: rules.others,
             oldest_version: rules.oldest_version,
             again: rules.again,
@@ -250,7 +259,7 @@ mod tests {
 
     fn aim(to: &[&str], from: &[&str], others: Others) -> Aim {
         let all = |names: &[&str]| names.iter().map(|name| raw(name)).collect();
-        let rules = Rules { mode: Mode::default(), others, oldest_version: None, again: false };
+        let rules = Rules { mode: Mode::default(), others, oldest_version: None, again: false, at_least: None };
         Aim::new(all(to), all(from), &rules).unwrap()
     }
 

@@ -64,6 +64,7 @@ pub struct Rewrap {
     others: Others,
     again: Again,
     effect: Effect,
+    at_least: Option<usize>,
     per_second: Option<f64>,
     concurrency: usize,
     journal: Option<PathBuf>,
@@ -103,6 +104,7 @@ impl Rewrap {
             others: Others::default(),
             again: Again::No,
             effect: Effect::Write,
+            at_least: None,
             per_second: None,
             concurrency: CONCURRENCY,
             journal: None,
@@ -142,6 +144,13 @@ impl Rewrap {
     /// Sets what becomes of recipients that neither the targets nor the sources name. Default: [`Others::Refuse`].
     pub fn others(mut self, others: Others) -> Self {
         self.others = others;
+        self
+    }
+
+    /// Goes on where at least `needed` of the targets hold a message's data key afterwards: one that cannot be reached
+    /// is recorded as missing, and a later run fills it in. Default: all of them must.
+    pub fn at_least(mut self, needed: usize) -> Self {
+        self.at_least = Some(needed);
         self
     }
 
@@ -205,9 +214,10 @@ impl Rewrap {
             others: self.others,
             oldest_version: self.selection.oldest_version(),
             again: self.again == Again::Yes,
+            at_least: self.at_least,
         };
         let aim = Aim::new(self.to, self.from, &rules)?;
-        let id = RunId::new(&format!("{} {}", aim.text(), self.selection.text()));
+        let id = RunId::new(&aim.text());
         let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
         let mut report = RewrapReport::default();
         let (mut journal, mut known) = (None, Done::default());
@@ -279,7 +289,7 @@ type Job = Pin<Box<dyn Future<Output = Event> + Send>>;
 
 /// What a job ended with.
 enum Event {
-    Scanned(Scan, Vec<SeenFile>),
+    Scanned(Box<Scan>, Vec<SeenFile>),
     Worked(Worked),
     Paused,
     Failed(Error),
@@ -288,7 +298,7 @@ enum Event {
 impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
     async fn drive(mut self, scan: Scan) -> Result<RewrapReport> {
         let mut crowd: Crowd<Job> = Crowd::new();
-        let mut idle = Some(scan);
+        let mut idle = Some(Box::new(scan));
         // The walk is not at its end.
         let mut walking = true;
         let mut working = 0;
@@ -449,7 +459,7 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
     }
 }
 
-async fn scanned(mut scan: Scan) -> Event {
+async fn scanned(mut scan: Box<Scan>) -> Event {
     let piece = worker::run("envelock-fleet", move || {
         let seen = scan.next();
         Ok((scan, seen))

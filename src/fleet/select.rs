@@ -72,11 +72,6 @@ impl Selection {
             && (!self.with_missing || facts.has_missing())
             && self.modified_before.is_none_or(|time| modified.is_some_and(|modified| modified < time))
     }
-
-    /// What tells this selection from another one.
-    pub(super) fn text(&self) -> String {
-        format!("{self:?}")
-    }
 }
 
 #[cfg(test)]

@@ -186,9 +186,11 @@ impl Desk {
     /// Closes the file, after what was answered is written.
     pub(super) fn close(&self) -> Result<()> {
         let seat = self.seat().take();
-        let flushed = seat.map_or(Err(Error::keystore_closed()), |mut seat| seat.store.flush());
+        let flush = || seat.map_or(Err(Error::keystore_closed()), |mut seat| seat.store.flush());
+        // Whatever becomes of it, those who call from now on are not left waiting.
+        let flushed = catch_unwind(AssertUnwindSafe(flush));
         self.end();
-        flushed
+        flushed.unwrap_or_else(|_| Err(Error::keystore_closed()))
     }
 
     /// Nothing is taken any more, and who stands in line learns that.

@@ -88,6 +88,7 @@ pub async fn check_but(
     suite.other_slots_are_not_mine(&slots, &context).await?;
     suite.a_stranger_opens_nothing(stranger, &slots, &context).await?;
     let re_encrypts = suite.re_encryption_keeps_the_key(&slots, &context).await?;
+    suite.many_at_once_are_answered_one_by_one(&slots, &context).await?;
     let dropped = suite.dropped_calls_do_no_harm(&slots, &context).await?;
     suite.calls_at_once_do_not_mix(&context).await?;
     for flaw in flaws {
@@ -233,6 +234,36 @@ impl Suite<'_> {
         Ok(())
     }
 
+    async fn many_at_once_are_answered_one_by_one(
+        &mut self,
+        slots: &[EncryptedDataKey],
+        context: &KmsContext,
+    ) -> Result<(), Broken> {
+        self.expect(self.provider.batch_len() >= 1, "a call takes one data key at least")?;
+        let Some(slot) = slots.iter().find(|slot| !slot.is_missing()) else { return Ok(()) };
+        let stranger = EncryptedDataKey::new("com.example.nobody", slot.key_id(), slot.wrapped());
+        let asked = [(slot, context), (&stranger, context), (slot, context)];
+        let answers = self.provider.decrypt_data_keys(&asked).await;
+        let as_alone = matches!(
+            answers.as_slice(),
+            [DataKeyAnswer::Key(one), DataKeyAnswer::NotMine, DataKeyAnswer::Key(two)] if one.expose() == two.expose()
+        );
+        self.expect(as_alone, "each of several slots is answered in its place")?;
+        let keys = [[0x11; 32], [0x22; 32]].map(|bytes| DataKey::from_slice(&bytes).map_err(|e| Broken(e.to_string())));
+        let [one, two] = keys;
+        let (one, two) = (one?, two?);
+        let answers = self.provider.encrypt_data_keys(&[(&one, context), (&two, context)]).await;
+        self.expect(answers.len() == 2, "each of several data keys is answered")?;
+        for (key, answer) in [one, two].iter().zip(answers) {
+            let slots = answer.map_err(|e| Broken(format!("{:?}: cannot encrypt several: {e}", self.provider)))?;
+            for slot in slots.iter().filter(|slot| !slot.is_missing()) {
+                let opened = self.open(slot, context).await;
+                self.expect(opened.map(|it| it.expose() == key.expose()), "each of several opens to its own data key")?;
+            }
+        }
+        Ok(())
+    }
+
     async fn re_encryption_keeps_the_key(
         &mut self,
         slots: &[EncryptedDataKey],
@@ -346,10 +377,11 @@ async fn waits<F: Future>(call: impl Fn() -> F) -> usize {
 
 /// Drives all of `calls` on this task, and gives their outcomes in order.
 async fn together<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut calls: Vec<(Pin<Box<F>>, Option<F::Output>)> = calls.map(|call| (Box::pin(call), None)).collect();
+    let mut calls: Vec<Pin<Box<F>>> = calls.map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut waiting = false;
-        for (call, done) in calls.iter_mut().filter(|(_, done)| done.is_none()) {
+        for (call, done) in calls.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
             match call.as_mut().poll(cx) {
                 Poll::Ready(output) => *done = Some(output),
                 Poll::Pending => waiting = true,
@@ -358,7 +390,7 @@ async fn together<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
         if waiting { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    calls.into_iter().filter_map(|(_, done)| done).collect()
+    done.into_iter().flatten().collect()
 }
 
 fn context<const N: usize>(entries: [(&str, &str); N]) -> Result<KmsContext, Broken> {

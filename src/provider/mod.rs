@@ -259,6 +259,12 @@ impl ProviderIdentity {
     }
 }
 
+impl fmt::Display for ProviderIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A shared provider is a provider.
 #[async_trait]
 impl<P: KeyProvider + ?Sized> KeyProvider for Arc<P> {

@@ -178,7 +178,7 @@ pub(super) fn name(member: &dyn KeyProvider) -> String {
 }
 
 /// Whether a member's failure is its KMS's state rather than a mistake in the call.
-pub(super) fn is_outage(error: &Error) -> bool {
+pub(crate) fn is_outage(error: &Error) -> bool {
     error.is_retryable() || matches!(error.kind(), ErrorKind::KeyDenied | ErrorKind::KeyState)
 }
 

@@ -571,7 +571,7 @@ fn completions_and_manual_pages_are_made() {
 #[test]
 fn help_errors_and_inspect_read_as_recorded() {
     // Copied with its mode, of which git keeps only whether a file can be run.
-    for case in ["errors", "recover"] {
+    for case in ["errors", "fleet", "recover"] {
         let key = format!("tests/cmd/{case}.in/sample.key");
         fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     }

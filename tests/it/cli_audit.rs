@@ -1,8 +1,11 @@
 //! `envelock audit` and `envelock cost`, as people and scripts use them.
 
-use crate::cli::Desk;
+use crate::cli::{Desk, Ran, kill};
 use rusqlite::Connection;
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
 
 const KEYSTORE: &str = "home/.local/share/envelock/keys.db";
 
@@ -92,4 +95,37 @@ fn records_are_found_by_who_called_and_a_list_says_what_it_leaves_out() {
     let none = desk.run("audit query --event RetireGrant").exits(0).says("no record");
     assert!(none.out.is_empty());
     desk.run("audit trim --before 30d --yes").exits(0).says("no records to cut off");
+}
+
+#[test]
+fn a_trail_is_followed_while_another_process_writes_until_ctrl_c() {
+    let desk = furnished();
+    let mut tail = desk.command(["audit", "tail", "-f", "-n", "1", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(tail.stdout.take().unwrap());
+    let mut next = || -> Value {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line:?}: {e}"))
+    };
+    let mut sequence = next()["sequence"].as_u64().unwrap();
+    // What is written from now on comes by itself, in order and once.
+    for alias in ["alias/one", "alias/two", "alias/three"] {
+        desk.run(&format!("keys create --alias {alias}")).exits(0);
+        loop {
+            let record = next();
+            assert_eq!(record["sequence"], sequence + 1, "{record}");
+            sequence += 1;
+            if record["requestParameters"]["aliasName"] == alias || record.to_string().contains(alias) {
+                break;
+            }
+        }
+    }
+    kill(libc::SIGINT, tail.id());
+    let output = tail.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), None, "the program ends by itself");
+    Ran::of("audit tail -f", output).exits(130);
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "no record was cut in two");
+    desk.run("audit verify").exits(0);
 }

@@ -1,6 +1,8 @@
 //! The audit trail of the embedded KMS at its full length, and what its counts say of a run with a cache.
 
-use crate::support::child::{long, tell};
+use crate::support::child::{Running, long, tell, words};
+use crate::support::random::Random;
+use crate::support::say;
 use envelock::kms::{AuditQuery, AuditRetention, CacheFigures, Prices};
 use envelock::{
     CacheLimits, CreateKeyRequest, DataKeyCache, EncryptionContext, Envelope, KmsOptions, LocalKms, RootKey, blocking,
@@ -107,5 +109,70 @@ fn the_cost_of_a_run_with_a_cache_is_that_of_the_calls_that_it_made() {
         report.requests_cost(),
         report.requests_saved,
         report.saved()
+    ));
+}
+
+/// Makes keys and cuts the trail off behind them, until it is killed.
+fn trim_often(folder: &Path) {
+    let kms = crate::kms_helper::open(folder).unwrap();
+    tell("OPENED");
+    loop {
+        for _ in 0..5 {
+            tell(format!("KEY {}", block_on(kms.create_key(CreateKeyRequest::default())).unwrap().key_id));
+        }
+        tell("BEGIN");
+        block_on(kms.trim_audit(AuditRetention::Newest(3))).unwrap();
+        tell("DONE");
+    }
+}
+
+#[test]
+fn a_cut_killed_at_any_instant_is_whole_or_absent_and_loses_no_record() {
+    const TEST: &str = "kms_audit::a_cut_killed_at_any_instant_is_whole_or_absent_and_loses_no_record";
+    if let Some(words) = words() {
+        return trim_often(Path::new(&words[0]));
+    }
+    let kills: u64 = if long() { 200 } else { 20 };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let (mut inside, mut keys, mut cuts, mut random) = (0, Vec::new(), 0, Random::new(0x7419));
+    for _ in 0..kills {
+        let mut child = Running::start(TEST, &[path]);
+        assert_eq!(child.line().as_deref(), Some("OPENED"));
+        // Every second time it is let go to the beginning of a cut.
+        if random.next() % 2 == 0 {
+            while child.line().unwrap() != "BEGIN" {}
+            std::thread::sleep(Duration::from_micros(random.next() % 3_000));
+        } else {
+            std::thread::sleep(Duration::from_micros(random.next() % 60_000));
+        }
+        let lines = child.kill();
+        let last = |word: &str| lines.iter().rposition(|line| line == word);
+        inside += u64::from(last("BEGIN") > last("DONE"));
+        cuts += lines.iter().filter(|line| *line == "DONE").count() as u64;
+        keys.extend(lines.iter().filter_map(|line| line.strip_prefix("KEY ")).map(str::to_owned));
+
+        let kms = crate::kms_helper::open(folder.path()).unwrap();
+        let report = block_on(kms.verify_audit(None)).unwrap();
+        assert_eq!((report.first, report.records), (report.checkpoint + 1, report.last - report.checkpoint));
+        assert!(cuts == 0 || report.checkpoint > 0);
+        let found: Vec<_> = block_on(kms.list_keys()).unwrap().into_iter().map(|key| key.key_id).collect();
+        assert!(keys.iter().all(|key| found.contains(key)), "an acknowledged key is lost");
+        // Each record is in the trail, or counted among what was cut off; never both, and never neither.
+        let counted = |name: &str| -> u64 {
+            let counts = block_on(kms.operation_counts()).unwrap();
+            counts.iter().filter(|it| it.operation == name && it.error_code.is_empty()).map(|it| it.count).sum()
+        };
+        assert_eq!(counted("CreateKey"), found.len() as u64);
+        assert!((cuts..=cuts + inside).contains(&counted("TrimAudit")));
+        let all: u64 = block_on(kms.operation_counts()).unwrap().iter().map(|it| it.count).sum();
+        // `list_keys` has left a record since.
+        assert_eq!(all, block_on(kms.audit_head()).unwrap().sequence());
+        block_on(kms.close()).unwrap();
+    }
+    assert!(inside > 0 && cuts > 0, "no kill fell inside a cut, or none was done");
+    say(format!(
+        "trail: {kills} kills, {inside} inside a cut; {cuts} cuts done, {} keys acknowledged, no record lost",
+        keys.len()
     ));
 }

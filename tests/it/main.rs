@@ -18,7 +18,11 @@ mod cli_advice;
 #[cfg(feature = "cli")]
 mod cli_audit;
 #[cfg(feature = "cli")]
+mod cli_check;
+#[cfg(feature = "cli")]
 mod cli_damage;
+#[cfg(feature = "cli")]
+mod cli_fleet;
 #[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]
@@ -27,6 +31,8 @@ mod cli_life;
 mod cli_lines;
 #[cfg(feature = "cli")]
 mod cli_permissions;
+#[cfg(feature = "cli")]
+mod cli_profiles;
 #[cfg(feature = "cli")]
 mod cli_range;
 #[cfg(feature = "cli")]

@@ -2,13 +2,17 @@
 
 use crate::support::aws::Account;
 use crate::support::faults::{FaultServer, Reply};
+use crate::support::http;
 use crate::support::kms::{FakeKms, provider};
+use crate::support::peers::Peer;
 use crate::support::providers::Counted;
-use crate::support::transport::shared;
+use crate::support::transport::{Counting, shared};
 use crate::support::{run, say};
 use envelock::{
-    AwsCredentials, AwsKmsProvider, CacheLimits, EncryptionContext, Envelope, Error, HttpPolicy, KeyProvider,
+    AwsCredentials, AwsKmsProvider, CacheLimits, DataKeyAnswer, DataKeyLength, EncryptionContext, Envelope, Error,
+    HttpPolicy, KeyProvider, KmsContext,
 };
+use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -181,4 +185,43 @@ fn without_a_cache_each_message_is_a_call() {
     });
     assert_eq!((server.requests(), kms.answered()), (20, 20));
     assert!(server.connections() <= 2, "{} connections for calls one after another", server.connections());
+}
+
+#[test]
+fn each_operation_gets_through_what_microburst_does_to_it() {
+    let account = Account::moto("eu-central-1");
+    let (key, burst) = (account.key(), Peer::start("microburst", &[&account.endpoint]));
+    let url = burst.text("url");
+    let rules = json!([
+        {"service": "kms", "operation": "GenerateDataKey", "times": 2,
+            "error": {"code": "ThrottlingException", "status": 400}},
+        {"service": "kms", "operation": "Encrypt", "times": 2, "reset": true},
+        {"service": "kms", "operation": "Decrypt", "times": 1, "error": {"code": "KMSInternalException", "status": 500}},
+        {"service": "kms", "operation": "ReEncrypt", "times": 1, "response": {"truncate_frac": 0.5}},
+    ]);
+    let set = http::send("POST", &format!("{url}/_microburst/rules"), &[], rules.to_string().as_bytes()).unwrap();
+    assert_eq!(set.status(), 200, "{}", String::from_utf8_lossy(&set.body));
+    let counting = Counting::new(shared());
+    let provider = AwsKmsProvider::strict([key])
+        .environment([("PATH", "")])
+        .endpoint(url)
+        .credentials(AwsCredentials::new("testing", "testing"))
+        .policy(quick())
+        .transport(Arc::new(counting.clone()))
+        .build()
+        .unwrap();
+    let context = KmsContext::new(&context(0)).unwrap();
+    run(async {
+        let made = provider.generate_data_key(DataKeyLength::Bytes32, &context).await.unwrap();
+        let again = provider.encrypt_data_key(&made.key, &context).await.unwrap();
+        let fresh = provider.re_encrypt_data_key(&again[0], &context).await.unwrap().unwrap();
+        match provider.decrypt_data_key(&fresh[0], &context).await {
+            DataKeyAnswer::Key(key) => assert_eq!(key.expose(), made.key.expose()),
+            other => panic!("{other:?}"),
+        }
+    });
+    let fired = http::send("GET", &format!("{url}/_microburst/fired"), &[], b"").unwrap();
+    let fired: serde_json::Value = serde_json::from_slice(&fired.body).unwrap();
+    let fired = fired.as_array().or_else(|| fired["fired"].as_array()).expect("a list").len();
+    assert_eq!((counting.sent(), fired), (4 + 6, 6));
 }

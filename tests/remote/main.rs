@@ -5,10 +5,17 @@
 
 mod aws;
 mod chaos;
+mod cli;
 mod conformance;
+mod failover;
 mod harness;
 mod matrix;
+mod memory;
 mod outage;
+mod overhead;
+mod readme;
+mod secrets;
+mod several;
 mod support;
 mod vault;
 mod vault_auth;

@@ -100,22 +100,27 @@ pub(crate) struct Making {
 /// Which key providers.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choosing {
-    /// A key provider; repeat it for several. Default: those of the profile `default`, if there is one; else
-    /// local:alias/envelock/default
+    /// A key provider; repeat it for several. Default: those of the profile `default`, if there
+    /// is one; else local:alias/envelock/default
     ///
-    /// local:[KEY]              a key of the embedded keystore: alias/NAME, a key id or a full key name
-    /// raw:file=PATH[,id=NAME]  a file of 64 hex digits; NAME goes into the message, and must be the
-    ///                          same later; default: the file's name without its last extension.
-    ///                          To make one: (umask 077; openssl rand -hex 32 > escrow.key)
+    /// local:[KEY]              a key of the embedded keystore: alias/NAME, a key id or a full
+    ///                          key name
+    /// raw:file=PATH[,id=NAME]  a file of 64 hex digits; NAME goes into the message, and must be
+    ///                          the same later; default: the file's name without its last
+    ///                          extension. To make one:
+    ///                          (umask 077; openssl rand -hex 32 > escrow.key)
     /// passphrase:              asked for on the terminal
     /// passphrase:file=PATH     read from a file, less one line end
     /// passphrase:fd=N          read from an open file descriptor, less one line end
-    /// aws-kms:KEY              a key of AWS KMS: an ARN, a key id or alias/NAME, with ,region=NAME
-    ///                          ,endpoint=URL ,profile=NAME where the ARN and AWS's environment do not say
-    /// vault:MOUNT/KEY          a Transit key of Vault or OpenBao at VAULT_ADDR, or at
-    ///                          vault:https://HOST:PORT/MOUNT/KEY, with ,namespace=NAME ,cacert=FILE
-    ///                          ,login=approle|kubernetes|cert ,role=NAME ,secret_id_file=FILE.
-    ///                          Credentials come from the environment or files, never from here
+    /// aws-kms:KEY              a key of AWS KMS: an ARN, a key id or alias/NAME; with
+    ///                          ,region=NAME ,endpoint=URL ,profile=NAME where AWS's
+    ///                          environment does not say
+    /// vault:MOUNT/KEY          a Transit key of Vault or OpenBao at VAULT_ADDR; or
+    ///                          vault:https://HOST:PORT/MOUNT/KEY; with ,namespace=NAME
+    ///                          ,cacert=FILE ,login=approle|kubernetes|cert ,role=NAME
+    ///                          ,secret_id_file=FILE
+    ///
+    /// Credentials come from the environment or from files, never from here.
     #[arg(long, short, value_name = "PROVIDER", verbatim_doc_comment)]
     pub(crate) provider: Vec<ProviderName>,
     /// The providers of this profile, and what it says of their use [env: ENVELOCK_PROFILE]

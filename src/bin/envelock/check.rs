@@ -41,6 +41,8 @@ struct Found {
     name: String,
     /// The recipients that it writes.
     keys: Vec<String>,
+    /// Where, and as whom it calls, where it can say so without a call.
+    identity: Option<String>,
     steps: Vec<Step>,
     failure: Option<Failure>,
 }
@@ -97,7 +99,8 @@ fn contexts(opening: &Opening) -> Result<[KmsContext; 2], Failure> {
 }
 
 fn one(name: &ProviderName, providers: &mut Providers<'_>, contexts: &[KmsContext; 2]) -> Found {
-    let mut found = Found { name: name.to_string(), keys: Vec::new(), steps: Vec::new(), failure: None };
+    let mut found =
+        Found { name: name.to_string(), keys: Vec::new(), identity: None, steps: Vec::new(), failure: None };
     let begun = Instant::now();
     let made = providers.member(name, Purpose::Decrypt);
     let took = begun.elapsed();
@@ -109,15 +112,19 @@ fn one(name: &ProviderName, providers: &mut Providers<'_>, contexts: &[KmsContex
             return found;
         }
     };
-    let set_up = match &member {
-        Member::Local(_) => providers.keystore_told(),
-        Member::Aws(_) | Member::Vault(_) | Member::Other(_) => String::new(),
+    // What the keystore calls itself is of no use to people.
+    let (keystore, network) = match &member {
+        Member::Local(_) => (Some(providers.keystore_told()), false),
+        Member::Aws(_) | Member::Vault(_) => (None, true),
+        Member::Other(_) => (None, false),
     };
-    let mut trial = Trial::begin(took, set_up);
+    let mut trial = Trial::begin(took);
     trial.look(&member);
     let provider = member.into_provider();
     found.keys = provider.recipients().iter().map(ToString::to_string).collect();
-    trial.use_it(&*provider, contexts, name.is_remote());
+    let identity = provider.identity().filter(|_| network).map(|identity| identity.to_string());
+    found.identity = keystore.or(identity);
+    trial.use_it(&*provider, contexts, network);
     (found.steps, found.failure) = trial.end();
     found
 }
@@ -145,6 +152,9 @@ impl Summary {
             let _ = writeln!(out, "{}", plain(&found.name));
             for key in found.keys.iter().filter(|key| **key != found.name) {
                 let _ = writeln!(out, "  {:<12} {}", "key", plain(key));
+            }
+            if let Some(identity) = &found.identity {
+                let _ = writeln!(out, "  {:<12} {}", "identity", plain(identity));
             }
             for step in &found.steps {
                 let time = step.took.map_or_else(String::new, |took| format!("{:.1} ms", took.as_secs_f64() * 1e3));
@@ -177,6 +187,7 @@ impl Summary {
                 "works": found.failure.is_none(),
                 "exit_code": found.failure.as_ref().map_or(0, Failure::code),
                 "keys": found.keys,
+                "identity": found.identity,
                 "steps": found.steps.iter().map(step).collect::<Vec<_>>(),
             })
         };

@@ -1,7 +1,8 @@
 //! What a command ends with when it did not do all that it was asked: one line and an exit code.
 
+use crate::keystore;
 use crate::text::plain;
-use envelock::{Error, ErrorKind, KeystoreCause, Recipients};
+use envelock::{Error, ErrorKind, KeystoreCause, Recipients, TransportError, TransportFailure};
 use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -204,14 +205,41 @@ fn other_hints(error: &Error) -> Vec<&'static str> {
             vec!["--context tenant=... gives a stored entry, --unstored tenant=... one that is not stored"]
         }
         _ => match error.code() {
+            // Those of AWS KMS have the same names, and advice of their own.
+            Some(_) if !keystore::is_open() => Vec::new(),
             Some("NotFoundException") => vec!["`envelock keys list` shows those that exist"],
             Some("UnsupportedOperationException") => {
                 vec!["`envelock keys create --alias alias/orders` makes a key, --provider local:alias/orders uses it"]
             }
             Some("AlreadyExistsException") => vec!["`envelock keys alias move` points it to another key"],
-            _ => Vec::new(),
+            Some(_) => Vec::new(),
+            None => network_hint(error).into_iter().collect(),
         },
     }
+}
+
+fn network_hint(error: &Error) -> Option<&'static str> {
+    match transport_failure(error)? {
+        TransportFailure::Tls => {
+            Some("a vault: provider trusts the certificates of a file with ,cacert=FILE behind it")
+        }
+        TransportFailure::Timeout | TransportFailure::Connect => {
+            Some("a profile with write = \"2 of 3\" or \"failover\" goes on without one of several")
+        }
+        _ => None,
+    }
+}
+
+/// Which part of the way to a key service failed.
+pub(crate) fn transport_failure(error: &Error) -> Option<TransportFailure> {
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        if let Some(transport) = error.downcast_ref::<TransportError>() {
+            return Some(transport.failure());
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn target_exists(error: &Error) -> bool {

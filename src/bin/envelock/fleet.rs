@@ -72,6 +72,7 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
     if !arguments.open {
         to.members = opening_keys_of(&from, to.members, signals)?;
     }
+    let at_least = arguments.at_least.or(to.needed());
     let mut rewrap = Rewrap::to(to.each()?)
         .from(from.into_iter().map(Member::into_provider))
         .context(context(opening))
@@ -88,6 +89,9 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
         })
         .concurrency(arguments.concurrency.into())
         .stop_when(signals.flag());
+    if let Some(needed) = at_least {
+        rewrap = rewrap.at_least(needed);
+    }
     if let Some(rate) = arguments.rate {
         rewrap = rewrap.calls_per_second(rate);
     }
@@ -125,12 +129,12 @@ fn said(path: &Path, name: &str, outcome: &Outcome, lines: Option<bool>) -> Resu
     };
     let line = match as_json {
         true => line_of(&file_json(path, word, change)),
-        false => format!("{name}: {word}{}\n", change.map(change_text).unwrap_or_default()),
+        false => format!("{name}: {word}{}\n", change.map(|change| change_text(change, outcome)).unwrap_or_default()),
     };
     answer(&line).map_err(Trouble::Output)
 }
 
-fn change_text(change: &Change) -> String {
+fn change_text(change: &Change, outcome: &Outcome) -> String {
     let all = |sign: &str, recipients: &[Recipient]| -> String {
         recipients.iter().map(|it| format!(" {sign}{}", plain(&it.to_string()))).collect()
     };
@@ -138,7 +142,11 @@ fn change_text(change: &Change) -> String {
     if text.is_empty() {
         text.push_str(" anew");
     }
-    text.push_str(if change.blind { " (inside the key service)" } else { "" });
+    text.push_str(match (change.blind, outcome) {
+        (true, Outcome::Due(_)) => " (inside the key service, where it can)",
+        (true, _) => " (inside the key service)",
+        (false, _) => "",
+    });
     text.push_str(if change.copied { " (as a new file, since the new keys did not fit)" } else { "" });
     text
 }

@@ -131,6 +131,10 @@ pub(crate) struct FleetRewrap {
     /// Remove them
     #[arg(long, conflicts_with = "keep_others")]
     pub(crate) drop_others: bool,
+    /// Go on when at least K of the providers hold a message's data key afterwards; the others are recorded as missing,
+    /// for a later run. Default: all must, or as many as the profile says
+    #[arg(long, value_name = "K")]
+    pub(crate) at_least: Option<usize>,
     /// Say what would be done, for each message; no call is made and nothing written
     #[arg(long)]
     pub(crate) dry_run: bool,

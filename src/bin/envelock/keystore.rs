@@ -30,6 +30,11 @@ pub(crate) fn close_all() {
     }
 }
 
+/// Whether this run has opened one.
+pub(crate) fn is_open() -> bool {
+    !OPEN.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+}
+
 /// What happens where no keystore is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {

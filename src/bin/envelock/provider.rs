@@ -171,6 +171,14 @@ impl Chosen {
         together(self.members, write)
     }
 
+    /// How many must write, where a profile says that not all must.
+    pub(crate) fn needed(&self) -> Option<usize> {
+        match self.write {
+            Write::AtLeast(needed) => Some(needed),
+            Write::All | Write::Failover { .. } => None,
+        }
+    }
+
     /// Each by itself, where all of them are to write; where one stands for the others, all as one.
     pub(crate) fn each(self) -> Result<Vec<Arc<dyn KeyProvider>>, Failure> {
         match self.write {

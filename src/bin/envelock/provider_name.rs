@@ -100,11 +100,6 @@ impl ProviderName {
             _ => None,
         }
     }
-
-    /// Whether its key is across a network.
-    pub(crate) fn is_remote(&self) -> bool {
-        matches!(self, Self::AwsKms(_) | Self::Vault(_))
-    }
 }
 
 impl FromStr for ProviderName {

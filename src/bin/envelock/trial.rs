@@ -1,12 +1,11 @@
 //! The steps of a check of one key provider. After one that fails, the rest is not tried.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, transport_failure};
 use crate::provider::Member;
 use envelock::{
-    DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, Error, ErrorKind, KeyProvider, KmsContext, TransportError,
+    DataKey, DataKeyAnswer, DataKeyLength, EncryptedDataKey, Error, ErrorKind, KeyProvider, KmsContext,
     TransportFailure, VaultProvider, blocking::wait,
 };
-use std::error::Error as StdError;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 
@@ -46,8 +45,8 @@ impl Trial {
         std::iter::once(failed).chain(USES.map(Step::not_tried)).collect()
     }
 
-    pub(crate) fn begin(took: Duration, said: String) -> Self {
-        let begun = Step { name: "set up", outcome: Outcome::Works, took: Some(took), said };
+    pub(crate) fn begin(took: Duration) -> Self {
+        let begun = Step { name: "set up", outcome: Outcome::Works, took: Some(took), said: String::new() };
         Self { steps: vec![begun], failure: None, reached: false }
     }
 
@@ -86,7 +85,7 @@ impl Trial {
     pub(crate) fn use_it(&mut self, provider: &dyn KeyProvider, contexts: &[KmsContext; 2], remote: bool) {
         let [context, other] = contexts;
         let generate = |_: &mut Self| wait(provider.generate_data_key(DataKeyLength::Bytes32, context));
-        if remote && !self.reached {
+        if remote && !self.reached && self.failure.is_none() {
             // The connection and the credentials are in its time.
             let _ = self.call("first call", generate);
         }
@@ -214,18 +213,6 @@ fn refuses(provider: &dyn KeyProvider, slot: &EncryptedDataKey, other: &KmsConte
 
 fn wrong(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, what).with_advice("do not use it before you know what answers there")
-}
-
-/// Which part of the way to a key service failed.
-fn transport_failure(error: &Error) -> Option<TransportFailure> {
-    let mut next: Option<&(dyn StdError + 'static)> = error.source();
-    while let Some(error) = next {
-        if let Some(transport) = error.downcast_ref::<TransportError>() {
-            return Some(transport.failure());
-        }
-        next = error.source();
-    }
-    None
 }
 
 fn on_the_way(failure: TransportFailure) -> &'static str {

@@ -74,7 +74,7 @@ Examples:
         /// The file for the new root key
         #[arg(long, value_name = "PATH", conflicts_with = "to", value_hint = ValueHint::FilePath)]
         to_file: Option<PathBuf>,
-        /// A key provider, raw: or passphrase:, that unlocks the keystore from now on (--unseal); repeat it, and
+        /// A key provider, no local: one, that unlocks the keystore from now on (--unseal); repeat it, and
         /// each of them does
         #[arg(long, value_name = "PROVIDER")]
         to: Vec<ProviderName>,

@@ -215,17 +215,78 @@ fn what_is_due_is_done_while_nobody_calls_and_in_the_buffered_mode() {
     hands.set(NOW + 30 * DAY);
     let error = block_on(kms.decrypt(&blob, &EncryptionContext::new())).unwrap_err();
     assert_eq!(error.code(), Some("NotFoundException"));
-    // A cache watches: the thread looks at the clock twice a second.
-    let key = imported(&kms, NOW + 31 * DAY);
-    let revocations = kms.provider(&key).unwrap().revocations().unwrap();
-    let epoch = revocations.epoch();
-    hands.set(NOW + 31 * DAY);
-    let start = Instant::now();
-    while revocations.epoch() == epoch {
-        assert!(start.elapsed() < Duration::from_secs(1), "the expiry reached no cache within a second");
-        thread::sleep(Duration::from_millis(5));
+    // A cache watches: the thread looks at the clock twice a second. Other programs may keep it from the processor,
+    // though not each time.
+    let reached = (31..36).any(|day| {
+        let key = imported(&kms, NOW + day * DAY);
+        let revocations = kms.provider(&key).unwrap().revocations().unwrap();
+        let epoch = revocations.epoch();
+        hands.set(NOW + day * DAY);
+        let start = Instant::now();
+        while revocations.epoch() == epoch {
+            assert!(start.elapsed() < Duration::from_secs(60), "the expiry never reached a cache");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let took = start.elapsed();
+        assert_eq!(done(&place, "DeleteExpiredKeyMaterial", &key), 1);
+        took < Duration::from_secs(1)
+    });
+    assert!(reached, "the expiry reached no cache within a second");
+}
+
+#[test]
+fn what_is_due_and_fails_is_recorded_and_tried_again_a_minute_later() {
+    let (place, hands) = (Place::new(), Hands::at(NOW));
+    let kms = place.open_at(&hands);
+    let (key, other) = (customer(&kms), customer(&kms));
+    for key in [&key, &other] {
+        block_on(kms.enable_key_rotation(key, RotationPeriod::from_days(90).unwrap())).unwrap();
     }
-    assert_eq!(done(&place, "DeleteExpiredKeyMaterial", &key), 1);
+    // Somebody changes the file at the wrong moment, and undoes it.
+    let change = |description: &str| {
+        let statement = "UPDATE keys SET description = ?1 WHERE key_id = ?2";
+        assert_eq!(place.sql().execute(statement, [description, &key]).unwrap(), 1);
+    };
+    change("forged");
+    let tried = |code: &str| {
+        place.trail().iter().filter(|it| it[0] == "RotateKey" && it[1] == "envelock" && it[3] == code).count()
+    };
+    let date = NOW + 90 * DAY;
+    hands.set(date);
+    assert_eq!(version(&kms, &other), 2, "one that fails holds up no other");
+    assert_eq!((tried("KeystoreTampered"), tried("")), (1, 1));
+    change("");
+    hands.set(date + 59_999);
+    assert_eq!(version(&kms, &key), 1);
+    assert_eq!((tried("KeystoreTampered"), tried("")), (1, 1), "not at every call");
+    hands.set(date + 60_000);
+    assert_eq!(version(&kms, &key), 2);
+    assert_eq!((tried("KeystoreTampered"), tried("")), (1, 2));
+    hands.set(date + 90 * DAY);
+    assert_eq!((version(&kms, &key), version(&kms, &other)), (3, 3), "on its own date again");
+}
+
+#[test]
+fn what_is_due_while_nobody_calls_waits_for_another_writer_and_is_done_after_him() {
+    let (place, hands) = (Place::new(), Hands::at(NOW));
+    let options = KmsOptions::default().clock(Arc::clone(&hands) as _).busy_timeout(Duration::from_millis(50));
+    let kms = LocalKms::open_with(place.keystore(), RootKey::file(place.root_key()).unwrap(), options).unwrap();
+    let key = imported(&kms, NOW + DAY);
+    // A cache watches: the thread looks at the clock twice a second.
+    let epoch = kms.provider(&key).unwrap().revocations().unwrap();
+    let before = epoch.epoch();
+    let other = place.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    hands.set(NOW + DAY);
+    thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(epoch.epoch(), before, "he still writes");
+    other.execute_batch("ROLLBACK").unwrap();
+    let start = Instant::now();
+    while done(&place, "DeleteExpiredKeyMaterial", &key) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "it was never tried again");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_ne!(epoch.epoch(), before);
 }
 
 #[test]

@@ -303,6 +303,34 @@ fn a_primary_is_deleted_after_its_replicas_have_sent_their_receipts() {
 }
 
 #[test]
+fn a_primary_with_two_replicas_waits_for_the_last_of_them_and_only_then_for_its_own_date() {
+    let (hands, eu, us) = two();
+    let ap = Store::new("ap-1", &hands);
+    let key = eu.primary();
+    let week = DeletionWindow::from_days(7).unwrap();
+    for replica in [&us, &ap] {
+        eu.replicate(&key, replica);
+        block_on(replica.kms.schedule_key_deletion(&key, week)).unwrap();
+    }
+    block_on(eu.kms.schedule_key_deletion(&key, week)).unwrap();
+    hands.set(NOW + 7 * DAY);
+    // Nobody told the primary key yet, and no clock does.
+    assert_eq!(eu.state(&key), KeyState::PendingReplicaDeletion);
+    let told = |replica: &Store| {
+        let receipt = block_on(replica.kms.export_deletion_receipt(&key)).unwrap();
+        block_on(eu.kms.import_deletion_receipt(&receipt.file)).unwrap().key_state
+    };
+    assert_eq!(told(&us), KeyState::PendingReplicaDeletion);
+    hands.set(NOW + 50 * DAY);
+    assert_eq!(eu.state(&key), KeyState::PendingReplicaDeletion);
+    assert_eq!(told(&ap), KeyState::PendingDeletion);
+    hands.set(NOW + 57 * DAY - 1);
+    assert_eq!(eu.state(&key), KeyState::PendingDeletion);
+    hands.set(NOW + 57 * DAY);
+    assert_eq!(kind_of(block_on(eu.kms.describe_key(&key))).1, Some("NotFoundException"));
+}
+
+#[test]
 fn a_replica_that_sends_no_receipt_has_to_be_forgotten() {
     let (_, eu, us) = two();
     let key = eu.primary();

@@ -86,7 +86,7 @@ pub(super) enum KeyName {
     /// By its ARN: nothing must be asked about it.
     Key(KeyArn),
     /// By an alias's ARN. What it points to is for the KMS to say.
-    AliasArn { text: String, partition: String, region: String },
+    AliasArn { text: String, partition: String, region: String, account: String },
     /// By `alias/name` or by a key id, in a Region and an account that follow from elsewhere.
     Short(String),
 }
@@ -104,6 +104,7 @@ impl KeyName {
                 text: text.to_owned(),
                 partition: arn.partition.to_owned(),
                 region: arn.region.to_owned(),
+                account: arn.account.to_owned(),
             }),
             None if is_alias(text) || (is_key_id(text) && text.len() >= SHORTEST_ID) => {
                 Ok(Self::Short(text.to_owned()))

@@ -3,8 +3,9 @@
 use super::arn::{KeyArn, KeyName, is_region};
 use super::call::Regional;
 use super::chain::{Chain, region_of_profile};
-use super::credentials::{AwsCredentials, Credentials, fingerprint};
+use super::credentials::{AwsCredentials, fingerprint};
 use super::region::Addressing;
+use super::renewal::Credentials;
 use super::source::{AwsRole, Source};
 use super::surroundings::{Environment, Programs, context};
 use super::wire::Grants;
@@ -18,7 +19,7 @@ use crate::provider::{ProviderIdentity, Revocations};
 use reqsign_core::Context;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Puts an [`AwsKmsProvider`] together: [`build`](Self::build) without a call, where every key is named by its ARN, or
 /// [`connect`](Self::connect), which asks the KMS what aliases and key ids stand for.
@@ -237,20 +238,23 @@ impl AwsKmsBuilder {
     }
 
     async fn resolve(&mut self, name: &str) -> Result<KeyArn> {
-        let (partition, region, asked) = match KeyName::parse(name)? {
+        let (partition, region, account, asked) = match KeyName::parse(name)? {
             KeyName::Key(key) => return Ok(key),
-            KeyName::AliasArn { text, partition, region } => (Some(partition), region, text),
+            KeyName::AliasArn { text, partition, region, account } => (Some(partition), region, Some(account), text),
             KeyName::Short(text) => {
                 let region = self.region.clone().ok_or_else(|| {
                     Error::invalid_input(format!("the key {text} is named without a Region"))
                         .with_advice("give the Region (`region`, AWS_REGION), or name the key by its ARN")
                 })?;
-                (None, region, text)
+                (None, region, None, text)
             }
         };
         let regional = self.regional(&region, partition.as_deref())?;
         let key = regional.describe(&asked).await?;
-        let is_elsewhere = key.region() != region || partition.is_some_and(|partition| partition != key.partition());
+        // An alias and its key are always in one account and Region.
+        let is_elsewhere = key.region() != region
+            || partition.is_some_and(|partition| partition != key.partition())
+            || account.is_some_and(|account| account != key.account());
         let is_another = !name.contains("alias/") && !key.as_str().ends_with(&format!(":key/{name}"));
         if is_elsewhere || is_another {
             return Err(Error::new(
@@ -265,8 +269,10 @@ impl AwsKmsBuilder {
     /// One client for one Region, for what is asked before there is a provider.
     fn regional(&mut self, region: &str, partition: Option<&str>) -> Result<Regional> {
         let transport = self.shared_transport()?;
-        let credentials =
-            Arc::new(Credentials::new(self.source(region), context(&self.environment, &transport, self.programs)));
+        let credentials = Arc::new(Credentials::new(
+            self.source(region, &Revocations::default()),
+            context(&self.environment, &transport, self.programs),
+        ));
         let endpoint = self.addressing.clone().filled_from(&self.environment).endpoint(partition, region)?;
         let client = Client::new(transport, self.policy.clone(), endpoint);
         Ok(Regional::new(client, region, credentials, Arc::new(Grants::new(self.grant_tokens.clone())?)))
@@ -282,7 +288,8 @@ impl AwsKmsBuilder {
         Ok(transport)
     }
 
-    fn source(&self, region: &str) -> Source {
+    /// `revocations` is moved when another principal is found than before.
+    fn source(&self, region: &str, revocations: &Revocations) -> Source {
         let sts_region = self.region.clone().or_else(|| self.region_of_environment());
         let sts_region = sts_region.unwrap_or_else(|| region.to_owned());
         let source = match &self.credentials {
@@ -292,6 +299,7 @@ impl AwsKmsBuilder {
                 self.profile.clone(),
                 self.programs,
                 sts_region.clone(),
+                revocations.clone(),
             ))),
         };
         match &self.role {
@@ -308,12 +316,13 @@ impl AwsKmsBuilder {
         let transport = self.shared_transport()?;
         let places = keys.places();
         let first = places.first().map(|(_, region)| region.clone()).unwrap_or_default();
-        let source = self.source(&first);
+        let revocations = Revocations::default();
+        let source = self.source(&first, &revocations);
         let mut principal = source.principal()?;
         let grants = Arc::new(Grants::new(self.grant_tokens.clone())?);
         if !self.grant_tokens.is_empty() {
             let number = fingerprint("grant tokens", &grants.secrets().collect::<Vec<_>>())?;
-            principal.push_str(&format!(" with grants {}", number + 1));
+            principal.push_str(&format!(" with grants #{number}"));
         }
         let context: Context = context(&self.environment, &transport, self.programs);
         let credentials = Arc::new(Credentials::new(source, context));
@@ -323,14 +332,15 @@ impl AwsKmsBuilder {
             let endpoint = addressing.endpoint(Some(&partition), &region)?;
             let client = Client::new(transport.clone(), self.policy.clone(), endpoint);
             let regional = Regional::new(client, &region, credentials.clone(), grants.clone());
-            regions.insert(region, regional);
+            regions.insert((partition, region), regional);
         }
         let endpoints: Vec<_> = regions.values().map(Regional::endpoint).collect();
         let identity = format!("aws-kms {keys} at [{}] as {principal}", endpoints.join(" "));
         Ok(AwsKmsProvider {
             keys,
             regions,
-            revocations: Revocations::default(),
+            revocations,
+            revoked: Mutex::default(),
             identity: ProviderIdentity::new(identity),
         })
     }

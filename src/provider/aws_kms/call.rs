@@ -1,8 +1,8 @@
 //! One call on the KMS of a Region: signed anew for each attempt, its answer judged.
 
 use super::arn::KeyArn;
-use super::credentials::Credentials;
 use super::errors::{judge, refused};
+use super::renewal::Credentials;
 use super::surroundings::wipe;
 use super::wire::{Answer, Body, Flaw, Grants, Operation};
 use crate::context::KmsContext;
@@ -18,8 +18,8 @@ use reqsign_aws_v4::RequestSigner;
 use reqsign_core::hash::hex_sha256;
 use reqsign_core::{Context, SignRequest};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The KMS of one Region, as one identity calls it.
 pub(super) struct Regional {
@@ -85,7 +85,15 @@ impl Regional {
         body: Body,
         read: impl Fn(Answer) -> Result<A, Flaw> + Send + Sync,
     ) -> Result<A> {
-        let call = Call { regional: self, operation, subject, body, read, signed_with: AtomicU64::new(0) };
+        let call = Call {
+            regional: self,
+            operation,
+            subject,
+            body,
+            read,
+            signed_with: AtomicU64::new(0),
+            refusal: Mutex::default(),
+        };
         self.client.call(&call).await
     }
 
@@ -132,6 +140,8 @@ struct Call<'a, F> {
     read: F,
     /// The number of the credentials that the last attempt was signed with.
     signed_with: AtomicU64,
+    /// What was said against them.
+    refusal: Mutex<Option<Error>>,
 }
 
 #[async_trait]
@@ -172,12 +182,19 @@ impl<A: Send, F: Fn(Answer) -> Result<A, Flaw> + Send + Sync> Exchange for Call<
         wipe(body);
         match verdict {
             Verdict::Renew(error) if !self.regional.credentials.can_be_renewed() => Verdict::Fail(error),
+            Verdict::Renew(error) => {
+                *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.again());
+                Verdict::Renew(error)
+            }
             verdict => verdict,
         }
     }
 
     async fn renew(&self) -> Result<()> {
-        self.regional.credentials.renew(self.signed_with.load(Ordering::Relaxed)).await
+        let has_others = self.regional.credentials.renew(self.signed_with.load(Ordering::Relaxed)).await?;
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The same ones would be refused again.
+        refusal.filter(|_| !has_others).map_or(Ok(()), Err)
     }
 }
 

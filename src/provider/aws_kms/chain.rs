@@ -4,19 +4,23 @@
 //! somebody else. Each is asked through `reqsign`; which one it is, and what a profile says, is decided here, since that
 //! crate's own chain goes on after any failure and knows neither roles nor SSO sessions in profiles.
 
+use super::arn::is_region;
 use super::credentials::fingerprint;
 use super::profile::{Profiles, Properties};
 use super::source::{AwsRole, asked};
 use super::surroundings::{Environment, Programs};
 use crate::error::{Error, ErrorKind, Result};
+use crate::provider::Revocations;
+use crate::provider::http::transport::{TransportError, TransportFailure};
 use reqsign_aws_v4::{
     AssumeRoleWithWebIdentityCredentialProvider, Credential, ECSCredentialProvider, EnvCredentialProvider,
     IMDSv2CredentialProvider, ProcessCredentialProvider, SSOCredentialProvider,
 };
 use reqsign_core::{Context, ProvideCredential};
+use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The search, for one provider.
@@ -28,22 +32,29 @@ pub(super) struct Chain {
     programs: Programs,
     /// Whose STS is asked, where nothing else says.
     region: String,
-    /// Kept, since it keeps the token that the instance's service hands out for hours.
-    instance: IMDSv2CredentialProvider,
-    /// Whether that service has answered once.
-    is_instance: AtomicBool,
+    /// Kept, since it keeps the token that the instance's service hands out for hours; until a failure, which may be that token's.
+    instance: Mutex<IMDSv2CredentialProvider>,
+    /// What AWS's files said last, and what is moved when they say something else: they may name somebody else then.
+    files: Mutex<Option<u64>>,
+    revocations: Revocations,
 }
 
 impl Chain {
-    pub(super) fn new(environment: Environment, profile: Option<String>, programs: Programs, region: String) -> Self {
-        let instance = IMDSv2CredentialProvider::new();
-        Self { environment, profile, programs, region, instance, is_instance: AtomicBool::new(false) }
+    pub(super) fn new(
+        environment: Environment,
+        profile: Option<String>,
+        programs: Programs,
+        region: String,
+        revocations: Revocations,
+    ) -> Self {
+        let (instance, files) = (Mutex::new(IMDSv2CredentialProvider::new()), Mutex::default());
+        Self { environment, profile, programs, region, instance, files, revocations }
     }
 
     /// # Errors
     /// Kind KeyDenied if there are none; what the source that is set up fails with.
     pub(super) async fn provide(&self, context: &Context) -> Result<Credential> {
-        let set = |name: &str| self.environment.text(name).is_some();
+        let set = |name: &str| self.environment.has(name);
         if let Some(name) = &self.profile {
             return match self.of_profile(name, context).await? {
                 Some(credential) => Ok(credential),
@@ -73,13 +84,8 @@ impl Chain {
         }
         if !self.environment.says("AWS_EC2_METADATA_DISABLED") {
             // On a machine outside EC2 nobody answers, which is no failure of a source but the end of the search.
-            match self.of_instance(context).await {
-                Err(error) if self.is_instance.load(Ordering::Relaxed) => return Err(error),
-                Err(_) => {}
-                Ok(credential) => {
-                    self.is_instance.store(true, Ordering::Relaxed);
-                    return Ok(credential);
-                }
+            if let Some(credential) = self.of_instance_if_any(context).await? {
+                return Ok(credential);
             }
         }
         Err(Error::new(
@@ -93,27 +99,40 @@ impl Chain {
         ))
     }
 
-    /// Whom it finds, as far as that can be told without asking, and a number that tells apart what has the same name.
-    pub(super) fn principal(&self) -> Result<(String, usize)> {
+    /// Whom it finds, as far as that can be told without asking, and a number that tells apart what has the same name: by
+    /// every variable of AWS's, and by what AWS's files say now.
+    ///
+    /// # Errors
+    /// Kind RandomFailed.
+    pub(super) fn principal(&self) -> Result<String> {
         let text = |name: &str| self.environment.text(name);
-        let name = if let Some(name) = &self.profile {
-            format!("profile {name}")
-        } else if let (Some(id), true) = (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY").is_some()) {
-            format!("{id} of the environment")
-        } else if let Some(name) = text("AWS_PROFILE") {
-            format!("profile {name}")
-        } else if let (Some(role), true) = (text("AWS_ROLE_ARN"), text("AWS_WEB_IDENTITY_TOKEN_FILE").is_some()) {
-            format!("{role} by web identity")
-        } else {
-            "what is found".to_owned()
+        let keys = self.environment.has("AWS_ACCESS_KEY_ID") && self.environment.has("AWS_SECRET_ACCESS_KEY");
+        let name = match (&self.profile, text("AWS_PROFILE"), text("AWS_ROLE_ARN")) {
+            (Some(name), ..) => format!("profile {name:?}"),
+            _ if keys => format!("{:?} of the environment", text("AWS_ACCESS_KEY_ID").unwrap_or_default()),
+            (None, Some(name), _) => format!("profile {name:?}"),
+            (None, None, Some(role)) => format!("{role:?} by web identity"),
+            (None, None, None) => "what is found".to_owned(),
         };
         let variables = self.environment.aws_variables();
-        let mut parts: Vec<&[u8]> = Vec::new();
+        let files = if keys && self.profile.is_none() { 0 } else { Profiles::fingerprint(&self.environment)? };
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Some(files);
+        let files = files.to_be_bytes();
+        let mut parts: Vec<&[u8]> = vec![&files];
         for (name, value) in &variables {
             parts.extend([name.as_bytes(), value.as_bytes()]);
         }
-        let number = fingerprint(&name, &parts)?;
-        Ok((name, number))
+        Ok(format!("{name}#{}", fingerprint(&name, &parts)?))
+    }
+
+    /// Moves the epoch of caches if AWS's files have changed: they may name somebody else now.
+    fn look_at_files(&self) -> Result<()> {
+        let now = Profiles::fingerprint(&self.environment)?;
+        let before = self.files.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        if before.is_some_and(|before| before != now) {
+            self.revocations.bump();
+        }
+        Ok(())
     }
 
     async fn of_environment(&self, context: &Context) -> Result<Credential> {
@@ -125,11 +144,29 @@ impl Chain {
     }
 
     async fn of_instance(&self, context: &Context) -> Result<Credential> {
-        asked("the instance", ADVICE_INSTANCE, self.instance.provide_credential(context).await)
+        asked("the instance", ADVICE_INSTANCE, self.ask_instance(context).await)
+    }
+
+    /// `None` if nothing listens where an instance has its service.
+    async fn of_instance_if_any(&self, context: &Context) -> Result<Option<Credential>> {
+        match self.ask_instance(context).await {
+            Err(error) if is_nobody_there(&error) => Ok(None),
+            outcome => asked("the instance", ADVICE_INSTANCE, outcome).map(Some),
+        }
+    }
+
+    async fn ask_instance(&self, context: &Context) -> reqsign_core::Result<Option<Credential>> {
+        let instance = self.instance.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let outcome = instance.provide_credential(context).await;
+        if outcome.is_err() {
+            *self.instance.lock().unwrap_or_else(PoisonError::into_inner) = IMDSv2CredentialProvider::new();
+        }
+        outcome
     }
 
     /// `None` if there is no such profile, or if it says nothing of credentials.
     async fn of_profile(&self, name: &str, context: &Context) -> Result<Option<Credential>> {
+        self.look_at_files()?;
         let profiles = Profiles::read(&self.environment, context).await;
         self.of_properties(name, None, &profiles, context, ROLES_MAX).await
     }
@@ -248,6 +285,10 @@ async fn sso(
         let message = format!("{from} lacks sso_region, or names an sso-session that is not there");
         return Err(Error::invalid_input(message).with_advice("run `aws configure sso`, or correct ~/.aws/config"));
     };
+    if !is_region(region) {
+        let message = format!("{from} has an sso_region that is no Region of AWS");
+        return Err(Error::invalid_input(message).with_advice("correct it in ~/.aws/config"));
+    }
     let provider = SSOCredentialProvider::new()
         .with_account_id(account)
         .with_role_name(role)
@@ -270,6 +311,18 @@ pub(super) async fn region_of_profile(
     let profiles = Profiles::read(environment, context).await;
     let properties = profiles.profile(named.as_deref().unwrap_or("default"))?;
     text(properties, "region").map(str::to_owned)
+}
+
+/// Whether no connection was made at all.
+fn is_nobody_there(error: &reqsign_core::Error) -> bool {
+    let mut at: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = at {
+        if let Some(lost) = error.downcast_ref::<TransportError>() {
+            return matches!(lost.failure(), TransportFailure::Connect | TransportFailure::Dns);
+        }
+        at = error.source();
+    }
+    false
 }
 
 fn no_profile(name: &str) -> Error {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub(super) enum Class {
     /// No other attempt mends it.
     Final,
-    /// The same, and data keys that were cached before are not to be used any more.
+    /// The same, for every caller of the key: its data keys that were cached before are not to be used any more.
     Revoked,
     /// The same, since this machine's clock is off.
     Clock,
@@ -50,8 +50,9 @@ pub(super) fn judge<T>(
     let header = headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
     let sentence = said.message.as_deref().or(said.capital.as_deref()).unwrap_or_default();
     let name = operation.name();
-    let Some(known) = [header, said.kind.as_deref(), said.code.as_deref()].into_iter().flatten().find_map(known) else {
-        return unknown(name, subject, status, header.or(said.kind.as_deref()));
+    let codes = || [header, said.kind.as_deref(), said.code.as_deref()].into_iter().flatten().map(bare);
+    let Some(known) = codes().find_map(known) else {
+        return unknown(name, subject, status, codes().find(is_code));
     };
     let known = seen_through(known, sentence);
     let mut what = known.says.to_owned();
@@ -98,9 +99,10 @@ pub(super) fn refused<T>(operation: Operation, subject: &str, flaw: &Flaw) -> Ve
     }
 }
 
-/// Whether data keys that were cached before are not to be used any more.
+/// Whether the key is not to be used by anybody any more. What one caller may not do, by its context or its identity, says
+/// nothing about the others' data keys.
 pub(super) fn revokes(error: &Error) -> bool {
-    error.code().and_then(known).is_some_and(|known| known.class == Class::Revoked)
+    !error.is_retryable() && error.code().and_then(known).is_some_and(|known| known.class == Class::Revoked)
 }
 
 /// An error's body, as far as it is read. What is not text counts as missing.
@@ -117,13 +119,16 @@ struct Said {
 
 /// The code without `com.amazonaws.kms#` before it or `:http://…` behind it.
 fn bare(code: &str) -> &str {
-    let code = code.rsplit_once('#').map_or(code, |(_, code)| code);
-    code.split(':').next().unwrap_or_default().trim()
+    let code = code.split(':').next().unwrap_or_default();
+    code.rsplit_once('#').map_or(code, |(_, code)| code).trim()
 }
 
-/// What is known of a code.
+/// Whether it has the form of one.
+fn is_code(code: &&str) -> bool {
+    (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 fn known(code: &str) -> Option<&'static Known> {
-    let code = bare(code);
     let same = |known: &&Known| {
         known.code == code || known.code.strip_suffix("Exception") == Some(code) || OTHERS.contains(&(code, known.code))
     };
@@ -265,16 +270,16 @@ pub(super) const KNOWN: &[Known] = &[
     Known { code: "KeyUnavailableException", class: Class::Unwell, kind: ErrorKind::Unavailable,
         says: "the key is not available now",
         advice: "try again in a moment, or let another key open it as well" },
-    Known { code: "KMSInvalidStateException", class: Class::Final, kind: ErrorKind::KeyState,
+    Known { code: "KMSInvalidStateException", class: Class::Revoked, kind: ErrorKind::KeyState,
         says: "the key is in a state that forbids this",
         advice: "look at its state (`aws kms describe-key`): cancel its deletion, import its material, or use another key" },
     Known { code: "DisabledException", class: Class::Revoked, kind: ErrorKind::KeyState,
         says: "the key is disabled",
         advice: "enable it (`aws kms enable-key`), or use another key" },
-    Known { code: "NotFoundException", class: Class::Final, kind: ErrorKind::NoMatchingKey,
+    Known { code: "NotFoundException", class: Class::Revoked, kind: ErrorKind::NoMatchingKey,
         says: "there is no such key or alias in this account and Region",
         advice: "check the ARN, the Region and the account; a key of another account is named by its ARN" },
-    Known { code: "AccessDeniedException", class: Class::Revoked, kind: ErrorKind::KeyDenied,
+    Known { code: "AccessDeniedException", class: Class::Final, kind: ErrorKind::KeyDenied,
         says: ACCESS,
         advice: "allow it in the IAM policy or the key's policy (docs/aws-kms.md lists what is needed); a new grant works \
                  at once with its grant token" },

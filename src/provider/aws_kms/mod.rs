@@ -12,6 +12,7 @@ mod errors;
 mod keys;
 mod profile;
 mod region;
+mod renewal;
 pub(crate) mod source;
 mod surroundings;
 #[cfg(test)]
@@ -28,6 +29,8 @@ use builder::AwsKmsBuilder;
 use call::Regional;
 use keys::Keys;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Keys in AWS KMS.
 ///
@@ -52,8 +55,11 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub struct AwsKmsProvider {
     keys: Keys,
-    regions: BTreeMap<String, Regional>,
+    /// By partition and Region.
+    regions: BTreeMap<(String, String), Regional>,
     revocations: Revocations,
+    /// When each key was found to be revoked last.
+    revoked: Mutex<BTreeMap<String, Instant>>,
     identity: ProviderIdentity,
 }
 
@@ -84,7 +90,8 @@ impl AwsKmsProvider {
     }
 
     fn regional(&self, key: &KeyArn) -> Result<&Regional> {
-        self.regions.get(key.region()).ok_or_else(|| Error::internal(format!("no client was made for {key}")))
+        let place = (key.partition().to_owned(), key.region().to_owned());
+        self.regions.get(&place).ok_or_else(|| Error::internal(format!("no client was made for {key}")))
     }
 
     /// The key that makes data keys.
@@ -95,25 +102,39 @@ impl AwsKmsProvider {
         })
     }
 
-    /// Passes an outcome on; a refusal that concerns data keys in caches is made known to them first.
-    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+    /// Passes an outcome on. That a key is disabled, gone or about to be deleted is made known to caches first, at most once in
+    /// ten seconds for each key: who can have old slots opened shall not keep caches empty.
+    fn noted<T>(&self, key: &KeyArn, outcome: Result<T>) -> Result<T> {
         outcome.inspect_err(|error| {
-            if errors::revokes(error) {
+            if errors::revokes(error) && self.is_news(key) {
                 self.revocations.bump();
             }
         })
     }
 
+    fn is_news(&self, key: &KeyArn) -> bool {
+        // Under discovery strangers choose the names, which are counted as one.
+        let name = if self.keys.written().is_empty() { "" } else { key.as_str() };
+        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_news = revoked.get(name).is_none_or(|before| now.duration_since(*before) >= NEWS);
+        if is_news {
+            revoked.insert(name.to_owned(), now);
+        }
+        is_news
+    }
+
     async fn wrap(&self, key: &KeyArn, data_key: &DataKey, context: &KmsContext) -> Result<EncryptedDataKey> {
-        let blob = self.noted(self.regional(key)?.encrypt(key, data_key, context).await)?;
+        let blob = self.noted(key, self.regional(key)?.encrypt(key, data_key, context).await)?;
         Ok(EncryptedDataKey::new(NAME, key.as_str(), blob))
     }
 
-    /// Asks the slot's key, and the same key in other Regions only where that one is not available.
+    /// Asks the slot's key, and the same key in other Regions only where that one is not available. Each has the policy's whole
+    /// time for a call.
     async fn unwrap(&self, keys: &[KeyArn], slot: &EncryptedDataKey, context: &KmsContext) -> Result<DataKey> {
         let mut failure = Error::internal("no key was asked");
         for key in keys {
-            match self.noted(self.regional(key)?.decrypt(key, slot.wrapped(), context).await) {
+            match self.noted(key, self.regional(key)?.decrypt(key, slot.wrapped(), context).await) {
                 Err(error) if error.is_retryable() => failure = error,
                 outcome => return outcome,
             }
@@ -130,7 +151,7 @@ impl KeyProvider for AwsKmsProvider {
 
     async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
         let first = self.generator()?;
-        let (key, blob) = self.noted(self.regional(first)?.generate(first, length, context).await)?;
+        let (key, blob) = self.noted(first, self.regional(first)?.generate(first, length, context).await)?;
         let mut encrypted = vec![EncryptedDataKey::new(NAME, first.as_str(), blob)];
         for other in self.keys.written().iter().skip(1) {
             encrypted.push(self.wrap(other, &key, context).await?);
@@ -152,6 +173,10 @@ impl KeyProvider for AwsKmsProvider {
         if keys.is_empty() {
             return DataKeyAnswer::NotMine;
         }
+        // More than AWS ever answers with: damaged, or a stranger's, and not worth a call.
+        if slot.wrapped().len() > wire::BLOB_MAX {
+            return DataKeyAnswer::Failed(Error::authentication().with_code("InvalidCiphertextException"));
+        }
         match self.unwrap(&keys, slot, context).await {
             Ok(key) => DataKeyAnswer::Key(key),
             Err(error) => DataKeyAnswer::Failed(error),
@@ -166,6 +191,9 @@ impl KeyProvider for AwsKmsProvider {
         context: &KmsContext,
     ) -> Result<Option<Vec<EncryptedDataKey>>> {
         let sources = self.keys.that_may_open(slot);
+        if slot.wrapped().len() > wire::BLOB_MAX {
+            return Err(Error::authentication().with_code("InvalidCiphertextException"));
+        }
         let mut pairs = Vec::new();
         for key in self.keys.written() {
             match sources.iter().find(|source| source.region() == key.region()) {
@@ -176,7 +204,7 @@ impl KeyProvider for AwsKmsProvider {
         let mut encrypted = Vec::new();
         for (source, key) in &pairs {
             let regional = self.regional(key)?;
-            let blob = self.noted(regional.re_encrypt(source, slot.wrapped(), key, context).await)?;
+            let blob = self.noted(key, regional.re_encrypt(source, slot.wrapped(), key, context).await)?;
             encrypted.push(EncryptedDataKey::new(NAME, key.as_str(), blob));
         }
         Ok((!encrypted.is_empty()).then_some(encrypted))
@@ -191,5 +219,6 @@ impl KeyProvider for AwsKmsProvider {
     }
 }
 
+const NEWS: Duration = Duration::from_secs(10);
 /// The provider name in slots.
 const NAME: &str = "aws-kms";

@@ -2,9 +2,12 @@
 //!
 //! After <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>.
 
-use super::surroundings::Environment;
+use super::credentials::fingerprint;
+use super::surroundings::{Environment, read_file};
+use crate::error::Result;
 use reqsign_core::Context;
 use std::collections::BTreeMap;
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// The properties of one section. Some are secrets.
@@ -21,10 +24,7 @@ impl Profiles {
     /// Reads both files. One that cannot be read counts as empty, as it does for AWS's own programs.
     pub(super) async fn read(environment: &Environment, context: &Context) -> Self {
         let mut all = Self::default();
-        for (variable, default, form) in [
-            ("AWS_CONFIG_FILE", "~/.aws/config", Form::Config),
-            ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", Form::Credentials),
-        ] {
+        for (variable, default, form) in FILES {
             let path = environment.text(variable).unwrap_or_else(|| default.to_owned());
             let Some(path) = context.expand_home_dir(&path) else { continue };
             if let Ok(bytes) = context.file_read(&path).await {
@@ -33,6 +33,23 @@ impl Profiles {
             }
         }
         all
+    }
+
+    /// A number for what both files hold now: the same for the same.
+    ///
+    /// # Errors
+    /// Kind RandomFailed.
+    pub(super) fn fingerprint(environment: &Environment) -> Result<u64> {
+        let mut parts = Vec::new();
+        for (variable, default, _) in FILES {
+            let path = environment.text(variable).unwrap_or_else(|| default.to_owned());
+            let path = match (path.strip_prefix("~/"), environment.text("HOME")) {
+                (Some(rest), Some(home)) => format!("{home}/{rest}"),
+                _ => path,
+            };
+            parts.push(read_file(Path::new(&path)).unwrap_or_default());
+        }
+        fingerprint("AWS's files", &parts.iter().map(|part| part.as_slice()).collect::<Vec<_>>())
     }
 
     pub(super) fn profile(&self, name: &str) -> Option<&Properties> {
@@ -79,6 +96,11 @@ impl Profiles {
         }
     }
 }
+
+const FILES: [(&str, &str, Form); 2] = [
+    ("AWS_CONFIG_FILE", "~/.aws/config", Form::Config),
+    ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", Form::Credentials),
+];
 
 /// In the one file a profile's section is `[profile NAME]`, in the other `[NAME]`.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A role to call the KMS as, by `sts:AssumeRole`.
 ///
@@ -45,7 +45,8 @@ impl AwsRole {
         self
     }
 
-    /// The external id that the role's trust policy asks for.
+    /// The external id that the role's trust policy asks for. AWS does not count it among secrets, and it goes to STS in the
+    /// query of an address, as CloudTrail shows it.
     #[must_use]
     pub fn external_id(mut self, id: impl Into<String>) -> Self {
         self.external_id = Some(Zeroizing::new(id.into()));
@@ -65,6 +66,8 @@ impl AwsRole {
 
     /// Credentials of the role, got with `base` from the STS of `region`.
     pub(super) async fn assume(&self, base: Credential, region: &str, context: &Context) -> Result<Credential> {
+        let base = Wiped(base);
+        let Wiped(base) = &base;
         let mut known = StaticCredentialProvider::new(&base.access_key_id, &base.secret_access_key);
         if let Some(token) = &base.session_token {
             known = known.with_session_token(token);
@@ -87,6 +90,16 @@ impl AwsRole {
 impl fmt::Debug for AwsRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AwsRole").field("arn", &self.arn).finish_non_exhaustive()
+    }
+}
+
+/// Credentials on their way. Wiped on drop.
+struct Wiped(Credential);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.0.secret_access_key.zeroize();
+        self.0.session_token.zeroize();
     }
 }
 
@@ -125,21 +138,18 @@ impl Source {
     /// # Errors
     /// Kind RandomFailed.
     pub(super) fn principal(&self) -> Result<String> {
-        let (name, number) = match self {
+        match self {
             Self::Given(credentials) => {
-                let id = credentials.access_key_id().to_owned();
-                let number = fingerprint(&id, &credentials.secrets())?;
-                (id, number)
+                let id = credentials.access_key_id();
+                Ok(format!("{id:?}#{}", fingerprint(id, &credentials.secrets())?))
             }
-            Self::Found(chain) => chain.principal()?,
+            Self::Found(chain) => chain.principal(),
             Self::Role { role, base, .. } => {
-                let name = format!("{} by {}", role.arn, base.principal()?);
-                let number = fingerprint(&name, &[role.secrets()])?;
-                (name, number)
+                let base = base.principal()?;
+                let number = fingerprint(&role.arn, &[base.as_bytes(), role.session_name.as_bytes(), role.secrets()])?;
+                Ok(format!("{:?}#{number} by {base}", role.arn))
             }
-        };
-        let name = name.escape_debug();
-        Ok(if number == 0 { name.to_string() } else { format!("{name}#{}", number + 1) })
+        }
     }
 }
 

@@ -5,12 +5,14 @@ use crate::provider::http::endpoint::Endpoint;
 use crate::provider::http::transport::{ExchangeLimits, HttpTransport};
 use crate::worker;
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use reqsign_core::{CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Read;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -24,6 +26,14 @@ impl Environment {
     pub(super) fn of<K: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
         let fixed = variables.into_iter().map(|(name, value)| (name.into(), Zeroizing::new(value.into())));
         Self(Some(Arc::new(fixed.collect())))
+    }
+
+    /// Whether it is set, told without a copy of the value in our hands.
+    pub(super) fn has(&self, name: &str) -> bool {
+        match &self.0 {
+            None => std::env::var_os(name).is_some_and(|value| !value.is_empty()),
+            Some(fixed) => fixed.get(name).is_some_and(|value| !value.is_empty()),
+        }
     }
 
     pub(super) fn text(&self, name: &str) -> Option<String> {
@@ -79,7 +89,7 @@ impl fmt::Debug for Environment {
 
 impl Env for Environment {
     fn var(&self, key: &str) -> Option<String> {
-        self.text(key)
+        self.text(key).filter(|_| is_read(key))
     }
 
     fn vars(&self) -> HashMap<String, String> {
@@ -92,7 +102,7 @@ impl Env for Environment {
 }
 
 fn is_read(name: &str) -> bool {
-    name == "HOME" || name.starts_with("AWS_")
+    name == "HOME" || (name.starts_with("AWS_") && name != SSO_ENDPOINT)
 }
 
 /// Whether the program of a profile's `credential_process` is run.
@@ -120,18 +130,20 @@ struct Files;
 impl FileRead for Files {
     async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
         let path = PathBuf::from(path);
-        let read = worker::run("envelock-aws-file", move || {
-            let mut bytes = Vec::new();
-            std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        });
-        match read.await {
-            Ok(bytes) if bytes.len() as u64 > FILE_MAX => {
-                Err(reqsign_core::Error::config_invalid("the file is too long to hold credentials"))
-            }
-            Ok(bytes) => Ok(bytes),
-            Err(error) => Err(reqsign_core::Error::config_invalid(error.to_string())),
-        }
+        let read = worker::run("envelock-aws-file", move || Ok(std::mem::take(&mut *read_file(&path)?)));
+        read.await.map_err(|error| reqsign_core::Error::config_invalid(error.to_string()))
+    }
+}
+
+/// A whole file that is not too long to hold credentials, into memory that is taken once.
+pub(super) fn read_file(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = std::fs::File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len().min(FILE_MAX)).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
+    file.by_ref().take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        0..=FILE_MAX => Ok(bytes),
+        _ => Err(std::io::Error::from(std::io::ErrorKind::FileTooLarge)),
     }
 }
 
@@ -141,13 +153,36 @@ struct Commands;
 
 impl CommandExecute for Commands {
     async fn command_execute(&self, program: &str, args: &[&str]) -> reqsign_core::Result<CommandOutput> {
-        let mut command = std::process::Command::new(program);
-        command.args(args).stdin(std::process::Stdio::null());
-        let run = worker::run("envelock-aws-program", move || Ok(command.output()?));
-        let output = run.await.map_err(|error| reqsign_core::Error::config_invalid(error.to_string()))?;
-        // What it said on its standard error may hold anything, and is nobody's business here.
-        Ok(CommandOutput { status: output.status.code().unwrap_or(-1), stdout: output.stdout, stderr: Vec::new() })
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let run = worker::run("envelock-aws-program", move || Ok(output(command, PROGRAM_TIME)?));
+        let (status, stdout) = run.await.map_err(|error| reqsign_core::Error::config_invalid(error.to_string()))?;
+        Ok(CommandOutput { status, stdout, stderr: Vec::new() })
     }
+}
+
+/// What a program writes, as much as is read of a file; it is killed when its time is up, or when it writes more.
+fn output(mut command: Command, time: Duration) -> std::io::Result<(i32, Vec<u8>)> {
+    let mut child = command.spawn()?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        std::thread::Builder::new().name("envelock-aws-output".into()).spawn(move || {
+            let mut bytes = Vec::with_capacity(4_096);
+            let read = stdout.take(FILE_MAX + 1).read_to_end(&mut bytes);
+            let _ = sender.send(read.map(|_| bytes));
+        })?;
+    }
+    let timely = match receiver.recv_timeout(time) {
+        Ok(Ok(bytes)) if bytes.len() as u64 <= FILE_MAX => Some(bytes),
+        _ => None,
+    };
+    let Some(bytes) = timely else {
+        child.kill()?;
+        child.wait()?;
+        return Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    };
+    // It has closed its output, and ends.
+    Ok((child.wait()?.code().unwrap_or(-1), bytes))
 }
 
 /// The way to STS, SSO, and the credential services of containers and instances.
@@ -162,6 +197,12 @@ impl HttpSend for Sender {
         let refused = |error: Error| reqsign_core::Error::config_invalid(error.to_string());
         let (mut parts, body) = request.into_parts();
         parts.uri = self.address(parts.uri).map_err(refused)?;
+        // Tokens of containers, of instances and of SSO among them.
+        for (name, value) in &mut parts.headers {
+            if !matches!(*name, CONTENT_TYPE | CONTENT_LENGTH | HOST) {
+                value.set_sensitive(true);
+            }
+        }
         let limits = match is_metadata(parts.uri.host().unwrap_or_default()) {
             // It is on this machine or link, or it is not there at all.
             true => ExchangeLimits {
@@ -171,9 +212,11 @@ impl HttpSend for Sender {
             },
             false => ExchangeLimits::default(),
         };
-        let response = self.transport.send(http::Request::from_parts(parts, body), &limits).await.map_err(|error| {
-            reqsign_core::Error::unexpected(format!("no answer ({:?})", error.failure())).set_retryable(true)
-        })?;
+        let response = self
+            .transport
+            .send(http::Request::from_parts(parts, body), &limits)
+            .await
+            .map_err(|error| reqsign_core::Error::unexpected("no answer").with_source(error).set_retryable(true))?;
         let (parts, body) = response.into_parts();
         // The answer is credentials: a copy that is wiped, and the transport's own where nobody else has it.
         let kept = Zeroizing::new(body.to_vec());
@@ -225,6 +268,9 @@ pub(super) fn wipe(bytes: Bytes) {
 
 /// The credential services of ECS, of EKS and of EC2, on IPv4 and IPv6.
 const METADATA: &[&str] = &["169.254.170.2", "169.254.170.23", "169.254.169.254", "fd00:ec2::23", "fd00:ec2::254"];
+/// Where `reqsign` would send an SSO login, and AWS's own programs would not.
+const SSO_ENDPOINT: &str = "AWS_SSO_ENDPOINT";
+const PROGRAM_TIME: Duration = Duration::from_secs(50);
 /// Longest file of credentials, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -264,6 +310,18 @@ mod tests {
         let moved = goes_to(&there, "https://sts.eu-central-1.amazonaws.com/?Action=AssumeRole");
         assert_eq!(moved.as_deref(), Some("http://127.0.0.1:4566/?Action=AssumeRole"));
         assert_eq!(goes_to(&there, "https://portal.sso.x.amazonaws.com/").unwrap().as_bytes()[8], b'p');
+    }
+
+    #[test]
+    fn a_program_that_hangs_or_floods_is_killed() {
+        let run = |text: &str, time: u64| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", text]).stdin(Stdio::null()).stdout(Stdio::piped());
+            output(command, Duration::from_millis(time)).map_err(|error| error.kind())
+        };
+        assert_eq!(run("echo yes; exit 3", 20_000), Ok((3, b"yes\n".to_vec())));
+        assert_eq!(run("exec sleep 60", 100), Err(std::io::ErrorKind::TimedOut));
+        assert_eq!(run("exec yes", 20_000), Err(std::io::ErrorKind::TimedOut));
     }
 
     #[test]

@@ -266,8 +266,9 @@ impl Answer {
     /// What was re-encrypted from `source` to `destination`.
     pub(super) fn re_encrypted(self, source: &KeyArn, destination: &KeyArn) -> std::result::Result<Vec<u8>, Flaw> {
         match self.source_key_id.as_deref() {
-            Some(text) if text != source.as_str() => Err(Flaw::Lie("it is from another key")),
-            _ => self.blob(destination),
+            Some(text) if text == source.as_str() => self.blob(destination),
+            Some(_) => Err(Flaw::Lie("it is from another key")),
+            None => Err(Flaw::Lie("it does not say from which key")),
         }
     }
 
@@ -351,6 +352,6 @@ impl Visitor<'_> for PlainVisitor {
 const GRANTS_MAX: usize = 10;
 const GRANT_MAX: usize = 8_192;
 /// Longest ciphertext blob, in bytes (AWS's limit).
-const BLOB_MAX: usize = 6_144;
+pub(super) const BLOB_MAX: usize = 6_144;
 /// More base64 than any data key has, in characters.
 const PLAIN_TEXT_MAX: usize = 64;

@@ -102,11 +102,11 @@ impl ReqwestTransportBuilder {
         let proxy = match self.proxy {
             Way::Environment => Proxied::Environment,
             Way::Direct => Proxied::Direct,
-            Way::Proxy(address) => Proxied::By(Proxy::all(address).map_err(|_| {
+            Way::Proxy(address) => Proxied::By(Box::new(Proxy::all(address).map_err(|_| {
                 // The address may hold a password.
                 Error::invalid_input("the address of the proxy is none")
                     .with_advice("give it as http://HOST:PORT, or with USER:PASSWORD@ before the host")
-            })?),
+            })?)),
         };
         ReqwestTransport::set_up(Setup { roots, trust, identity, proxy })
     }
@@ -136,7 +136,7 @@ enum Trust {
 enum Proxied {
     Environment,
     Direct,
-    By(Proxy),
+    By(Box<Proxy>),
 }
 
 /// Whether a client may go by a proxy.
@@ -172,7 +172,7 @@ impl Setup {
         }
         builder = match (&self.proxy, route) {
             (Proxied::Environment, Route::Configured) => builder,
-            (Proxied::By(proxy), Route::Configured) => builder.proxy(proxy.clone()),
+            (Proxied::By(proxy), Route::Configured) => builder.proxy(Proxy::clone(proxy)),
             (Proxied::Direct, _) | (_, Route::Direct) => builder.no_proxy(),
         };
         builder.build()

@@ -4,9 +4,10 @@ use super::{Kms, Log, fill, in_memory, moved, new, old, run, try_run};
 use crate::disk::{folders, mount, with_mounts};
 use crate::support::child::tell;
 use crate::support::providers::{Counted, raw};
-use crate::support::say;
+use crate::support::{hex, say, unhex};
 use envelock::fleet::{Files, Outcome, Rewrap};
 use envelock::{ErrorKind, blocking};
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -67,11 +68,21 @@ fn a_forged_journal_keeps_no_file_under_the_old_key() {
     let (folder, home) = (in_memory(), in_memory());
     let paths = fill(folder.path(), 12, &old());
     let journal = home.path().join("j");
-    // Whoever may write the journal copies the lines of a run of his own over the same files.
     let rewrap = Rewrap::to([new()]).from([old()]).journal(&journal);
-    stopped_after(4, rewrap.clone(), folder.path());
+    let first = stopped_after(4, rewrap.clone(), folder.path());
+    // Whoever may write the journal notes every file as done with, as it is.
+    let mut text = fs::read_to_string(&journal).unwrap();
+    let run_id = unhex(text.lines().next().unwrap().rsplit(' ').next().unwrap());
+    for path in &paths {
+        let bytes = fs::read(path).unwrap();
+        let head = &Sha256::digest(envelock::Header::parse(&bytes).unwrap().as_bytes())[..16];
+        let check = &Sha256::digest([&run_id, head].concat())[..4];
+        text.push_str(&format!("d {} {}\n", hex(head), hex(check)));
+    }
+    fs::write(&journal, text).unwrap();
     let (report, _) = run(rewrap, folder.path());
-    assert_eq!(report.failed, 0);
+    assert_eq!((report.resumed, report.journal_damaged), (12, 0), "the lines are good ones");
+    assert_eq!((report.rewrapped, report.failed), (12 - first, 0));
     moved(folder.path(), &paths);
 }
 

@@ -97,6 +97,47 @@ fn the_missing_are_listed_and_filled_and_then_each_opens_every_message() -> Resu
 }
 
 #[test]
+fn a_move_goes_on_while_one_of_three_is_down_and_the_next_run_fills_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = fill(folder.path(), 30, &old());
+    let (a, b, c) = (raw("a", 1), raw("b", 2), raw("c", 3));
+    let down = Down::shared("raw", "c", ErrorKind::Unavailable);
+    let to =
+        |third: &Arc<dyn KeyProvider>| Rewrap::to([Arc::clone(&a), Arc::clone(&b), Arc::clone(third)]).from([old()]);
+    let (report, _) = run(to(&down).at_least(2), folder.path());
+    assert_eq!((report.rewrapped, report.with_missing, report.failed), (30, 30, 0), "{report:?}");
+    assert!(paths.iter().all(|path| opens(folder.path(), path, &a) && !opens(folder.path(), path, &old())));
+    // Down still: that it is missing stands there already.
+    let before = state(folder.path());
+    let (report, _) = run(to(&down).at_least(2), folder.path());
+    assert_eq!((report.rewrapped, report.failed), (0, 30));
+    assert_eq!(report.first_failure.unwrap().kind(), ErrorKind::Unavailable);
+    assert!(state(folder.path()) == before);
+    let (report, _) = run(to(&c), folder.path());
+    assert_eq!((report.rewrapped, report.with_missing, report.failed), (30, 0, 0));
+    assert!(paths.iter().all(|path| [&a, &b, &c].iter().all(|it| opens(folder.path(), path, it))));
+    // Two of three are too few where three are asked for.
+    let (report, _) = run(Rewrap::to([down.clone(), raw("d", 4)]).from([a, b, c]), folder.path());
+    assert_eq!((report.rewrapped, report.failed), (0, 30));
+    for needed in [0, 3] {
+        let (refused, _) = super::try_run(Rewrap::to([old(), new()]).at_least(needed), Files::below([folder.path()]));
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_run_is_a_future_that_any_executor_drives() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = fill(folder.path(), 20, &old());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let files = Files::below([folder.path()]);
+    let task = runtime.spawn(Rewrap::to([new()]).from([old()]).run(files, |_, _| {}));
+    assert_eq!(runtime.block_on(task).unwrap().unwrap().rewrapped, 20);
+    moved(folder.path(), &paths);
+}
+
+#[test]
 fn a_dry_run_says_what_would_be_done_makes_no_call_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path(), 12, &old());

@@ -3,7 +3,7 @@
 use super::peers::{Peer, ministack, moto, python, root};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 /// Who asks, and where.
@@ -117,6 +117,8 @@ pub(crate) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 }
 
 struct Boto {
+    /// It ends when its standard input does, with this process at the latest.
+    _process: Child,
     jobs: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
@@ -134,7 +136,7 @@ fn ask(job: &Value) -> Value {
         }
         let mut child = command.env("AWS_EC2_METADATA_DISABLED", "true").spawn().unwrap();
         let (jobs, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Mutex::new(Boto { jobs, answers: BufReader::new(answers) })
+        Mutex::new(Boto { _process: child, jobs, answers: BufReader::new(answers) })
     });
     // Nothing below can fail halfway but the program itself, which then answers nobody any more.
     let mut boto = boto.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -8,7 +8,7 @@ use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]
@@ -52,17 +52,10 @@ struct State {
     handler: Box<Handler>,
     connections: AtomicUsize,
     requests: Mutex<BTreeMap<String, usize>>,
-    log: Mutex<Vec<Seen>>,
+    log: Mutex<Vec<Message>>,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
     over: AtomicBool,
-}
-
-/// A request that came.
-#[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) at: Instant,
-    pub(crate) request: Message,
 }
 
 /// A server on a port of its own, until it is dropped.
@@ -123,7 +116,7 @@ impl FaultServer {
     }
 
     /// The requests themselves, in their order.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Message> {
         self.state.log.lock().unwrap().clone()
     }
 
@@ -152,7 +145,7 @@ fn serve(connection: &TcpStream, state: &State) -> io::Result<()> {
     let mut output = connection;
     while let Some(request) = Message::read(&mut input)? {
         *state.requests.lock().unwrap().entry(operation(&request)).or_default() += 1;
-        state.log.lock().unwrap().push(Seen { at: Instant::now(), request: request.clone() });
+        state.log.lock().unwrap().push(request.clone());
         let now = state.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         state.most_at_once.fetch_max(now, Ordering::SeqCst);
         let reply = (state.handler)(&request);

@@ -19,6 +19,8 @@ pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod sockets;
 pub(crate) mod transport;
+pub(crate) mod watch;
+pub(crate) mod zeroing;
 
 use std::future::Future;
 use std::io::Write;

@@ -159,6 +159,7 @@ fn a_lie_about_decryption_or_re_encryption_is_refused() {
         json!({"KeyId": OTHER, "SourceKeyId": KEY, "CiphertextBlob": encoded(60)}),
         json!({"KeyId": KEY, "SourceKeyId": OTHER, "CiphertextBlob": encoded(60)}),
         json!({"KeyId": KEY, "SourceKeyId": KEY, "CiphertextBlob": ""}),
+        json!({"KeyId": KEY, "CiphertextBlob": encoded(60)}),
     ] {
         fake.answers(200, &[], answer.to_string());
         let error = wait(provider.re_encrypt_data_key(&slot, &context())).unwrap_err();
@@ -167,20 +168,43 @@ fn a_lie_about_decryption_or_re_encryption_is_refused() {
 }
 
 #[test]
-fn a_refusal_moves_the_epoch_of_caches_and_an_outage_does_not() {
+fn a_key_that_nobody_may_use_moves_the_epoch_of_caches_and_one_callers_refusal_does_not() {
+    for (code, message, status, moves) in [
+        ("DisabledException", "", 409, true),
+        ("KMSInvalidStateException", "it is pending deletion", 409, true),
+        ("NotFoundException", "", 404, true),
+        ("KMSInvalidStateException", "it is Creating", 409, false),
+        ("AccessDeniedException", "", 400, false),
+        ("KMSInternalException", "", 500, false),
+        ("ThrottlingException", "", 400, false),
+        ("InvalidCiphertextException", "", 400, false),
+    ] {
+        let fake = Fake::new();
+        let provider = on(&fake, [KEY]).also_opens([OTHER]).build().unwrap();
+        let revocations = provider.revocations().unwrap();
+        let before = revocations.epoch();
+        // Fewer than open the breaker.
+        for _ in 0..8 {
+            fake.answers(status, &[("x-amzn-errortype", code)], format!("{{\"message\":\"{message}\"}}"));
+            wait(provider.generate_data_key(DataKeyLength::Bytes32, &context())).unwrap_err();
+        }
+        assert_eq!(revocations.epoch() - before, u64::from(moves), "{code} {message}: once, however often it comes");
+        // Another key is other news.
+        fake.answers(409, &[("x-amzn-errortype", "DisabledException")], "{}");
+        let slot = crate::material::EncryptedDataKey::new("aws-kms", OTHER, vec![1; 60]);
+        assert!(matches!(wait(provider.decrypt_data_key(&slot, &context())), DataKeyAnswer::Failed(_)));
+        assert_eq!(revocations.epoch() - before, u64::from(moves) + 1, "{code}");
+    }
+}
+
+#[test]
+fn a_wrapped_key_longer_than_any_of_awss_is_not_sent() {
     let fake = Fake::new();
     let provider = on(&fake, [KEY]).build().unwrap();
-    let revocations = provider.revocations().unwrap();
-    for (code, status, moves) in [
-        ("DisabledException", 409, true),
-        ("AccessDeniedException", 400, true),
-        ("KMSInternalException", 500, false),
-        ("ThrottlingException", 400, false),
-        ("InvalidCiphertextException", 400, false),
-    ] {
-        let before = revocations.epoch();
-        fake.answers(status, &[("x-amzn-errortype", code)], "{}");
-        wait(provider.generate_data_key(DataKeyLength::Bytes32, &context())).unwrap_err();
-        assert_eq!(revocations.epoch() != before, moves, "{code}");
-    }
+    let slot = crate::material::EncryptedDataKey::new("aws-kms", KEY, vec![1; 7_000]);
+    let answer = wait(provider.decrypt_data_key(&slot, &context()));
+    assert!(matches!(answer, DataKeyAnswer::Failed(e) if e.kind() == ErrorKind::AuthenticationFailed));
+    let error = wait(provider.re_encrypt_data_key(&slot, &context())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AuthenticationFailed);
+    assert_eq!(fake.sent().len(), 0);
 }

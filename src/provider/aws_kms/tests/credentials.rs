@@ -27,6 +27,17 @@ fn generate(provider: &AwsKmsProvider) -> Result<()> {
     wait(provider.generate_data_key(DataKeyLength::Bytes32, &context())).map(drop)
 }
 
+/// Waits until so many requests were sent since the last look.
+fn wait_for(fake: &Fake, count: usize) {
+    for _ in 0..500 {
+        if fake.count() >= count {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} requests were sent, and not {count}", fake.count());
+}
+
 /// The access key that the last request was signed with.
 fn signer(fake: &Fake) -> String {
     let sent = fake.sent();
@@ -111,7 +122,8 @@ fn credentials_of_a_container_are_asked_for_once_and_again_ahead_of_their_end() 
     container_gives(&fake, "ASIAFIRST", 3_600);
     generate(&provider).unwrap();
     let sent = fake.sent();
-    assert_eq!(sent[0].headers().get("authorization").unwrap(), "pod");
+    let token = sent[0].headers().get("authorization").unwrap();
+    assert!(token == "pod" && token.is_sensitive());
     for _ in 0..3 {
         generate(&provider).unwrap();
         assert_eq!(signer(&fake), "ASIAFIRST");
@@ -130,23 +142,157 @@ fn credentials_that_the_kms_calls_expired_are_renewed_within_the_call() {
 }
 
 #[test]
+fn refused_credentials_that_the_source_gives_again_are_not_sent_again() {
+    let fake = Fake::new();
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIDWRONG"), ("AWS_SECRET_ACCESS_KEY", "s"), OFF];
+    let provider = found(&fake, &keys).build().unwrap();
+    for _ in 0..3 {
+        fake.answers(400, &[("x-amzn-errortype", "InvalidSignatureException")], "{}");
+        let error = generate(&provider).unwrap_err();
+        assert_eq!(error.code(), Some("InvalidSignatureException"), "{error}");
+        assert_eq!(fake.sent().len(), 1);
+    }
+}
+
+#[test]
+fn a_renewal_ahead_of_the_end_costs_no_call_any_time_whatever_becomes_of_it() {
+    let fake = Fake::new();
+    let provider = found(&fake, &[CONTAINER, OFF]).build().unwrap();
+    // Signed with for 5 s, and renewed from the fourth on.
+    container_gives(&fake, "ASIAFIRST", 16);
+    generate(&provider).unwrap();
+    std::thread::sleep(Duration::from_millis(4_200));
+    fake.sent();
+    // The source hangs; twenty calls go on, and one renewal is under way.
+    fake.hangs("/role");
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        generate(&provider).unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
+    wait_for(&fake, 21);
+    assert_eq!(fake.sent().len(), 21, "the source was asked once");
+    // It answers at last, and the next call has what it gave.
+    container_gives(&fake, "ASIASECOND", 3_600);
+    fake.goes_on();
+    std::thread::sleep(Duration::from_millis(200));
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "ASIASECOND");
+}
+
+#[test]
 fn a_source_that_fails_ahead_of_the_end_fails_no_call() {
     let fake = Fake::new();
     let provider = found(&fake, &[CONTAINER, OFF]).build().unwrap();
-    // Signed with for 4 s, and renewed from the third on.
-    container_gives(&fake, "ASIAFIRST", 15);
+    container_gives(&fake, "ASIAFIRST", 17);
     generate(&provider).unwrap();
-    std::thread::sleep(Duration::from_millis(3_300));
-    fake.fails(TransportFailure::Connect);
-    generate(&provider).unwrap();
-    assert_eq!(fake.sent().len(), 4, "it was tried, in vain");
-    // For a while it is not asked again; then, with nothing left, it must be.
-    generate(&provider).unwrap();
+    std::thread::sleep(Duration::from_millis(4_700));
+    fake.fails_at("/role");
+    for _ in 0..5 {
+        generate(&provider).unwrap();
+    }
     assert_eq!(signer(&fake), "ASIAFIRST");
-    std::thread::sleep(Duration::from_millis(1_500));
+    std::thread::sleep(Duration::from_millis(2_500));
+    // With nothing left, it is asked in spite of the pause.
+    fake.goes_on();
     container_gives(&fake, "ASIASECOND", 3_600);
     generate(&provider).unwrap();
     assert_eq!(signer(&fake), "ASIASECOND");
+}
+
+#[test]
+fn a_call_that_is_dropped_or_not_polled_holds_no_other_up() {
+    use futures_util::FutureExt;
+    let fake = Fake::new();
+    let provider = found(&fake, &[CONTAINER, OFF]).build().unwrap();
+    fake.hangs("/role");
+    let context = context();
+    let mut stuck = Box::pin(provider.generate_data_key(DataKeyLength::Bytes32, &context));
+    assert!((&mut stuck).now_or_never().is_none());
+    wait_for(&fake, 1);
+    drop(provider.generate_data_key(DataKeyLength::Bytes32, &context).now_or_never());
+    container_gives(&fake, "ASIAFIRST", 3_600);
+    fake.goes_on();
+    generate(&provider).unwrap();
+    let asked = fake.sent().iter().filter(|request| request.uri().path() == "/role").count();
+    assert_eq!(asked, 1, "once for all");
+    drop(stuck);
+}
+
+#[test]
+fn a_failure_of_a_source_that_passes_fails_no_call() {
+    let fake = Fake::new();
+    fake.answers(503, &[], "");
+    fake.fails(TransportFailure::Broken);
+    container_gives(&fake, "ASIATHIRD", 3_600);
+    generate(&found(&fake, &[CONTAINER, OFF]).build().unwrap()).unwrap();
+    assert_eq!(signer(&fake), "ASIATHIRD");
+}
+
+#[test]
+fn a_date_at_the_end_of_time_is_an_error_or_late_and_no_panic() {
+    for (date, good) in
+        [("-009999-01-02T01:59:59Z", false), ("9999-12-30T22:00:00Z", true), ("1970-01-01T00:00:00Z", false)]
+    {
+        let fake = Fake::new();
+        let body = format!(
+            "{{\"AccessKeyId\":\"ASIADATE\",\"SecretAccessKey\":\"s\",\"Token\":\"t\",\"Expiration\":\"{date}\"}}"
+        );
+        fake.answers(200, &[], body);
+        match generate(&found(&fake, &[CONTAINER, OFF]).build().unwrap()) {
+            Ok(()) => assert!(good, "{date}"),
+            Err(error) => assert!(!good && error.kind() == ErrorKind::KeyDenied, "{date}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn an_instance_that_is_there_and_fails_is_no_end_of_the_search() {
+    let fake = Fake::new();
+    let provider = || found(&fake, &[("HOME", "/nonexistent")]).build().unwrap();
+    // Three attempts.
+    for failure in [TransportFailure::Timeout, TransportFailure::Timeout, TransportFailure::Timeout] {
+        fake.fails(failure);
+    }
+    let error = generate(&provider()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    fake.fails(TransportFailure::Connect);
+    let error = generate(&provider()).unwrap_err();
+    assert!(error.kind() == ErrorKind::KeyDenied && error.to_string().contains("no AWS credentials"), "{error}");
+    // A token that the service does not take any more is not kept.
+    let ends = (Timestamp::now() + Duration::from_secs(9_000)).format_rfc3339_zulu();
+    fake.sent();
+    fake.answers(200, &[], "old-token").answers(503, &[], "").answers(200, &[], "new-token").answers(200, &[], "role");
+    let gives = format!(
+        "{{\"Code\":\"Success\",\"AccessKeyId\":\"ASIANEW\",\"SecretAccessKey\":\"s\",\"Token\":\"t\",\"Expiration\":\"{ends}\"}}"
+    );
+    fake.answers(200, &[], gives);
+    generate(&provider()).unwrap();
+    let sent = fake.sent();
+    let tokens: Vec<_> = sent.iter().filter_map(|request| request.headers().get("x-aws-ec2-metadata-token")).collect();
+    assert_eq!(tokens, ["old-token", "new-token", "new-token"]);
+    assert!(tokens.iter().all(|token| token.is_sensitive()));
+}
+
+#[test]
+fn a_changed_file_of_awss_is_another_identity_and_makes_cached_keys_stale() {
+    let fake = Fake::new();
+    let keys = |id: &str| format!("[default]\naws_access_key_id={id}\naws_secret_access_key=s\n");
+    let home = home("", &keys("AKIDALICE"));
+    let variables = [("HOME", text(home.path())), OFF];
+    let alice = found(&fake, &variables).build().unwrap();
+    let same = found(&fake, &variables).build().unwrap();
+    assert_eq!(alice.identity(), same.identity());
+    generate(&alice).unwrap();
+    let before = alice.revocations().unwrap().epoch();
+    std::fs::write(home.path().join(".aws/credentials"), keys("AKIDBOB")).unwrap();
+    let bob = found(&fake, &variables).build().unwrap();
+    assert_ne!(alice.identity(), bob.identity());
+    // Under one provider, when it looks again.
+    fake.answers(400, &[("x-amzn-errortype", "ExpiredTokenException")], "{}");
+    generate(&alice).unwrap();
+    assert_eq!(signer(&fake), "AKIDBOB");
+    assert_ne!(alice.revocations().unwrap().epoch(), before);
 }
 
 #[test]
@@ -160,11 +306,12 @@ fn a_source_that_fails_is_named_and_its_answer_is_not_repeated() {
     };
     fake.answers(403, &[], "hush-secret");
     refused(generate(&provider).unwrap_err(), ErrorKind::KeyDenied);
-    fake.answers(500, &[], "hush-secret");
-    refused(generate(&provider).unwrap_err(), ErrorKind::Unavailable);
-    fake.answers(200, &[], "{\"AccessKeyId\":\"hush\",\"SecretAccessKey\":{\"hush\":1}}");
-    refused(generate(&provider).unwrap_err(), ErrorKind::Unavailable);
-    fake.fails(TransportFailure::Connect);
+    let garbage = "{\"AccessKeyId\":\"hush\",\"SecretAccessKey\":{\"hush\":1}}";
+    for (status, body) in [(500, "hush-secret"), (200, garbage)] {
+        fake.answers(status, &[], body).answers(status, &[], body).answers(status, &[], body);
+        refused(generate(&provider).unwrap_err(), ErrorKind::Unavailable);
+    }
+    fake.fails(TransportFailure::Connect).fails(TransportFailure::Connect).fails(TransportFailure::Connect);
     refused(generate(&provider).unwrap_err(), ErrorKind::Unavailable);
     let plain = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://example.com/role"), OFF];
     fake.sent();
@@ -300,8 +447,31 @@ fn an_sso_login_is_taken_from_the_cache_of_its_session() {
     generate(&provider()).unwrap();
     let sent = fake.sent();
     assert_eq!(sent[0].uri().host().unwrap(), "portal.sso.eu-west-1.amazonaws.com");
-    assert_eq!(sent[0].headers().get("x-amz-sso_bearer_token").unwrap(), "hush");
+    let token = sent[0].headers().get("x-amz-sso_bearer_token").unwrap();
+    assert!(token == "hush" && token.is_sensitive());
     assert!(sent[1].headers().get("authorization").unwrap().to_str().unwrap().contains("ASIASSO"));
+}
+
+#[test]
+fn an_sso_region_or_date_that_is_none_is_refused() {
+    let fake = Fake::new();
+    let config =
+        "[default]\nsso_start_url = https://corp.example/start\nsso_account_id = 111122223333\nsso_role_name = dev\n";
+    let home = home(&format!("{config}sso_region = x.evil.example/\n"), "");
+    let cache = home.path().join(".aws/sso/cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let file = cache.join(format!("{}.json", reqsign_core::hash::hex_sha1(b"https://corp.example/start")));
+    std::fs::write(file, "{\"accessToken\":\"hush\",\"expiresAt\":\"9999-01-01T00:00:00Z\"}").unwrap();
+    // Not where this says either: AWS's own programs do not know it.
+    let variables = [("HOME", text(home.path())), ("AWS_SSO_ENDPOINT", "https://evil.example"), OFF];
+    let error = generate(&found(&fake, &variables).build().unwrap()).unwrap_err();
+    assert_eq!((error.kind(), fake.sent().len()), (ErrorKind::InvalidInput, 0), "{error}");
+    std::fs::write(home.path().join(".aws/config"), format!("{config}sso_region = eu-west-1\n")).unwrap();
+    let gives = "{\"roleCredentials\":{\"accessKeyId\":\"A\",\"secretAccessKey\":\"s\",\"sessionToken\":\"t\",\"expiration\":-377705023201000}}";
+    fake.answers(200, &[], gives);
+    let error = generate(&found(&fake, &variables).build().unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyDenied, "{error}");
+    assert_eq!(fake.sent()[0].uri().host().unwrap(), "portal.sso.eu-west-1.amazonaws.com");
 }
 
 #[test]

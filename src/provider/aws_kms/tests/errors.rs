@@ -111,6 +111,12 @@ fn an_unknown_code_is_judged_by_its_status_and_named_if_it_is_one() {
         assert!(error.to_string().contains("BrandNewException"), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");
     }
+    for (header, body) in
+        [(Some("NewException:http://internal.amazon.com/"), "{}"), (Some("?!"), "{\"code\":\"NewException\"}")]
+    {
+        let (what, error) = verdict(400, header, body);
+        assert!(what == "fail" && error.to_string().contains("NewException"), "{what}: {error}");
+    }
     let (verdict, error) = verdict(302, None, "<html>");
     assert_eq!((verdict, error.kind()), ("fail", ErrorKind::Unavailable));
     for garbage in

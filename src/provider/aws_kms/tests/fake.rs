@@ -24,6 +24,14 @@ struct Inside {
     sent: Vec<Request<Bytes>>,
     wrapped: HashMap<Vec<u8>, (String, Value, Vec<u8>)>,
     aliases: HashMap<String, String>,
+    /// What becomes of requests for this path, and who waits there.
+    trouble: Option<(String, Trouble)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Hangs,
+    Fails,
 }
 
 impl Fake {
@@ -49,6 +57,29 @@ impl Fake {
     pub(super) fn fails(&self, failure: TransportFailure) -> &Self {
         self.0.lock().unwrap().script.push_back(Err(TransportError::new(failure, "scripted")));
         self
+    }
+
+    /// Requests for `path` are not answered until [`goes_on`](Self::goes_on).
+    pub(super) fn hangs(&self, path: &str) {
+        self.0.lock().unwrap().trouble = Some((path.to_owned(), Trouble::Hangs));
+    }
+
+    /// Requests for `path` get no answer until [`goes_on`](Self::goes_on).
+    pub(super) fn fails_at(&self, path: &str) {
+        self.0.lock().unwrap().trouble = Some((path.to_owned(), Trouble::Fails));
+    }
+
+    pub(super) fn goes_on(&self) {
+        self.0.lock().unwrap().trouble = None;
+    }
+
+    /// How many were sent since the last look.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap().sent.len()
+    }
+
+    fn trouble(&self, path: &str) -> Option<Trouble> {
+        self.0.lock().unwrap().trouble.as_ref().filter(|(at, _)| at == path).map(|(_, trouble)| *trouble)
     }
 
     pub(super) fn knows_alias(&self, alias: &str, arn: &str) {
@@ -79,8 +110,15 @@ impl fmt::Debug for Fake {
 #[async_trait]
 impl HttpTransport for Fake {
     async fn send(&self, request: Request<Bytes>, _limits: &ExchangeLimits) -> Outcome {
+        self.0.lock().unwrap().sent.push(request.clone());
+        loop {
+            match self.trouble(request.uri().path()) {
+                Some(Trouble::Hangs) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Some(Trouble::Fails) => return Err(TransportError::new(TransportFailure::Broken, "scripted")),
+                None => break,
+            }
+        }
         let mut inside = self.0.lock().unwrap();
-        inside.sent.push(request.clone());
         match inside.script.pop_front() {
             Some(outcome) => outcome,
             None => Ok(inside.kms(&request)),

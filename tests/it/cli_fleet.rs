@@ -1,0 +1,162 @@
+//! `envelock inventory` and `envelock fleet rewrap`.
+
+use crate::cli::{Desk, KEY, Ran, kill};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+
+const OTHER: &str = "1111111111111111111111111111111111111111111111111111111111111111\n";
+
+/// Keys `old` and `new`, and `count` messages below `data` under the old one, each of a context of its own.
+fn desk(count: usize) -> Desk {
+    let desk = Desk::new();
+    desk.write("old.key", KEY);
+    desk.write("new.key", OTHER);
+    fs::create_dir_all(desk.path("data/deep")).unwrap();
+    for at in 0..count {
+        let name = if at % 2 == 0 { format!("data/{at}") } else { format!("data/deep/{at}") };
+        desk.write(&name, format!("content {at}"));
+        desk.run(&format!("-q encrypt {name} -p raw:file=old.key -c object={at}")).exits(0);
+        fs::remove_file(desk.path(&name)).unwrap();
+    }
+    desk
+}
+
+fn lines(ran: &Ran) -> Vec<Value> {
+    ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_fleet_is_counted_moved_and_counted_again() {
+    let desk = desk(6);
+    desk.write("data/plain", "no message");
+    let before: Value = serde_json::from_str(desk.run("inventory --json data").exits(0).text()).unwrap();
+    assert_eq!((&before["messages"], &before["not_envelock"]), (&6.into(), &1.into()));
+    assert_eq!((&before["groups"][0]["key_id"], &before["groups"][0]["files"]), (&"old".into(), &6.into()));
+    assert!(desk.run("inventory data").exits(0).text().contains("raw:old"));
+
+    let moving = "fleet rewrap --from raw:file=old.key --provider raw:file=new.key data";
+    let dry = desk.run(&format!("{moving} --dry-run")).exits(0);
+    assert_eq!(
+        dry.text().matches(": due +raw:new -raw:old (inside the key service, where it can)\n").count(),
+        6,
+        "{}",
+        dry.text()
+    );
+    assert!(dry.text().contains("calls                    0\n"));
+    desk.run("verify data/0.elk -p raw:file=old.key -c object=0").exits(0);
+
+    let moved = desk.run(&format!("{moving} --json --files")).exits(0).says("not a revocation");
+    let told = lines(&moved);
+    assert_eq!(told.len(), 7);
+    assert_eq!((&told[0]["outcome"], &told[0]["added"][0]["key_id"]), (&"rewrapped".into(), &"new".into()));
+    assert_eq!((&told[6]["rewrapped"], &told[6]["calls"]["encrypt"]), (&6.into(), &6.into()));
+    for at in 0..6 {
+        let name = if at % 2 == 0 { format!("data/{at}.elk") } else { format!("data/deep/{at}.elk") };
+        desk.run(&format!("verify {name} -p raw:file=new.key -c object={at}")).exits(0);
+        desk.run(&format!("verify {name} -p raw:file=old.key -c object={at}")).exits(4);
+    }
+    let again: Value = serde_json::from_str(desk.run(&format!("{moving} --json")).exits(0).text()).unwrap();
+    assert_eq!((&again["current"], &again["calls"]["decrypt"]), (&6.into(), &0.into()));
+}
+
+#[test]
+fn paths_come_from_a_list_and_names_that_are_no_text_are_told_as_bytes() {
+    let desk = desk(3);
+    let odd = desk.path("data").join(std::ffi::OsStr::from_bytes(b"\xff\x1b[2J.elk"));
+    fs::rename(desk.path("data/2.elk"), odd).unwrap();
+    let ran = desk.pipe("inventory --list - --null --files --json", b"data/0.elk\0data/deep\0").exits(0);
+    assert_eq!(lines(&ran).last().unwrap()["messages"], 2);
+    let ran = desk.run("inventory --files --json data").exits(0);
+    let told = lines(&ran);
+    assert!(told.iter().any(|it| it["path_hex"] == "646174612fff1b5b324a2e656c6b"), "{told:?}");
+    let text = desk.run("inventory --files data").exits(0);
+    assert!(!text.text().contains('\x1b'), "a name drives the terminal");
+    desk.run("inventory").exits(2);
+    desk.run("fleet rewrap --again data").exits(2);
+}
+
+#[test]
+fn what_cannot_be_moved_is_told_by_file_and_code_and_the_rest_is_done() {
+    let desk = desk(4);
+    let whole = desk.read("data/0.elk");
+    desk.write("data/cut.elk", &whole[..40]);
+    let ran = desk.run("inventory data").exits(3).says("data/cut.elk: ");
+    assert!(ran.text().contains("damaged heads            1\n"));
+    let moved =
+        desk.run("fleet rewrap --from raw:file=old.key -p raw:file=new.key data").exits(3).says("data/cut.elk: ");
+    assert!(moved.text().contains("rewrapped                4\n"), "{}", moved.text());
+    // Somebody else's recipient: refused, kept, dropped.
+    fs::remove_file(desk.path("data/cut.elk")).unwrap();
+    desk.write("escrow.key", KEY);
+    desk.run("rewrap data/0.elk -c object=0 -p raw:file=new.key --to raw:file=new.key --to raw:file=escrow.key")
+        .exits(0);
+    desk.run("fleet rewrap --from raw:file=new.key -p raw:file=old.key data").exits(2).says("raw:escrow");
+    desk.run("fleet rewrap --from raw:file=new.key -p raw:file=old.key --keep-others data").exits(0);
+    desk.run("verify data/0.elk -p raw:file=escrow.key -c object=0").exits(0);
+    desk.run("fleet rewrap -p raw:file=old.key --drop-others data").exits(0);
+    desk.run("verify data/0.elk -p raw:file=escrow.key -c object=0").exits(4);
+    // No key at all, and no message.
+    desk.run("fleet rewrap --from raw:file=new.key -p raw:file=new.key --drop-others data")
+        .exits(4)
+        .says("none of the");
+    desk.run("inventory nowhere").exits(6).says("nowhere");
+}
+
+#[test]
+fn a_recipient_is_added_and_an_older_version_of_a_key_renewed() {
+    let desk = Desk::new();
+    desk.write("old.key", KEY);
+    desk.write("a", "x");
+    desk.run("-q encrypt a -p raw:file=old.key").exits(0);
+    desk.run("keys create --alias alias/orders").exits(0);
+    let filling = "fleet rewrap -p raw:file=old.key -p local:alias/orders a.elk";
+    let filled = desk.run(&format!("{filling} --json")).exits(0);
+    let filled: Value = serde_json::from_str(filled.text()).unwrap();
+    assert_eq!((&filled["rewrapped"], &filled["blind"]), (&1.into(), &0.into()));
+    desk.run("verify a.elk -p local:alias/orders").exits(0);
+    desk.run("verify a.elk -p raw:file=old.key").exits(0);
+    // An older version of the key shows, and is renewed inside the keystore.
+    desk.run("keys rotate alias/orders").exits(0);
+    let versions: Value =
+        serde_json::from_str(desk.run("inventory --by version --json a.elk").exits(0).text()).unwrap();
+    assert_eq!(versions["groups"][0]["key_version"], 1);
+    let renewed = desk.run(&format!("{filling} --below-version 2 --json")).exits(0).says("were not seen here");
+    let renewed: Value = serde_json::from_str(renewed.text()).unwrap();
+    assert_eq!(
+        (&renewed["rewrapped"], &renewed["blind"], &renewed["calls"]["re_encrypt"]),
+        (&1.into(), &1.into(), &1.into())
+    );
+    desk.run("verify a.elk -p local:alias/orders").exits(0);
+    let versions: Value =
+        serde_json::from_str(desk.run("inventory --by version --json a.elk").exits(0).text()).unwrap();
+    assert_eq!(versions["groups"][0]["key_version"], 2);
+}
+
+#[test]
+fn an_interrupted_run_says_so_and_the_same_command_does_the_rest() {
+    let desk = desk(40);
+    let line =
+        "fleet rewrap --from raw:file=old.key -p raw:file=new.key --rate 40 --files --concurrency 1 --journal j data";
+    let mut child = desk.command(line.split(' ')).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut told = String::new();
+    for _ in 0..5 {
+        out.read_line(&mut told).unwrap();
+    }
+    kill(libc::SIGINT, child.id());
+    out.read_to_string(&mut told).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.status.signal()), (Some(130), None));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("the same command does the rest"), "{err}");
+    assert!(desk.path("j").exists());
+    let begun = told.matches(": rewrapped").count();
+    assert!((5..20).contains(&begun), "{told}");
+    assert_eq!(desk.temporary_files(), [] as [String; 0]);
+    let rest = desk.run(&line.replace("--rate 40 ", "")).exits(0);
+    assert!(rest.text().contains(&format!("rewrapped                {}\n", 40 - begun)), "{}", rest.text());
+    assert!(!desk.path("j").exists());
+}
