@@ -3,8 +3,8 @@
 //! A Vault that is too old to know `associated_data` takes no notice of it: it would open any data key under any context, and
 //! say nothing. So before the first data key goes out, a random probe is encrypted, must decrypt to itself under what it was bound
 //! to, and must not decrypt under other associated data: a server that takes notice in one direction only would make data keys
-//! that nobody can open. It is a probe since what answers may be no Transit at all: a KV engine stores what it is sent. Who only decrypts has a
-//! probe in the slot that was just opened.
+//! that nobody can open. It is a probe since what answers may be no Transit at all: a KV engine stores what it is sent. Who only
+//! decrypts has a probe in the slot that was just opened.
 
 use super::flight::Flight;
 use super::refusal::{NotAuthentic, Purpose};
