@@ -209,5 +209,5 @@ fn a_hundred_calls_at_once_share_the_login_and_the_proof() {
             task.await.unwrap().unwrap();
         }
     });
-    assert_eq!(counting.sent(), 1 + 2 + 100, "a login, the two calls of the proof, and the calls");
+    assert_eq!(counting.sent(), 1 + 3 + 100, "a login, the three calls of the proof, and the calls");
 }

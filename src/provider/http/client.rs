@@ -74,6 +74,11 @@ impl Client {
         &self.shared.endpoint
     }
 
+    /// How long a call may take in all.
+    pub(crate) fn total(&self) -> Duration {
+        self.shared.policy.total
+    }
+
     /// What the requests go over: for the calls that get credentials.
     pub(crate) fn transport(&self) -> &Arc<dyn HttpTransport> {
         &self.shared.transport

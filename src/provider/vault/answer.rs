@@ -246,7 +246,13 @@ impl Said {
 
     fn new<'a>(sentences: impl IntoIterator<Item = &'a str>, secrets: &[&[u8]]) -> Self {
         let mut text = String::new();
-        for sentence in sentences.into_iter().take(4) {
+        let sentences: Vec<&str> = sentences.into_iter().take(4).collect();
+        // Nor with white space in it, nor over two sentences.
+        let joined = Zeroizing::new(sentences.iter().flat_map(|it| it.split_whitespace()).collect::<String>());
+        if secrets.iter().any(|secret| holds(joined.as_bytes(), secret)) {
+            return Self("it repeated a secret, which is not shown".to_owned());
+        }
+        for sentence in sentences {
             if secrets.iter().any(|secret| holds(sentence.as_bytes(), secret)) {
                 return Self("it repeated a secret, which is not shown".to_owned());
             }

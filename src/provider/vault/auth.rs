@@ -4,6 +4,7 @@ use super::answer;
 use super::call::{Call, Server};
 use super::refusal::Purpose;
 use super::wire::{Body, Field};
+use super::wrapping::Wrapping;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use http::Method;
@@ -11,7 +12,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 /// Where Kubernetes puts the token of a pod's service account.
@@ -49,10 +50,7 @@ pub(super) enum SecretId {
     Plain(Zeroizing<String>),
     File(PathBuf),
     /// Unwrapped once, at the first login.
-    Wrapped {
-        token: Zeroizing<String>,
-        unwrapped: Mutex<Option<Zeroizing<String>>>,
-    },
+    Wrapped(Wrapping),
 }
 
 impl VaultAuth {
@@ -82,12 +80,12 @@ impl VaultAuth {
         Self::of(How::AppRole { role_id: role_id.into(), secret: SecretId::File(secret_id.into()) })
     }
 
-    /// AppRole, with a response-wrapped secret id: `wrapping_token` gives it once. A first login that fails
-    /// because the token was already used is a sign that somebody else has the secret id.
+    /// AppRole, with a response-wrapped secret id: `wrapping_token` gives it once, and is sent once in a call. A first login that
+    /// fails because the token was already used is a sign that somebody else has the secret id; the error says so, unless an
+    /// earlier request of this program got no answer, which may have used it up.
     #[must_use]
     pub fn app_role_wrapped(role_id: impl Into<String>, wrapping_token: impl Into<String>) -> Self {
-        let token = trimmed(Zeroizing::new(wrapping_token.into()));
-        let secret = SecretId::Wrapped { token, unwrapped: Mutex::new(None) };
+        let secret = SecretId::Wrapped(Wrapping::new(trimmed(Zeroizing::new(wrapping_token.into()))));
         Self::of(How::AppRole { role_id: role_id.into(), secret })
     }
 
@@ -142,27 +140,19 @@ impl VaultAuth {
         self.mount.as_deref().map_or(default, |mount| mount.trim_matches('/'))
     }
 
-    /// A public name of who logs in, if there is one: equal names are the same principal, and a token has none.
+    /// A public name of who logs in, if there is one: equal names are the same role with the same secret id. What a file says
+    /// may change under the provider, and a token is nobody's name.
     pub(super) fn principal(&self) -> Option<String> {
-        let mount = self.mount_point();
-        match &self.how {
-            How::Token(_) | How::TokenFile(_) | How::Certificate { .. } => None,
-            // A role without a secret id is all that its login needs.
-            How::AppRole { role_id, .. } => {
-                let hash = crypto::sha256(&[b"envelock vault role id\0", role_id.as_bytes()]);
-                let short: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-                Some(format!("approle {mount} {short}"))
-            }
-            How::Kubernetes { role, jwt } => Some(format!("kubernetes {mount} {role} {}", jwt.display())),
-        }
+        let How::AppRole { role_id, secret: SecretId::Plain(secret) } = &self.how else { return None };
+        Some(format!("approle {} {}", self.mount_point(), fingerprint(role_id, secret)?))
     }
 
-    /// Logs in.
-    pub(super) async fn log_in(&self, server: &Server) -> Result<answer::Granted> {
+    /// Logs in. What may be asked for once only is asked by `once`.
+    pub(super) async fn log_in(&self, server: &Server, once: &Server) -> Result<answer::Granted> {
         let body = match &self.how {
             How::Token(_) | How::TokenFile(_) => return Err(Error::internal("a token needs no login")),
             How::AppRole { role_id, secret } => {
-                let secret = secret.reveal(server).await?;
+                let secret = secret.reveal(once).await?;
                 Body::object(&[("role_id", Field::Secret(role_id)), ("secret_id", Field::Secret(&secret))])?
             }
             How::Kubernetes { role, jwt } => {
@@ -195,25 +185,29 @@ impl fmt::Debug for VaultAuth {
 }
 
 impl SecretId {
-    async fn reveal(&self, server: &Server) -> Result<Zeroizing<String>> {
+    async fn reveal(&self, once: &Server) -> Result<Zeroizing<String>> {
         match self {
             Self::Plain(secret) => Ok(secret.clone()),
             Self::File(path) => read(path, "the secret id"),
-            Self::Wrapped { token, unwrapped } => {
-                let kept = || unwrapped.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(secret) = kept().clone() {
-                    return Ok(secret);
-                }
-                let call = Call::new(server, "sys/wrapping/unwrap", Method::POST, "sys/wrapping/unwrap".to_owned())
-                    .about(Purpose::Login, "sys/wrapping/unwrap".to_owned())
-                    .sending(Body::object(&[])?)
-                    .with_token(super::token::header(token)?);
-                let secret = server.call(&call.reading(&answer::unwrapped)).await?;
-                *kept() = Some(secret.clone());
-                Ok(secret)
-            }
+            Self::Wrapped(wrapping) => wrapping.unwrap(once).await,
         }
     }
+}
+
+/// What tells two credentials apart in this process, and tells nobody what they are: its key is drawn at the first use.
+fn fingerprint(role_id: &str, secret: &str) -> Option<String> {
+    static KEY: OnceLock<Zeroizing<[u8; 32]>> = OnceLock::new();
+    let key = match KEY.get() {
+        Some(key) => key,
+        None => {
+            let mut drawn = Zeroizing::new([0; 32]);
+            crypto::random::fill(&mut *drawn).ok()?;
+            KEY.get_or_init(|| drawn)
+        }
+    };
+    let len = u64::try_from(role_id.len()).ok()?.to_be_bytes();
+    let hash = crypto::sha256(&[b"envelock vault role\0", &**key, &len, role_id.as_bytes(), secret.as_bytes()]);
+    Some(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A credential in a file, without the line's end.
@@ -257,13 +251,19 @@ mod tests {
     }
 
     #[test]
-    fn only_who_has_a_public_name_has_a_principal() {
+    fn only_the_same_role_with_the_same_secret_id_is_the_same_principal() {
         assert_eq!(VaultAuth::token("a").principal(), None);
         assert_eq!(VaultAuth::certificate(Some("a")).principal(), None);
-        let one = VaultAuth::app_role("role-id", "one").principal().unwrap();
-        assert_eq!(VaultAuth::app_role("role-id", "two").principal().unwrap(), one);
-        assert_ne!(VaultAuth::app_role("role-id-2", "one").principal().unwrap(), one);
-        assert!(!one.contains("role-id"), "{one}");
+        assert_eq!(VaultAuth::kubernetes("a").principal(), None, "the file may come to name another account");
+        assert_eq!(VaultAuth::app_role_file("a", "b").principal(), None);
+        assert_eq!(VaultAuth::app_role_wrapped("a", "b").principal(), None);
+        let named = |role_id, secret_id| VaultAuth::app_role(role_id, secret_id).principal().unwrap();
+        let one = named("role-id", "one");
+        assert_eq!(named("role-id", "one"), one);
+        assert_ne!(named("role-id", "two"), one, "perhaps a wrong one");
+        assert_ne!(named("role-id-2", "one"), one);
+        assert_ne!(named("role-ido", "ne"), one);
+        assert!(!one.contains("role-id") && !one.contains("one"), "{one}");
     }
 
     #[test]

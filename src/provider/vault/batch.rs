@@ -79,8 +79,10 @@ impl Inner {
         self: &Arc<Self>,
         part: &[(&DataKey, &KmsContext)],
     ) -> Result<Vec<Result<Vec<EncryptedDataKey>>>> {
-        let Some((_, context)) = part.first() else { return Ok(Vec::new()) };
-        self.prove_before_encrypting(context).await?;
+        if part.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.prove_before_encrypting().await?;
         let items: Vec<_> = part
             .iter()
             .map(|(key, context)| {
@@ -95,10 +97,10 @@ impl Inner {
             let secrets: Vec<&[u8]> = secrets.iter().map(|secret| &secret[..]).collect();
             answer::encrypted_batch(answer, part.len(), &secrets)
         };
-        let members = self.server.call(&self.encryption(body).partial().reading(&read)).await?;
+        let members = self.news.noted(self.server.call(&self.encryption(body).partial().reading(&read)).await)?;
         let judged = |member: Member<String>| match member {
             Ok(text) => Ok(vec![self.slot(text)]),
-            Err(said) => Err(self.server.asked(Purpose::Encrypt, &self.key_id).bad_request(&said)),
+            Err(said) => self.news.noted(Err(self.server.asked(Purpose::Encrypt, &self.key_id).bad_request(&said))),
         };
         Ok(members.into_iter().map(judged).collect())
     }
@@ -114,12 +116,12 @@ impl Inner {
             .collect();
         let read = |answer: &[u8]| answer::decrypted_batch(answer, part.len(), &[]);
         let call = self.decryption(Body::array("batch_input", &items)?, None).partial();
-        let members = self.server.call(&call.reading(&read)).await?;
+        let members = self.news.noted(self.server.call(&call.reading(&read)).await)?;
         let judged = |(asked, member): (&Asked<'_>, Member<DataKey>)| {
-            member.map_err(|said| {
+            self.news.noted(member.map_err(|said| {
                 let purpose = Purpose::Decrypt(Some(asked.ciphertext.version));
                 self.server.asked(purpose, &self.key_id).bad_request(&said)
-            })
+            }))
         };
         let opened: Vec<Result<DataKey, Error>> = part.iter().zip(members).map(judged).collect();
         // Any that opened serves as a probe.

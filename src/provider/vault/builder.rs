@@ -2,8 +2,9 @@
 
 use super::auth::VaultAuth;
 use super::call::Server;
+use super::news::News;
 use super::proof::Proof;
-use super::token::Tokens;
+use super::token::{Logins, Tokens};
 use super::{Derivation, Inner, VaultProvider};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
@@ -112,8 +113,8 @@ impl VaultBuilder {
 
     /// Takes it on trust that the server binds the encryption context.
     ///
-    /// Without this, a provider's first use costs two calls more (one, if that decrypts): a random probe is encrypted, and must not
-    /// decrypt under another context. That needs `update` on `MOUNT/decrypt/KEY`, which a program that only encrypts may not
+    /// Without this, a provider's first use costs three calls more (one, if that decrypts): a random probe is encrypted, must decrypt
+    /// to itself, and must not decrypt under another context. That needs `update` on `MOUNT/decrypt/KEY`, which a program that only encrypts may not
     /// have. A Vault older than 1.13 binds nothing: then whoever can swap wrapped keys between messages is not noticed by the server.
     #[must_use]
     pub fn dangerous_without_binding_proof(mut self) -> Self {
@@ -162,22 +163,27 @@ impl VaultBuilder {
         let identity = auth.principal().map(|principal| {
             let space = namespace.as_deref().unwrap_or_default();
             let derived = if self.derivation == Derivation::ByContext { " derived" } else { "" };
+            let trusted = if self.proof.is_done() { " unproven" } else { "" };
             ProviderIdentity::new(format!(
-                "vault {} namespace={space} {key_id}{derived} as {principal}",
+                "vault {} namespace={space} {key_id}{derived}{trusted} as {principal}",
                 endpoint.as_str()
             ))
         });
         let client = |policy: &HttpPolicy| Client::new(Arc::clone(&transport), policy.clone(), endpoint.clone());
-        let logins = Server::new(client(&self.policy), namespace.clone());
+        let logins = Logins {
+            server: Server::new(client(&self.policy), namespace.clone()),
+            once: Server::new(client(&self.policy.clone().attempts(1)), namespace.clone()),
+        };
         Ok(VaultProvider(Arc::new(Inner {
             server: Server::new(client(&self.policy), namespace),
-            tokens: Tokens::new(auth, logins, self.clock)?,
+            tokens: Tokens::new(auth, logins, Arc::clone(&self.clock))?,
             mount,
             key: self.key,
             key_id,
             derivation: self.derivation,
             proof: self.proof,
             identity,
+            news: News::new(self.clock),
         })))
     }
 }

@@ -201,7 +201,10 @@ impl<T: Send> Exchange for Reading<'_, T> {
                 Err(unfit) => asked.unfit(&unfit),
             };
         }
-        if let (true, StatusCode::BAD_REQUEST, Ok(answer)) = (self.call.partial, status, (self.read)(body.as_slice())) {
+        if self.call.partial
+            && status == StatusCode::BAD_REQUEST
+            && let Ok(answer) = (self.read)(body.as_slice())
+        {
             return Verdict::Done(answer);
         }
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();

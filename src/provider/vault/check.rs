@@ -69,7 +69,9 @@ impl VaultProvider {
         }
         Ok(VaultCheck {
             identity: token.as_ref().map(|token| token.display_name.escape_debug().to_string()),
-            policies: token.as_ref().map(|token| token.policies.clone()),
+            policies: token
+                .as_ref()
+                .map(|token| token.policies.iter().map(|name| name.escape_debug().to_string()).collect()),
             token_left: token.filter(|token| token.ttl > 0).map(|token| Duration::from_secs(token.ttl)),
             key: key.map(|key| VaultKey {
                 key_type: key.key_type,

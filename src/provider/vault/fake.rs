@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::crypto;
-use crate::provider::http::transport::{ExchangeLimits, HttpTransport, TransportError};
+use crate::provider::http::transport::{ExchangeLimits, HttpTransport, TransportError, TransportFailure};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +10,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 use std::time::Duration;
 
 /// A request that came.
@@ -45,6 +47,20 @@ pub(super) struct State {
     pub(super) lease: u64,
     pub(super) renewals: bool,
     pub(super) secret_id: String,
+    /// Whether the wrapping token was used.
+    pub(super) unwrapped: bool,
+    /// Paths that are served and get no answer as long as they are here.
+    pub(super) hung: Vec<&'static str>,
+    /// Paths that are served and whose answer is lost.
+    pub(super) lost: Vec<&'static str>,
+    /// Longer waits do not end.
+    pub(super) sleeps: Duration,
+    /// What each decryption is refused with.
+    pub(super) opens_nothing: Option<&'static str>,
+    /// Whether what is encrypted is bound to nothing, though decrypting looks at it.
+    pub(super) forgets: bool,
+    /// Whether each token is refused.
+    pub(super) deaf: bool,
     wrapped: BTreeMap<String, Wrapped>,
 }
 
@@ -91,6 +107,13 @@ impl FakeVault {
             lease: 60,
             renewals: true,
             secret_id: "the-secret-id".to_owned(),
+            unwrapped: false,
+            hung: Vec::new(),
+            lost: Vec::new(),
+            sleeps: Duration::MAX,
+            opens_nothing: None,
+            forgets: false,
+            deaf: false,
             wrapped: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), clock: TestClock::default() }
@@ -135,13 +158,27 @@ impl std::fmt::Debug for FakeVault {
 impl HttpTransport for FakeVault {
     async fn send(&self, request: Request<Bytes>, _limits: &ExchangeLimits) -> Result<Response<Bytes>, TransportError> {
         let (status, headers, body) = self.answer(&request);
+        let path = request.uri().path().to_owned();
+        // Nobody is woken: whoever polls again sees what has become of it.
+        poll_fn(|_| {
+            let hangs = self.state().hung.iter().any(|part| path.contains(part));
+            if hangs { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        if self.state().lost.iter().any(|part| path.contains(part)) {
+            return Err(TransportError::new(TransportFailure::Broken, "the connection broke"));
+        }
         let mut response = Response::builder().status(status).body(Bytes::from(body)).unwrap();
         *response.headers_mut() = headers;
         Ok(response)
     }
 
     /// No time passes but what a test lets pass: all answers are there at once, so that nothing is waited for in vain.
-    async fn sleep(&self, _time: Duration) {}
+    async fn sleep(&self, time: Duration) {
+        if time > self.state().sleeps {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 fn errors(sentence: &str) -> Value {
@@ -152,9 +189,12 @@ impl State {
     fn route(&mut self, path: &str, body: &Value, token: Option<&str>, now: Duration) -> (u16, Value) {
         match path.strip_prefix("/v1/").unwrap() {
             "auth/approle/login" => self.login(body, now),
+            "sys/wrapping/unwrap" if self.unwrapped => (400, errors("wrapping token is not valid or does not exist")),
             "sys/wrapping/unwrap" if token == Some("wrapping-token") => {
+                self.unwrapped = true;
                 (200, json!({ "data": { "secret_id": self.secret_id.clone() }, "warnings": null }))
             }
+            _ if self.deaf => (403, errors("permission denied")),
             _ if token.and_then(|token| self.tokens.get(token)).is_none_or(|end| now >= *end) => {
                 (403, errors("permission denied"))
             }
@@ -220,13 +260,17 @@ impl State {
         crypto::random::fill(&mut sealed).unwrap();
         let text = format!("vault:v{}:{}", self.version, STANDARD.encode(sealed));
         let plaintext = body["plaintext"].as_str().unwrap().to_owned();
-        let bound = (body["associated_data"].clone(), body["context"].clone());
+        let associated = if self.forgets { Value::Null } else { body["associated_data"].clone() };
+        let bound = (associated, body["context"].clone());
         self.wrapped.insert(text.clone(), Wrapped { plaintext, bound, version: self.version });
         Ok(json!({ "ciphertext": text, "key_version": self.version }))
     }
 
     fn decrypt(&mut self, body: &Value) -> Result<Value, String> {
         let failed = || "cipher: message authentication failed".to_owned();
+        if let Some(sentence) = self.opens_nothing {
+            return Err(sentence.to_owned());
+        }
         let wrapped = self.wrapped.get(body["ciphertext"].as_str().unwrap()).ok_or_else(failed)?;
         if wrapped.version < self.min_decryption_version {
             return Err("ciphertext or signature version is disallowed by policy (too old)".to_owned());

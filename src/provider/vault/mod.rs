@@ -6,6 +6,7 @@
 //!
 //! - [`call`] is one request and what becomes of its answer, [`answer`] reads bodies, [`refusal`] says what a failure means;
 //! - [`auth`] logs in, [`token`] keeps what that gave;
+//! - [`wrapping`] gets a secret id that can be had once, [`news`] tells caches of a revoked key;
 //! - [`proof`] sees once that the server binds what it is told to bind.
 
 mod answer;
@@ -16,12 +17,14 @@ mod call;
 pub(crate) mod check;
 mod environment;
 mod flight;
+mod news;
 mod proof;
 mod refusal;
 mod slot;
 mod token;
 mod transport;
 mod wire;
+mod wrapping;
 
 #[cfg(test)]
 mod fake;
@@ -34,11 +37,12 @@ use crate::context::KmsContext;
 use crate::crypto;
 use crate::error::Result;
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
-use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient};
+use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 use async_trait::async_trait;
 use builder::VaultBuilder;
 use call::{Call, Server};
 use http::Method;
+use news::News;
 use proof::Proof;
 use refusal::Purpose;
 use slot::{Ciphertext, NAME};
@@ -82,6 +86,7 @@ struct Inner {
     derivation: Derivation,
     proof: Proof,
     identity: Option<ProviderIdentity>,
+    news: News,
 }
 
 /// Whether Transit derives a key of its own for each context.
@@ -150,7 +155,7 @@ impl KeyProvider for VaultProvider {
     }
 
     async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
-        self.0.prove_before_encrypting(context).await?;
+        self.0.prove_before_encrypting().await?;
         Ok(vec![self.0.slot(self.0.encrypt(key, context).await?)])
     }
 
@@ -174,6 +179,10 @@ impl KeyProvider for VaultProvider {
 
     async fn encrypt_data_keys(&self, keys: &[(&DataKey, &KmsContext)]) -> Vec<Result<Vec<EncryptedDataKey>>> {
         self.0.encrypt_many(keys).await
+    }
+
+    fn revocations(&self) -> Option<Revocations> {
+        Some(self.0.news.revocations())
     }
 
     fn identity(&self) -> Option<ProviderIdentity> {
@@ -202,14 +211,15 @@ impl Inner {
     async fn encrypt(&self, key: &DataKey, context: &KmsContext) -> Result<String> {
         let mut fields = vec![("plaintext", Field::SecretBase64(key.expose()))];
         self.bind(&mut fields, context, context.encoded());
-        self.server.call(&self.encryption(Body::object(&fields)?).reading(&answer::encrypted)).await
+        let call = self.encryption(Body::object(&fields)?);
+        self.news.noted(self.server.call(&call.reading(&answer::encrypted)).await)
     }
 
     async fn decrypt(&self, ciphertext: Ciphertext<'_>, context: &KmsContext) -> Result<DataKey> {
         let mut fields = vec![("ciphertext", Field::Text(ciphertext.text))];
         self.bind(&mut fields, context, context.encoded());
         let call = self.decryption(Body::object(&fields)?, Some(ciphertext.version));
-        self.server.call(&call.reading(&answer::decrypted)).await
+        self.news.noted(self.server.call(&call.reading(&answer::decrypted)).await)
     }
 
     /// What the server is told to bind. Derivation takes the context a second time, so that each context has a key of

@@ -1,22 +1,25 @@
 //! Proves, once for each provider, that the server binds associated data.
 //!
 //! A Vault that is too old to know `associated_data` takes no notice of it: it would open any data key under any context, and
-//! say nothing. So before the first data key goes out, a random probe is encrypted and must not decrypt under other associated
-//! data. It is a probe since what answers may be no Transit at all: a KV engine stores what it is sent. Who only decrypts has a
-//! probe in the slot that was just opened.
+//! say nothing. So before the first data key goes out, a random probe is encrypted, must decrypt to itself under what it was bound
+//! to, and must not decrypt under other associated data: a server that takes notice in one direction only would make data keys
+//! that nobody can open. It is a probe since what answers may be no Transit at all: a KV engine stores what it is sent. Who only
+//! decrypts has a probe in the slot that was just opened.
 
 use super::flight::Flight;
-use super::refusal::Purpose;
+use super::refusal::{NotAuthentic, Purpose};
 use super::slot::Ciphertext;
 use super::wire::{Body, Field};
 use super::{Inner, answer};
-use crate::context::KmsContext;
+use crate::context::{EncryptionContext, KmsContext};
 use crate::crypto;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength};
 use futures_util::FutureExt;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use subtle::ConstantTimeEq;
 
 /// Associated data of no message: the encoding of a context begins with its count of entries, and this with more than there are.
 const OTHER: &[u8] = b"envelock: this must not decrypt";
@@ -44,19 +47,22 @@ impl Proof {
 }
 
 impl Inner {
-    /// Two calls, the first time: encrypts a probe, and fails to decrypt it.
-    pub(super) async fn prove_before_encrypting(self: &Arc<Self>, context: &KmsContext) -> Result<()> {
+    /// Three calls, the first time: encrypts a probe, decrypts it, and fails to decrypt it.
+    pub(super) async fn prove_before_encrypting(self: &Arc<Self>) -> Result<()> {
         if self.proof.is_done() {
             return Ok(());
         }
-        let (inner, context) = (Arc::clone(self), context.clone());
+        let inner = Arc::clone(self);
         let begin = || {
             async move {
                 if inner.proof.is_done() {
                     return Ok(());
                 }
+                // Of no message: its failure is that of all who wait for it.
+                let context = KmsContext::new(&EncryptionContext::from([("purpose", "proof")]))?;
                 let probe = DataKey::try_init(DataKeyLength::Bytes32, crypto::random::fill)?;
                 let text = inner.encrypt(&probe, &context).await?;
+                inner.must_decrypt(&text, &context, &probe).await?;
                 inner.must_not_decrypt(&text, &context).await
             }
             .boxed()
@@ -81,6 +87,17 @@ impl Inner {
         self.proof.flight.join(begin).await
     }
 
+    async fn must_decrypt(&self, text: &str, context: &KmsContext, probe: &DataKey) -> Result<()> {
+        let mut fields = vec![("ciphertext", Field::Text(text))];
+        self.bind(&mut fields, context, context.encoded());
+        let call = self.decryption(Body::object(&fields)?, None).about(Purpose::Prove, self.key_id.clone());
+        match self.server.call(&call.reading(&answer::decrypted)).await {
+            Ok(opened) if bool::from(opened.expose().ct_eq(probe.expose())) => Ok(()),
+            Err(error) if error.kind() != ErrorKind::AuthenticationFailed => Err(error),
+            Ok(_) | Err(_) => Err(self.server.asked(Purpose::Prove, &self.key_id).opens_not_its_own()),
+        }
+    }
+
     /// Under the right context for the derivation, which proves nothing by itself, and other associated data.
     async fn must_not_decrypt(&self, text: &str, context: &KmsContext) -> Result<()> {
         let mut fields = vec![("ciphertext", Field::Text(text))];
@@ -88,11 +105,15 @@ impl Inner {
         let call = self.decryption(Body::object(&fields)?, None).about(Purpose::Prove, self.key_id.clone());
         match self.server.call(&call.reading(&answer::opened)).await {
             Ok(()) => Err(self.server.asked(Purpose::Prove, &self.key_id).binds_nothing()),
-            Err(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+            Err(error) if error.source().is_some_and(|source| source.is::<NotAuthentic>()) => {
                 self.proof.done.store(true, Ordering::Release);
                 Ok(())
             }
-            Err(error) => Err::<(), Error>(error),
+            // "Invalid ciphertext" is no word about what it is bound to.
+            Err(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+                Err(self.server.asked(Purpose::Prove, &self.key_id).opens_not_its_own())
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! OpenBao and Vault answer 400 to nearly everything, so that the sentence decides, and 403 both to a token that has ended and
 //! to one that may not: the first says `permission denied` and no more (newer Vaults: `invalid token`), the second lists it as
-//! one of its errors. Sentences are looked up in what OpenBao 2.7 and Vault 1.21 send.
+//! one of its errors. Sentences are those of OpenBao 2.7, which it has from Vault; no test asks a Vault.
 
 use super::answer::{Said, Unfit};
 use crate::error::{Error, ErrorKind};
@@ -55,20 +55,22 @@ impl Asked {
             412 if known => Verdict::Unwell(self.behind()),
             429 => Verdict::Throttled {
                 error: self
-                    .error(ErrorKind::Unavailable, &format!("has had too many requests{}", said.shown()))
+                    .error(ErrorKind::Unavailable, "has had too many requests")
                     .with_advice("ask less often (the cache of data keys helps), or have the rate limit quota raised"),
                 // The client looks at `Retry-After` by itself.
                 after: None,
             },
-            301 | 302 | 307 | 308 => Verdict::Unwell(self.elsewhere()),
+            // It is answered so however often it is asked.
+            301 | 302 | 307 | 308 => Verdict::Fail(self.elsewhere()),
             // Health codes of standby nodes, which some load balancers pass on.
             472 | 473 => Verdict::Unwell(self.standby()),
             501 if known => Verdict::Unwell(
                 self.error(ErrorKind::Unavailable, "is not initialised").with_advice("run `bao operator init` there"),
             ),
             503 if said.has("sealed") => Verdict::Unwell(self.sealed()),
+            // Without the server's words: what an open breaker says goes to all, whoever's request they are about.
             500..=599 => Verdict::Unwell(
-                self.error(ErrorKind::Unavailable, &format!("failed with status {status}{}", said.shown()))
+                self.error(ErrorKind::Unavailable, &format!("failed with status {status}"))
                     .with_advice("try again; if it persists, the server's own log says why"),
             ),
             _ => Verdict::Unwell(self.stranger(&format!("answered with status {status}"))),
@@ -117,7 +119,10 @@ impl Asked {
                  same name",
             );
         }
-        if said.has("message authentication failed") || said.has("invalid ciphertext") || said.has("could not decode") {
+        if said.has("message authentication failed") {
+            return self.not_opened().with_source(NotAuthentic);
+        }
+        if said.has("invalid ciphertext") || said.has("could not decode") {
             return self.not_opened();
         }
         if said.has("key not found") {
@@ -139,8 +144,32 @@ impl Asked {
         if said.has("replication DR secondary") {
             return self.standby();
         }
-        self.error(ErrorKind::InvalidInput, &format!("refused the request for {subject}{}", said.shown()))
-            .with_advice("what it says is the server's own; its audit log has the request")
+        let words = match self.purpose {
+            // They may hold the data key that was decrypted, which is not known here.
+            Purpose::Decrypt(_) | Purpose::Prove => String::new(),
+            _ => said.shown(),
+        };
+        self.error(ErrorKind::InvalidInput, &format!("refused the request for {subject}{words}"))
+            .with_advice("the server's log says why; its audit log has the request")
+    }
+
+    /// A server that does not open under its context what it has just encrypted under it.
+    pub(super) fn opens_not_its_own(&self) -> Error {
+        let message = format!(
+            "does not decrypt with {} what it has just encrypted, or not for the sake of the associated data",
+            self.subject
+        );
+        self.error(ErrorKind::Unsupported, &message).with_advice(
+            "no data key went out; see whether two clusters, or versions older than Vault 1.13, answer at that address",
+        )
+    }
+
+    /// A wrapping token that was used, perhaps by a request of this program.
+    pub(super) fn unwrapping_lost(&self) -> Error {
+        self.error(ErrorKind::KeyDenied, "does not know the wrapping token any more").with_advice(
+            "an earlier request of this program got no answer and may have used it up, or it has expired: give the program a \
+             new wrapping token, and see in the audit log who used this one",
+        )
     }
 
     /// A server that does not bind what it was told to bind.
@@ -190,6 +219,7 @@ impl Asked {
             "lower min_decryption_version (`bao write MOUNT/keys/NAME/config min_decryption_version=N`), rewrap what is \
              under old versions, and raise it again",
         )
+        .with_source(TooOld)
     }
 
     fn version(&self, verb: &str) -> Option<String> {
@@ -313,6 +343,30 @@ impl fmt::Display for NotAllowed {
 }
 
 impl std::error::Error for NotAllowed {}
+
+/// The source of a refusal of what is under a version that was shut out.
+#[derive(Debug)]
+pub(super) struct TooOld;
+
+impl fmt::Display for TooOld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("version is too old")
+    }
+}
+
+impl std::error::Error for TooOld {}
+
+/// The source of a refusal by the cipher itself: the wrapped key is not of that context.
+#[derive(Debug)]
+pub(super) struct NotAuthentic;
+
+impl fmt::Display for NotAuthentic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("message authentication failed")
+    }
+}
+
+impl std::error::Error for NotAuthentic {}
 
 const MOUNT_ADVICE: &str =
     "correct the mount or the namespace; `bao secrets list` shows the mounts, `bao secrets enable transit` makes one";

@@ -88,8 +88,8 @@ fn the_context_goes_out_as_associated_data_and_the_token_in_a_header() {
     let (_, slot, _) = at_work(&vault);
     let seen = vault.state().seen.clone();
     let paths: Vec<_> = seen.iter().map(|seen| seen.path.as_str()).collect();
-    let expected = ["/v1/transit/encrypt/orders", "/v1/transit/decrypt/orders", "/v1/transit/encrypt/orders"];
-    assert_eq!(paths, expected, "the proof costs two calls, once");
+    let (encrypt, decrypt) = ("/v1/transit/encrypt/orders", "/v1/transit/decrypt/orders");
+    assert_eq!(paths, [encrypt, decrypt, decrypt, encrypt], "the proof costs three calls, once");
     let last = seen.last().unwrap();
     use base64::Engine;
     let encoded = base64::engine::general_purpose::STANDARD.encode(context("acme").encoded());
@@ -130,12 +130,112 @@ fn the_proof_is_given_once_and_costs_a_reader_one_call() {
     let vault = FakeVault::new();
     let (writer, slot, _) = at_work(&vault);
     encrypted(&writer).unwrap();
-    assert_eq!((vault.count("encrypt"), vault.count("decrypt")), (3, 1));
+    assert_eq!((vault.count("encrypt"), vault.count("decrypt")), (3, 2));
     let reader = provider(&vault);
     for _ in 0..3 {
         opened(&reader, &slot, &context("acme")).unwrap();
     }
-    assert_eq!((vault.count("encrypt"), vault.count("decrypt")), (3, 1 + 4));
+    assert_eq!((vault.count("encrypt"), vault.count("decrypt")), (3, 2 + 4));
+}
+
+#[test]
+fn a_server_that_would_not_open_what_it_encrypts_gets_no_data_key() {
+    let vault = FakeVault::new();
+    vault.state().forgets = true;
+    says(&encrypted(&provider(&vault)).unwrap_err(), ErrorKind::Unsupported, &["what it has just encrypted"]);
+    assert_eq!(vault.count("encrypt"), 1, "the probe");
+    for sentence in ["cipher: message authentication failed", "invalid ciphertext: could not decode"] {
+        let vault = FakeVault::new();
+        vault.state().opens_nothing = Some(sentence);
+        says(&encrypted(&provider(&vault)).unwrap_err(), ErrorKind::Unsupported, &["what it has just encrypted"]);
+        assert_eq!(vault.count("encrypt"), 1, "the probe");
+    }
+    // It must be another key that the probe decrypts to, too.
+    let vault = FakeVault::new();
+    vault.say(200, r#"{"data":{"ciphertext":"vault:v1:qnkyVpeB/R5ffKPqwwVxNJ9z/cBTbHO61aHfBUpqB2vVnUkaNzFqBtSoflavIyRrcpxQDuQrb/UUpsR1"}}"#);
+    vault.say(200, r#"{"data":{"plaintext":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}}"#);
+    says(&encrypted(&provider(&vault)).unwrap_err(), ErrorKind::Unsupported, &["what it has just encrypted"]);
+}
+
+#[test]
+fn only_a_failed_authentication_proves_that_the_server_binds() {
+    let vault = FakeVault::new();
+    let (_, slot, _) = at_work(&vault);
+    let open_with_proof = |sentence: &str| {
+        let reader = provider(&vault);
+        let plaintext = r#"{"data":{"plaintext":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}}"#;
+        vault.say(200, plaintext);
+        vault.say(400, &serde_json::json!({ "errors": [sentence] }).to_string());
+        opened(&reader, &slot, &context("acme")).map(drop)
+    };
+    open_with_proof("cipher: message authentication failed").unwrap();
+    for sentence in ["invalid ciphertext: no prefix", "could not decode ciphertext"] {
+        says(&open_with_proof(sentence).unwrap_err(), ErrorKind::Unsupported, &["for the sake of the associated data"]);
+    }
+}
+
+#[test]
+fn caches_are_told_of_a_revoked_key_and_at_most_once_in_ten_seconds() {
+    let vault = FakeVault::new();
+    let (provider, slot, _) = at_work(&vault);
+    let revocations = provider.revocations().unwrap();
+    let told = |wanted: u64, what: &str| assert_eq!(revocations.epoch(), wanted, "{what}");
+    told(0, "all is well");
+    for sentence in ["something new", "invalid ciphertext: version is too new", "cipher: message authentication failed"]
+    {
+        vault.say(400, &serde_json::json!({ "errors": [sentence] }).to_string());
+        opened(&provider, &slot, &context("acme")).unwrap_err();
+        told(0, sentence);
+    }
+    vault.say(503, r#"{"errors":["Vault is sealed"]}"#);
+    encrypted(&provider).unwrap_err();
+    told(0, "an outage");
+    for _ in 0..50 {
+        vault.say(400, r#"{"errors":["encryption key not found"]}"#);
+        encrypted(&provider).unwrap_err();
+    }
+    told(1, "a key that is gone");
+    vault.clock.advance(10);
+    vault.state().min_decryption_version = 2;
+    opened(&provider, &slot, &context("acme")).unwrap_err();
+    told(2, "a version that was shut out");
+    vault.clock.advance(10);
+    block_on(provider.decrypt_data_keys(&[(&slot, &context("acme"))]));
+    told(3, "the same in a batch");
+    vault.clock.advance(10);
+    vault.state().forbidden = vec!["encrypt"];
+    encrypted(&provider).unwrap_err();
+    told(4, "a policy that was taken away");
+    vault.clock.advance(10);
+    vault.state().tokens.clear();
+    encrypted(&provider).unwrap_err();
+    told(5, "a token that was revoked");
+}
+
+#[test]
+fn a_redirect_is_asked_for_once() {
+    let vault = FakeVault::new();
+    let provider = builder(&vault).policy(HttpPolicy::default().attempts(4)).build().unwrap();
+    vault.say(307, "");
+    says(&encrypted(&provider).unwrap_err(), ErrorKind::Unavailable, &["not followed"]);
+    assert_eq!(vault.state().seen.len(), 1);
+}
+
+#[test]
+fn a_failure_to_decrypt_shows_no_word_of_the_server() {
+    for status in [400, 429, 500, 503] {
+        let error = not_decrypted(status, r#"{"errors":["plaintext was cGxhbnRlZA=="]}"#);
+        assert!(!format!("{error:?}").contains("cGxhbnRlZA"), "{error:?}");
+    }
+    let vault = FakeVault::new();
+    let provider =
+        builder(&vault).policy(HttpPolicy::default().attempts(1).breaker(1, std::time::Duration::from_secs(60)));
+    let provider = provider.build().unwrap();
+    vault.say(500, r#"{"errors":["the request of tenant acme"]}"#);
+    encrypted(&provider).unwrap_err();
+    let held_back = encrypted(&provider).unwrap_err();
+    assert_eq!(vault.state().seen.len(), 1, "the breaker is open");
+    assert!(!format!("{held_back:?}").contains("acme"), "{held_back:?}");
 }
 
 #[test]
@@ -230,7 +330,7 @@ fn each_refusal_of_the_server_has_its_own_kind_and_sentence() {
         (412, r#"{"errors":["required index state not present"]}"#, Unavailable, "caught up"),
         (413, "too large", ErrorKind::LimitExceeded, "max_request_size"),
         (501, r#"{"errors":["Vault is not initialized"]}"#, Unavailable, "not initialised"),
-        (500, r#"{"errors":["internal error"]}"#, Unavailable, "it says: internal error"),
+        (500, r#"{"errors":["internal error"]}"#, Unavailable, "status 500"),
         (502, "<html>bad gateway</html>", Unavailable, "status 502"),
         (418, "{}", Unavailable, "status 418"),
         (400, "<html>", Unavailable, "something else answers"),
@@ -274,8 +374,13 @@ fn what_a_server_says_is_bounded_and_escaped_and_repeats_no_secret() {
     for secret in [TOKEN, plaintext.as_str()] {
         for status in [400, 429, 500] {
             let error = refused(status, &serde_json::json!({ "errors": [format!("bad: {secret}!")] }).to_string());
-            says(&error, error.kind(), &["it repeated a secret"]);
             assert!(!format!("{error:?}").contains(secret));
+        }
+        let (one, two) = secret.split_at(6);
+        for sentences in [vec![format!("bad: {secret}!")], vec![one.into(), two.into()], vec![format!("{one} {two}")]] {
+            let error = refused(400, &serde_json::json!({ "errors": sentences }).to_string());
+            says(&error, ErrorKind::InvalidInput, &["it repeated a secret"]);
+            assert!(!format!("{error:?}").contains(two));
         }
     }
 }
@@ -346,6 +451,9 @@ fn the_check_tells_who_what_and_whether_the_key_serves() {
     assert_eq!(found.identity.as_deref(), Some("approle"));
     assert_eq!(found.token_left, Some(std::time::Duration::from_secs(42)));
     assert_eq!(found.key.unwrap().key_type, "aes256-gcm96");
+    vault.say(200, r#"{"data":{"display_name":"a","policies":["\u001b[31mred"]}}"#);
+    let found = block_on(provider(&vault).check()).unwrap();
+    assert_eq!(found.policies.unwrap(), ["\\u{1b}[31mred"]);
     vault.state().forbidden = vec!["keys", "lookup-self"];
     let found = block_on(provider(&vault).check()).unwrap();
     assert_eq!((found.identity, found.key), (None, None));
@@ -391,6 +499,9 @@ fn providers_share_cached_keys_only_under_a_public_name() {
     assert_ne!(identity(role("s"), "x").unwrap(), one);
     assert_ne!(identity(role("r"), "y").unwrap(), one);
     assert!(!one.as_str().contains("planted"));
+    assert_ne!(identity(VaultAuth::app_role("r", "another"), "x").unwrap(), one, "it may be a wrong one");
+    let trusting = builder(&vault).namespace("x").auth(role("r")).dangerous_without_binding_proof().build().unwrap();
+    assert_ne!(trusting.identity().unwrap(), one);
     let provider = builder(&vault).auth(VaultAuth::token("planted")).build().unwrap();
     assert!(!format!("{provider:?}").contains("planted"));
 }

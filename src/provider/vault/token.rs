@@ -1,7 +1,8 @@
 //! The token that requests carry, and how it is got, prolonged and replaced.
 //!
 //! Nothing sleeps here: a token is renewed by a call that comes when two thirds of its life are over. One call does so, the
-//! others go on with the token that is still good, and so does that one where the renewal fails or takes long.
+//! others go on with the token that is still good, and so does that one where the renewal fails or takes long. Where one token after
+//! the other is refused, logins become rarer: each makes a token that lives on at the server.
 
 use super::answer;
 use super::auth::{How, VaultAuth, read};
@@ -22,12 +23,16 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// How long a call waits for a renewal while the old token is still good.
+/// How long a call waits for a renewal while the old token is still good, or a quarter of what calls may take if that is less.
 const RENEWAL_WAIT: Duration = Duration::from_secs(2);
 /// How long nobody tries again after a renewal that failed.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 /// A token that is refused so soon after its login will not be helped by another.
 const JUST_MADE: Duration = Duration::from_secs(1);
+/// The longest time in which no other login is tried, where one token after the other is refused.
+const PATIENCE_MAX: Duration = Duration::from_secs(300);
+/// A token that was refused at this age, or at twice the time that was waited for it, has served.
+const SERVED: Duration = Duration::from_secs(60);
 
 /// A token, and until when it is good.
 pub(super) struct Token {
@@ -90,28 +95,37 @@ pub(super) struct Tokens(Arc<Inner>);
 
 struct Inner {
     auth: VaultAuth,
-    /// With a client of its own: a login never waits for the calls that wait for it.
-    server: Server,
+    logins: Logins,
     clock: Arc<dyn Clock>,
     held: Mutex<Held>,
     flight: Flight<Arc<Token>>,
 }
 
-#[derive(Default)]
+/// Where logins go, by clients of their own: a login never waits for the calls that wait for it.
+pub(super) struct Logins {
+    pub(super) server: Server,
+    /// Sends each request once.
+    pub(super) once: Server,
+}
+
 struct Held {
     token: Option<Arc<Token>>,
-    /// After a renewal that failed.
+    /// Since a renewal began that has not succeeded.
     not_before: Duration,
+    /// How old a token must be to be replaced when it is refused.
+    patience: Duration,
+    /// Whether the token was refused, and was too young to be replaced.
+    refused: bool,
 }
 
 impl Tokens {
     /// The tokens that `auth` gives. A token that was given is looked at here.
-    pub(super) fn new(auth: VaultAuth, server: Server, clock: Arc<dyn Clock>) -> Result<Self> {
-        let mut held = Held::default();
+    pub(super) fn new(auth: VaultAuth, logins: Logins, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut held = Held { token: None, not_before: Duration::ZERO, patience: JUST_MADE, refused: false };
         if let How::Token(token) = auth.how() {
             held.token = Some(Arc::new(Token { header: header(token)?, made: clock.now(), life: None }));
         }
-        Ok(Self(Arc::new(Inner { auth, server, clock, held: Mutex::new(held), flight: Flight::new() })))
+        Ok(Self(Arc::new(Inner { auth, logins, clock, held: Mutex::new(held), flight: Flight::new() })))
     }
 
     pub(super) fn auth(&self) -> &VaultAuth {
@@ -121,16 +135,24 @@ impl Tokens {
     /// A token that is good now.
     pub(super) async fn current(&self) -> Result<Arc<Token>> {
         let now = self.0.clock.now();
-        let (token, may_renew) = {
-            let held = self.0.held();
-            (held.token.clone(), now >= held.not_before)
+        let (token, renews) = {
+            let mut held = self.0.held();
+            let renews = held.token.as_ref().is_some_and(|token| token.is_good(now) && token.is_to_be_renewed(now))
+                && now >= held.not_before
+                && !self.0.flight.is_under_way();
+            if renews {
+                // From its beginning: if this call is dropped, the next one does not wait as well.
+                held.not_before = now.saturating_add(RENEWAL_PAUSE);
+            }
+            (held.token.clone(), renews)
         };
         match token {
             Some(token) if !token.is_good(now) => self.obtain().await,
-            Some(token) if !token.is_to_be_renewed(now) || !may_renew || self.0.flight.is_under_way() => Ok(token),
+            Some(token) if !renews => Ok(token),
             Some(token) => {
-                let transport = self.0.server.client().transport();
-                match select(Box::pin(self.obtain()), transport.sleep(RENEWAL_WAIT)).await {
+                let client = self.0.logins.server.client();
+                let wait = RENEWAL_WAIT.min(client.total() / 4);
+                match select(Box::pin(self.obtain()), client.transport().sleep(wait)).await {
                     Either::Left((Ok(renewed), _)) => Ok(renewed),
                     // It is good for a while yet: the call goes on with it.
                     Either::Left((Err(_), _)) | Either::Right(_) => {
@@ -152,10 +174,17 @@ impl Tokens {
                 // Somebody else was here before.
                 Some(token) if !Arc::ptr_eq(token, used) => return Ok(()),
                 _ if matches!(self.0.auth.how(), How::Token(_)) => return Err(refused),
-                _ if self.0.auth.logs_in() && self.0.clock.now() < used.made.saturating_add(JUST_MADE) => {
-                    return Err(refused);
+                _ if !self.0.auth.logs_in() => held.token = None,
+                _ => {
+                    let age = self.0.clock.now().saturating_sub(used.made);
+                    if age < held.patience {
+                        held.refused = true;
+                        return Err(refused);
+                    }
+                    let served = age >= SERVED.max(held.patience * 2);
+                    held.patience = if served { JUST_MADE } else { PATIENCE_MAX.min(held.patience * 2) };
+                    held.token = None;
                 }
-                _ => held.token = None,
             }
         }
         let token = self.obtain().await?;
@@ -192,7 +221,14 @@ impl Inner {
             None => self.log_in(asked_at).await?,
         };
         let token = Arc::new(token);
-        *self.held() = Held { token: Some(Arc::clone(&token)), not_before: Duration::ZERO };
+        let mut held = self.held();
+        held.not_before = Duration::ZERO;
+        if old.is_some() && !held.refused {
+            // It came to its end in peace.
+            held.patience = JUST_MADE;
+        }
+        held.refused = false;
+        held.token = Some(Arc::clone(&token));
         Ok(token)
     }
 
@@ -201,7 +237,7 @@ impl Inner {
             let token = read(path, "the token for the Vault")?;
             return Ok(Token { header: header(&token)?, made: asked_at, life: None });
         }
-        let granted = self.auth.log_in(&self.server).await?;
+        let granted = self.auth.log_in(&self.logins.server, &self.logins.once).await?;
         let life = life(asked_at, &granted, Duration::from_secs(granted.lease))?;
         Ok(Token { header: header(&granted.token)?, made: asked_at, life })
     }
@@ -209,11 +245,12 @@ impl Inner {
     /// `None` where only a login helps: the token cannot be renewed, or is near the end of all renewals.
     async fn renew(&self, old: &Token, asked_at: Duration) -> Result<Option<Token>> {
         let Some(before) = old.life.as_ref().filter(|life| life.renewable) else { return Ok(None) };
-        let call = Call::new(&self.server, "auth/token/renew-self", Method::POST, "auth/token/renew-self".to_owned())
-            .about(Purpose::Login, "auth/token".to_owned())
-            .sending(Body::object(&[])?)
-            .with_token(old.header());
-        match self.server.call(&call.reading(&answer::granted)).await {
+        let call =
+            Call::new(&self.logins.server, "auth/token/renew-self", Method::POST, "auth/token/renew-self".to_owned())
+                .about(Purpose::Login, "auth/token".to_owned())
+                .sending(Body::object(&[])?)
+                .with_token(old.header());
+        match self.logins.server.call(&call.reading(&answer::granted)).await {
             // "The maximum TTL" shortens the last renewals.
             Ok(granted) if granted.lease != 0 && Duration::from_secs(granted.lease) < before.full / 2 => Ok(None),
             Ok(granted) => {

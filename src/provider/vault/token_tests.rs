@@ -6,15 +6,21 @@ use super::*;
 use crate::context::EncryptionContext;
 use crate::error::{Error, ErrorKind};
 use crate::provider::http::policy::HttpPolicy;
+use futures_util::FutureExt;
 use pollster::block_on;
+use std::time::Duration;
 
 fn provider(vault: &FakeVault, auth: VaultAuth) -> VaultProvider {
+    under(HttpPolicy::default().attempts(1), vault, auth)
+}
+
+fn under(policy: HttpPolicy, vault: &FakeVault, auth: VaultAuth) -> VaultProvider {
     VaultProvider::builder("orders")
         .address("https://vault.example.com:8200")
         .auth(auth)
         .transport(vault.clone())
         .clock(vault.clock.clone())
-        .policy(HttpPolicy::default().attempts(1))
+        .policy(policy)
         .build()
         .unwrap()
 }
@@ -132,7 +138,7 @@ fn a_role_that_was_revoked_says_so() {
 fn a_static_token_that_ended_says_what_to_do() {
     let vault = FakeVault::new();
     let provider = provider(&vault, VaultAuth::token("s.static"));
-    vault.state().tokens.insert("s.static".to_owned(), std::time::Duration::from_secs(10));
+    vault.state().tokens.insert("s.static".to_owned(), Duration::from_secs(10));
     encrypt(&provider).unwrap();
     vault.clock.advance(10);
     let error = encrypt(&provider).unwrap_err();
@@ -173,9 +179,12 @@ fn a_wrapping_token_that_was_used_before_is_a_warning() {
     let vault = FakeVault::new();
     let provider = provider(&vault, VaultAuth::app_role_wrapped("the-role-id", "wrapping-token"));
     vault.say(400, r#"{"errors":["wrapping token is not valid or does not exist"]}"#);
-    let error = encrypt(&provider).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::KeyDenied);
-    assert!(error.to_string().contains("somebody else has the secret id"), "{error}");
+    vault.say(400, r#"{"errors":["wrapping token is not valid or does not exist"]}"#);
+    for _ in 0..2 {
+        let error = encrypt(&provider).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::KeyDenied);
+        assert!(error.to_string().contains("somebody else has the secret id"), "{error}");
+    }
 }
 
 #[test]
@@ -228,7 +237,6 @@ fn a_login_that_is_refused_shows_no_credential() {
 
 #[test]
 fn a_call_that_is_dropped_in_its_login_holds_nobody_up() {
-    use futures_util::FutureExt;
     let vault = FakeVault::new();
     let provider = app_role(&vault);
     let mut lost = Box::pin(provider.0.tokens.current());
@@ -237,4 +245,123 @@ fn a_call_that_is_dropped_in_its_login_holds_nobody_up() {
     drop(lost);
     encrypt(&provider).unwrap();
     assert!(vault.count("login") <= 2);
+}
+
+/// `None` where the call waits for something.
+fn encrypt_at_once(provider: &VaultProvider) -> Option<Result<()>> {
+    let key = DataKey::from_slice(&[1; 32]).unwrap();
+    let context = KmsContext::new(&EncryptionContext::from([("tenant", "acme")])).unwrap();
+    provider.encrypt_data_key(&key, &context).now_or_never().map(|outcome| outcome.map(drop))
+}
+
+#[test]
+fn a_wrapping_token_is_sent_once_and_nobody_is_accused_of_an_answer_that_was_lost() {
+    let vault = FakeVault::new();
+    let auth = VaultAuth::app_role_wrapped("the-role-id", "wrapping-token");
+    let provider = under(HttpPolicy::default().attempts(4), &vault, auth);
+    vault.state().lost = vec!["unwrap"];
+    let error = encrypt(&provider).unwrap_err();
+    assert_eq!((error.kind(), vault.count("unwrap")), (ErrorKind::Unavailable, 1), "{error}");
+    assert!(!error.to_string().contains("somebody else"), "{error}");
+    vault.state().lost.clear();
+    for _ in 0..2 {
+        let error = encrypt(&provider).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::KeyDenied, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("may have used it up") && !text.contains("somebody else"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrapping_token_that_reached_nobody_is_sent_again_by_the_next_call() {
+    let vault = FakeVault::new();
+    let provider = provider(&vault, VaultAuth::app_role_wrapped("the-role-id", "wrapping-token"));
+    vault.say(503, r#"{"errors":["Vault is sealed"]}"#);
+    assert_eq!(encrypt(&provider).unwrap_err().kind(), ErrorKind::Unavailable);
+    encrypt(&provider).unwrap();
+}
+
+#[test]
+fn a_call_that_is_dropped_while_a_secret_id_is_unwrapped_loses_nothing() {
+    let vault = FakeVault::new();
+    let provider = provider(&vault, VaultAuth::app_role_wrapped("the-role-id", "wrapping-token"));
+    {
+        let mut state = vault.state();
+        state.hung = vec!["unwrap"];
+        state.sleeps = Duration::ZERO;
+    }
+    assert!(encrypt_at_once(&provider).is_none());
+    assert_eq!(vault.count("unwrap"), 1);
+    vault.state().hung.clear();
+    encrypt_at_once(&provider).unwrap().unwrap();
+    assert_eq!((vault.count("unwrap"), vault.count("login")), (1, 1));
+}
+
+#[test]
+fn a_renewal_without_an_answer_fails_no_call_and_one_call_waits_for_it_a_little() {
+    let vault = FakeVault::new();
+    let auth = VaultAuth::app_role("the-role-id", "the-secret-id");
+    let provider = under(HttpPolicy::default().total(Duration::from_secs(1)), &vault, auth);
+    encrypt(&provider).unwrap();
+    vault.clock.advance(46);
+    {
+        let mut state = vault.state();
+        state.hung = vec!["renew-self"];
+        // A quarter of a call's time passes, the whole of it does not.
+        state.sleeps = Duration::from_millis(250);
+    }
+    for _ in 0..20 {
+        encrypt_at_once(&provider).expect("no call waits for long").unwrap();
+    }
+    assert_eq!(vault.count("renew-self"), 1);
+}
+
+#[test]
+fn a_call_that_is_dropped_in_a_renewal_is_the_only_one_that_waited() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.clock.advance(46);
+    {
+        let mut state = vault.state();
+        state.hung = vec!["renew-self"];
+        state.sleeps = Duration::ZERO;
+    }
+    assert!(encrypt_at_once(&provider).is_none());
+    for _ in 0..19 {
+        encrypt_at_once(&provider).expect("nobody else waits").unwrap();
+    }
+    assert_eq!(vault.count("renew-self"), 1);
+    vault.state().hung.clear();
+    vault.clock.advance(6);
+    encrypt_at_once(&provider).unwrap().unwrap();
+    assert_eq!(vault.count("renew-self"), 2);
+}
+
+#[test]
+fn tokens_that_are_refused_one_after_the_other_make_logins_rare() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    {
+        let mut state = vault.state();
+        state.deaf = true;
+        state.lease = 3_600;
+    }
+    for _ in 0..600 {
+        assert_eq!(encrypt(&provider).unwrap_err().kind(), ErrorKind::KeyDenied);
+        vault.clock.advance(1);
+    }
+    let logins = vault.count("login");
+    assert!((5..15).contains(&logins), "{logins} logins in ten minutes");
+    // Once a token has served, the next one is got as soon as ever.
+    vault.state().deaf = false;
+    vault.clock.advance(700);
+    encrypt(&provider).unwrap();
+    assert_eq!(vault.count("login"), logins);
+    for more in 1..=2 {
+        vault.state().tokens.retain(|token, _| !token.starts_with("s."));
+        encrypt(&provider).unwrap();
+        assert_eq!(vault.count("login"), logins + more);
+        vault.clock.advance(5);
+    }
 }
