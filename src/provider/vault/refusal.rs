@@ -144,12 +144,8 @@ impl Asked {
         if said.has("replication DR secondary") {
             return self.standby();
         }
-        let words = match self.purpose {
-            // They may hold the data key that was decrypted, which is not known here.
-            Purpose::Decrypt(_) | Purpose::Prove => String::new(),
-            _ => said.shown(),
-        };
-        self.error(ErrorKind::InvalidInput, &format!("refused the request for {subject}{words}"))
+        // Without the server's words: they may hold the data key, in whatever form.
+        self.error(ErrorKind::InvalidInput, &format!("refused the request for {subject}"))
             .with_advice("the server's log says why; its audit log has the request")
     }
 
