@@ -50,19 +50,3 @@ impl<'a, T> AtOnce<'a, T> {
         }
     }
 }
-
-impl<T, E> AtOnce<'_, Result<T, E>> {
-    /// Waits for all of them; their answers in the order of their numbers.
-    ///
-    /// # Errors
-    /// The first that fails, in time: the others are cancelled.
-    pub(super) async fn all(mut self) -> Result<Vec<T>, E> {
-        let mut answers = Vec::with_capacity(self.calls.len());
-        while !self.is_empty() {
-            let (number, answer) = std::future::poll_fn(|context| self.poll(context)).await;
-            answers.push((number, answer?));
-        }
-        answers.sort_unstable_by_key(|(number, _)| *number);
-        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
-    }
-}

@@ -3,11 +3,14 @@
 mod at_once;
 #[cfg(feature = "aws-kms")]
 pub(crate) mod aws_kms;
+#[cfg(feature = "http")]
+mod delay;
 pub(crate) mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 pub(crate) mod multi;
 pub(crate) mod passphrase;
+mod patience;
 pub(crate) mod raw;
 #[cfg(feature = "vault")]
 pub(crate) mod vault;

@@ -4,21 +4,27 @@ use crate::context::KmsContext;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
-use crate::provider::at_once::AtOnce;
+use crate::provider::at_once::{AtOnce, Call};
+use crate::provider::patience::Patience;
 use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 use async_trait::async_trait;
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// Several providers, each of which alone can open what is encrypted under them.
 ///
 /// Writing wraps the data key for every member. With [`all`](Self::all) one member that fails fails
-/// the whole; with [`at_least`](Self::at_least) k of them must succeed, and a member that fails is
-/// recorded in the message as missing, so that `inspect` names it and a later rewrap can fill it.
+/// the whole; with [`at_least`](Self::at_least) k of them must succeed, and a member that fails, in
+/// whatever way, is recorded in the message as missing, so that `inspect` names it and a later rewrap can
+/// fill it.
 #[derive(Debug)]
 pub struct MultiProvider {
     members: Vec<Arc<dyn KeyProvider>>,
     needed: usize,
+    /// How long those that are not needed are waited for.
+    pub(super) grace: Option<Arc<dyn Patience>>,
     /// `None` if no member has any.
     revocations: Option<Revocations>,
 }
@@ -36,6 +42,9 @@ impl MultiProvider {
 
     /// At least `needed` of the members must wrap.
     ///
+    /// One that is out of reach is waited for as long as its own policy lets it take, which is 30 s for those across a
+    /// network: give it less (`HttpPolicy::total`), or the others a grace (`with_grace`, feature `http`).
+    ///
     /// # Errors
     /// As [`all`](Self::all), and if `needed` is zero or more than there are members.
     pub fn at_least(needed: usize, members: Vec<Arc<dyn KeyProvider>>) -> Result<Self> {
@@ -51,7 +60,7 @@ impl MultiProvider {
         }
         let parts: Vec<_> = members.iter().filter_map(|member| member.revocations()).collect();
         let revocations = (!parts.is_empty()).then(|| Revocations::of_any(parts));
-        Ok(Self { members, needed, revocations })
+        Ok(Self { members, needed, grace: None, revocations })
     }
 
     /// One slot for each recipient: a wrapped key, or the record that it is missing. The members are asked at the same
@@ -61,26 +70,65 @@ impl MultiProvider {
         for (number, member) in self.members.iter().enumerate() {
             calls.push(number, Box::pin(encrypted(&**member, key, context)));
         }
+        let answers = self.gathered(calls).await?;
         let mut slots = Vec::new();
         let mut failures = Vec::new();
-        for (member, answer) in self.members.iter().zip(calls.all().await?) {
+        for (member, answer) in self.members.iter().zip(answers) {
             match answer {
-                Ok(encrypted) => slots.extend(encrypted),
-                Err(error) => {
+                Some(Ok(encrypted)) => slots.extend(encrypted),
+                other => {
                     let missing = member.recipients();
                     slots.extend(missing.into_iter().map(|it| EncryptedDataKey::missing(it.provider, it.key_id)));
-                    failures.push((name(&**member), error));
+                    failures.extend(other.and_then(Result::err).map(|error| (name(&**member), error)));
                 }
             }
         }
-        let (all, reached) = (self.members.len(), self.members.len() - failures.len());
-        if reached >= self.needed {
+        let (all, failed) = (self.members.len(), failures.len());
+        if failed <= all - self.needed {
             return Ok(slots);
         }
+        let reached = all - failed;
         let what = format!("{reached} of {all} key providers encrypted the data key, and {} must", self.needed);
         Err(summed_up(&what, failures))
     }
+
+    /// The members' answers in their order; `None` of those that had not answered when the grace was over.
+    ///
+    /// # Errors
+    /// That of a member which is no outage, if too few are left then: the others are cancelled.
+    async fn gathered(&self, mut calls: AtOnce<'_, Wrapped>) -> Result<Vec<Option<Wrapped>>> {
+        let mut answers: Vec<Option<Wrapped>> = self.members.iter().map(|_| None).collect();
+        let (mut reached, mut failed) = (0, 0);
+        let mut grace: Option<Call<'_, ()>> = None;
+        while !calls.is_empty() {
+            let ended = poll_fn(|context| {
+                if let Poll::Ready(ended) = calls.poll(context) {
+                    return Poll::Ready(Some(ended));
+                }
+                match grace.as_mut().map(|grace| grace.as_mut().poll(context)) {
+                    Some(Poll::Ready(())) => Poll::Ready(None),
+                    Some(Poll::Pending) | None => Poll::Pending,
+                }
+            });
+            let Some((number, answer)) = ended.await else { break };
+            match &answer {
+                Ok(_) => reached += 1,
+                Err(_) => failed += 1,
+            }
+            match answer {
+                Err(error) if failed > self.members.len() - self.needed && !is_outage(&error) => return Err(error),
+                answer => answers[number] = Some(answer),
+            }
+            if reached == self.needed && grace.is_none() {
+                grace = self.grace.as_ref().map(|grace| grace.wait());
+            }
+        }
+        Ok(answers)
+    }
 }
+
+/// What a member made of a data key.
+type Wrapped = Result<Vec<EncryptedDataKey>>;
 
 #[async_trait]
 impl KeyProvider for MultiProvider {
@@ -144,23 +192,10 @@ impl KeyProvider for MultiProvider {
     }
 }
 
-/// What `member` makes of a data key: slots, one of which at least holds it, or an outage of its own.
-///
-/// # Errors
-/// What no other member's answer makes good.
-pub(super) async fn encrypted(
-    member: &dyn KeyProvider,
-    key: &DataKey,
-    context: &KmsContext,
-) -> Result<Result<Vec<EncryptedDataKey>>> {
-    match member.encrypt_data_key(key, context).await {
-        Ok(encrypted) => {
-            holds_a_key(member, &encrypted)?;
-            Ok(Ok(encrypted))
-        }
-        Err(error) if is_outage(&error) => Ok(Err(error)),
-        Err(error) => Err(error),
-    }
+/// What `member` makes of a data key: slots, one of which at least holds it.
+async fn encrypted(member: &dyn KeyProvider, key: &DataKey, context: &KmsContext) -> Wrapped {
+    let encrypted = member.encrypt_data_key(key, context).await?;
+    holds_a_key(member, &encrypted).map(|()| encrypted)
 }
 
 /// # Errors

@@ -98,12 +98,15 @@ pub(super) struct Credentials {
     state: Mutex<State>,
 }
 
+/// Where those who wait are told what the source gave.
+type Waiting = Vec<oneshot::Sender<Result<Arc<Held>>>>;
+
 #[derive(Debug, Default)]
 struct State {
     held: Option<Arc<Held>>,
     count: u64,
     /// Those who wait for the source, if it is being asked: by this process, as a fork has no such thread.
-    under_way: Option<(u32, Vec<oneshot::Sender<Result<Arc<Held>>>>)>,
+    under_way: Option<(u32, Waiting)>,
     /// The source is not asked again before then, unless there is nothing left: it has just failed, or had nothing new.
     pause: Option<Instant>,
 }

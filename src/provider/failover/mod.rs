@@ -1,7 +1,5 @@
 //! Several providers for one purpose: one that works is enough, and which is asked first is a matter of policy.
 
-#[cfg(feature = "http")]
-mod hedge;
 mod pace;
 mod run;
 
@@ -11,8 +9,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::context::KmsContext;
 use crate::error::{Error, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
-use crate::provider::at_once::Call;
 use crate::provider::multi::holds_a_key;
+use crate::provider::patience::Patience;
 use crate::provider::{DataKeyAnswer, GeneratedDataKey, KeyProvider, ProviderIdentity, Recipient, Revocations};
 use async_trait::async_trait;
 use std::collections::HashSet;
@@ -28,11 +26,8 @@ use std::sync::Arc;
 /// **Reading**: each member is asked whose slot it is, until one opens it. A slot that one Region's key wrote is opened by
 /// the member of another Region, if both are replicas of one multi-Region key.
 ///
-/// The next member is asked where one is out of reach, busy, or refuses its key (kinds
-/// [`Unavailable`](crate::ErrorKind::Unavailable), [`Busy`](crate::ErrorKind::Busy),
-/// [`RandomFailed`](crate::ErrorKind::RandomFailed), [`KeyDenied`](crate::ErrorKind::KeyDenied),
-/// [`KeyState`](crate::ErrorKind::KeyState)); when decrypting, also where one does not have the key or does not find the
-/// slot authentic under its own. A mistake in the call is nobody's outage, and is the answer at once. After
+/// The next member is asked whatever kept one from doing it: it is out of reach, it refuses its key or has it no more, or
+/// what it answers is wrong. A mistake in the call is one at each member, and their answers are told together. After
 /// AWS's `ThrottlingException`, members of the same account and Region are passed over: they share what is used up.
 ///
 /// How long a member may take is its own policy (`HttpPolicy`, of those across a network), and so is the circuit breaker
@@ -58,7 +53,7 @@ pub struct FailoverProvider {
     order: Order,
     clock: Arc<dyn Clock>,
     /// When the next member is asked though the one before has not answered.
-    hedge: Option<Arc<dyn Patience>>,
+    pub(super) hedge: Option<Arc<dyn Patience>>,
     /// `None` if no member has any.
     revocations: Option<Revocations>,
 }
@@ -68,11 +63,6 @@ pub struct FailoverProvider {
 enum Order {
     Listed,
     Nearest(Paces),
-}
-
-/// Waits as long as a member may be silent before the next is asked as well.
-trait Patience: Send + Sync {
-    fn wait(&self) -> Call<'_, ()>;
 }
 
 impl FailoverProvider {

@@ -7,6 +7,8 @@ use std::time::Duration;
 const HALF_LIFE: Duration = Duration::from_secs(10);
 /// The part that one answer has in a moving figure.
 const SHARE: f64 = 0.25;
+/// A call that was given up sooner says nothing.
+const GIVEN_UP_MIN: Duration = Duration::from_millis(100);
 /// What a failure counts as at least, and at most.
 const FAILED_MIN: f64 = 1.0;
 const FAILED_MAX: f64 = 60.0;
@@ -19,10 +21,13 @@ pub(super) struct Paces {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
-    /// Seconds. Zero as long as nothing is known, so that each is tried.
-    figure: f64,
-    /// When it was measured, or its turn to be measured was taken.
-    at: Duration,
+    /// Seconds; `None` as long as nothing is known, so that each is tried.
+    figure: Option<f64>,
+    /// When it was measured.
+    measured: Duration,
+    /// When a call last took its turn, and the time before.
+    turn: Option<Duration>,
+    before: Option<Duration>,
     /// The figure is the price of a failure, and no time of an answer.
     failed: bool,
 }
@@ -43,32 +48,51 @@ impl Paces {
         let weight = |number: &usize| all.get(*number).map_or(f64::MAX, |pace| pace.weight(now));
         turns.sort_by(|one, other| weight(one).total_cmp(&weight(other)));
         if let Some(pace) = turns.first().and_then(|first| all.get_mut(*first)) {
-            pace.at = now;
+            (pace.before, pace.turn) = (pace.turn, Some(now));
         }
         turns
+    }
+
+    /// The call that took this one's turn at `taken` was none for it: the turn is still to be had.
+    pub(super) fn not_asked(&self, number: usize, taken: Duration) {
+        self.change(number, |pace| match pace.turn == Some(taken) {
+            true => Pace { turn: pace.before, ..*pace },
+            false => *pace,
+        });
     }
 
     /// One answered, good or bad, after `took`.
     pub(super) fn answered(&self, number: usize, took: Duration, now: Duration) {
         self.change(number, |pace| {
             let took = took.as_secs_f64();
-            let stale = pace.figure == 0.0 || pace.failed || pace.age(now) > HALF_LIFE;
-            let figure = if stale { took } else { pace.figure + SHARE * (took - pace.figure) };
-            Pace { figure, at: now, failed: false }
+            let stale = pace.failed || now.saturating_sub(pace.measured) > HALF_LIFE;
+            let figure = pace.figure.filter(|_| !stale).map_or(took, |figure| figure + SHARE * (took - figure));
+            Pace { figure: Some(figure), measured: now, failed: false, ..*pace }
         });
     }
 
     /// One had not answered after `took`, and another did.
     pub(super) fn outrun(&self, number: usize, took: Duration, now: Duration) {
-        self.change(number, |pace| Pace { figure: pace.figure.max(took.as_secs_f64()), at: now, ..*pace });
+        self.change(number, |pace| {
+            let figure = pace.figure.unwrap_or(0.0).max(took.as_secs_f64());
+            Pace { figure: Some(figure), measured: now, ..*pace }
+        });
+    }
+
+    /// One had not answered after `took`, when nobody waited for it any more: that counts if it is longer than it takes.
+    pub(super) fn given_up(&self, number: usize, took: Duration, now: Duration) {
+        let known = self.lock().get(number).and_then(|pace| pace.figure).unwrap_or(0.0);
+        if took >= GIVEN_UP_MIN && took.as_secs_f64() >= 2.0 * known {
+            self.outrun(number, took, now);
+        }
     }
 
     /// One was no use.
     pub(super) fn failed(&self, number: usize, took: Duration, now: Duration) {
         self.change(number, |pace| {
-            let before = if pace.failed { 2.0 * pace.figure } else { 0.0 };
+            let before = pace.figure.filter(|_| pace.failed).map_or(0.0, |figure| 2.0 * figure);
             let figure = before.max(took.as_secs_f64()).clamp(FAILED_MIN, FAILED_MAX);
-            Pace { figure, at: now, failed: true }
+            Pace { figure: Some(figure), measured: now, failed: true, ..*pace }
         });
     }
 
@@ -84,13 +108,15 @@ impl Paces {
 }
 
 impl Pace {
-    /// What it counts as now.
+    /// What it counts as now. One that has been asked and has never answered counts as one that failed.
     fn weight(&self, now: Duration) -> f64 {
-        self.figure * 0.5_f64.powf(self.age(now).as_secs_f64() / HALF_LIFE.as_secs_f64())
-    }
-
-    fn age(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.at)
+        let figure = match (self.figure, self.turn) {
+            (None, None) => return 0.0,
+            (None, Some(_)) => FAILED_MIN,
+            (Some(figure), _) => figure,
+        };
+        let since = self.turn.map_or(self.measured, |turn| turn.max(self.measured));
+        figure * 0.5_f64.powf(now.saturating_sub(since).as_secs_f64() / HALF_LIFE.as_secs_f64())
     }
 }
 
@@ -164,5 +190,44 @@ mod tests {
         assert_eq!(paces.turns(S)[0], 1);
         paces.outrun(1, 5 * MS, S);
         assert_eq!(paces.turns(S)[0], 1);
+    }
+
+    #[test]
+    fn one_that_was_slow_is_believed_by_one_answer_when_it_is_quick_again() {
+        let paces = Paces::new(2);
+        paces.answered(0, 20 * MS, S);
+        (0..4).for_each(|_| paces.answered(1, 5 * S, S));
+        let now = 121 * S;
+        paces.answered(0, 20 * MS, now);
+        assert_eq!(paces.turns(now)[0], 1, "it has not been looked at for long");
+        paces.answered(1, 10 * MS, now);
+        assert_eq!(paces.turns(now)[0], 1);
+    }
+
+    #[test]
+    fn calls_that_are_not_for_a_member_do_not_use_up_its_turn() {
+        let paces = Paces::new(2);
+        paces.answered(0, 20 * MS, S);
+        paces.failed(1, 60 * S, S);
+        let mut now = S;
+        for call in 0.. {
+            now += S;
+            if paces.turns(now)[0] == 1 {
+                if call % 100 == 99 {
+                    paces.answered(1, 10 * MS, now);
+                    break;
+                }
+                paces.not_asked(1, now);
+            }
+            paces.answered(0, 20 * MS, now);
+        }
+        assert!(now <= 240 * S, "found after {now:?}");
+        assert_eq!(paces.turns(now)[0], 1);
+    }
+
+    #[test]
+    fn one_call_tries_a_member_that_nobody_knows_and_no_crowd() {
+        let paces = Paces::new(2);
+        assert_eq!([paces.turns(S)[0], paces.turns(S)[0]], [0, 1]);
     }
 }

@@ -1,10 +1,11 @@
 //! One call on a failover provider: whom to ask next, and when that is over.
 
+use super::pace::Paces;
 use super::{FailoverProvider, Order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::KeyProvider;
 use crate::provider::at_once::{AtOnce, Call};
-use crate::provider::multi::{is_outage, name, summed_up};
+use crate::provider::multi::{name, summed_up};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -29,11 +30,15 @@ impl Task {
         }
     }
 
-    /// Whether another member may do what this failure kept one from doing.
-    fn goes_on(self, error: &Error) -> bool {
-        // Names of slots may be the same in two places, and their keys differ.
+    /// Whether a failure says that this member is no use for now. A mistake in the call says nothing about it, and names of
+    /// slots may be the same in two places where their keys differ.
+    fn blames(self, error: &Error) -> bool {
         let another_key = matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::NoMatchingKey);
-        is_outage(error) || (another_key && matches!(self, Self::Decrypt | Self::ReEncrypt))
+        let mistake = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::LimitExceeded);
+        match self {
+            Self::Generate | Self::Encrypt => !mistake,
+            Self::Decrypt | Self::ReEncrypt => !mistake && !another_key,
+        }
     }
 }
 
@@ -67,6 +72,51 @@ enum Event<T> {
     Silence,
 }
 
+/// The members that are being asked, and since when.
+///
+/// Where whoever called gives up, those that had not answered are remembered as at least as slow as that.
+struct Asked<'a, T> {
+    provider: &'a FailoverProvider,
+    begun: Vec<Duration>,
+    calls: AtOnce<'a, Said<T>>,
+}
+
+impl<T> Asked<'_, T> {
+    /// One has done it; those still under way have taken at least as long.
+    fn answered(&self, number: usize) {
+        self.told(number);
+        for other in self.calls.numbers() {
+            self.note(other, Paces::outrun);
+        }
+    }
+
+    /// One has said no, which says how near it is.
+    fn told(&self, number: usize) {
+        self.note(number, Paces::answered);
+    }
+
+    /// One was no use.
+    fn failed(&self, number: usize) {
+        self.note(number, Paces::failed);
+    }
+
+    fn note(&self, number: usize, what: impl Fn(&Paces, usize, Duration, Duration)) {
+        if let Some(paces) = self.provider.paces() {
+            let now = self.provider.clock.now();
+            let begun = self.begun.get(number).copied().unwrap_or(now);
+            what(paces, number, now.saturating_sub(begun), now);
+        }
+    }
+}
+
+impl<T> Drop for Asked<'_, T> {
+    fn drop(&mut self) {
+        for number in self.calls.numbers() {
+            self.note(number, Paces::given_up);
+        }
+    }
+}
+
 impl FailoverProvider {
     /// Asks one member after the other, as the policy says, until one answers.
     pub(super) async fn first<'a, T: Send>(
@@ -74,28 +124,28 @@ impl FailoverProvider {
         task: Task,
         ask: impl Fn(&'a dyn KeyProvider) -> Call<'a, Said<T>> + Send,
     ) -> Said<T> {
-        let mut waiting = self.turns();
-        let mut begun = vec![Duration::ZERO; self.members.len()];
-        let mut under_way = AtOnce::new();
+        let started = self.clock.now();
+        let mut waiting = self.turns(started);
+        let mut asked = Asked { provider: self, begun: vec![Duration::ZERO; self.members.len()], calls: AtOnce::new() };
         let mut failures = Vec::new();
         let mut silence = None;
         let mut asks_next = true;
         loop {
-            if asks_next || under_way.is_empty() {
+            if asks_next || asked.calls.is_empty() {
                 let Some(next) = waiting.pop_front() else {
-                    if under_way.is_empty() {
+                    if asked.calls.is_empty() {
                         return self.nobody(task, failures);
                     }
                     asks_next = false;
                     continue;
                 };
                 let Some(member) = self.members.get(next) else { continue };
-                begun[next] = self.clock.now();
-                under_way.push(next, ask(&**member));
+                asked.begun[next] = self.clock.now();
+                asked.calls.push(next, ask(&**member));
                 silence = self.hedge.as_ref().filter(|_| !waiting.is_empty()).map(|hedge| hedge.wait());
             }
             let event = poll_fn(|context| {
-                if let Poll::Ready((number, said)) = under_way.poll(context) {
+                if let Poll::Ready((number, said)) = asked.calls.poll(context) {
                     return Poll::Ready(Event::Said(number, said));
                 }
                 match silence.as_mut().map(|silence| silence.as_mut().poll(context)) {
@@ -105,15 +155,13 @@ impl FailoverProvider {
             });
             asks_next = match event.await {
                 Event::Said(number, Said::Answer(answer)) => {
-                    self.measured(number, &begun, &under_way);
+                    asked.answered(number);
                     return Said::Answer(answer);
                 }
                 Event::Said(number, Said::Failed(error)) => {
-                    if !task.goes_on(&error) {
-                        return Said::Failed(error);
-                    }
-                    if is_outage(&error) {
-                        self.failed(number, &begun);
+                    match task.blames(&error) {
+                        true => asked.failed(number),
+                        false => asked.told(number),
                     }
                     let throttled = error.code() == Some(THROTTLED);
                     failures.push((number, error));
@@ -122,7 +170,10 @@ impl FailoverProvider {
                     }
                     true
                 }
-                Event::Said(_, Said::NotMine) => true,
+                Event::Said(number, Said::NotMine) => {
+                    self.not_asked(number, started);
+                    true
+                }
                 Event::Silence => {
                     silence = None;
                     true
@@ -132,27 +183,24 @@ impl FailoverProvider {
     }
 
     /// The members' numbers in the order in which they are asked.
-    fn turns(&self) -> VecDeque<usize> {
+    fn turns(&self, now: Duration) -> VecDeque<usize> {
+        match self.paces() {
+            None => (0..self.members.len()).collect(),
+            Some(paces) => paces.turns(now).into(),
+        }
+    }
+
+    /// Its turn, if it was that, is another call's.
+    fn not_asked(&self, number: usize, started: Duration) {
+        if let Some(paces) = self.paces() {
+            paces.not_asked(number, started);
+        }
+    }
+
+    fn paces(&self) -> Option<&Paces> {
         match &self.order {
-            Order::Listed => (0..self.members.len()).collect(),
-            Order::Nearest(paces) => paces.turns(self.clock.now()).into(),
-        }
-    }
-
-    /// One has answered; those still under way have taken at least as long.
-    fn measured<T>(&self, number: usize, begun: &[Duration], others: &AtOnce<'_, T>) {
-        if let Order::Nearest(paces) = &self.order {
-            let now = self.clock.now();
-            let took = |number: usize| now.saturating_sub(begun.get(number).copied().unwrap_or(now));
-            paces.answered(number, took(number), now);
-            others.numbers().for_each(|other| paces.outrun(other, took(other), now));
-        }
-    }
-
-    fn failed(&self, number: usize, begun: &[Duration]) {
-        if let Order::Nearest(paces) = &self.order {
-            let now = self.clock.now();
-            paces.failed(number, now.saturating_sub(begun.get(number).copied().unwrap_or(now)), now);
+            Order::Listed => None,
+            Order::Nearest(paces) => Some(paces),
         }
     }
 
@@ -182,8 +230,16 @@ impl FailoverProvider {
         }
         let named = failures
             .into_iter()
-            .filter_map(|(number, error)| self.members.get(number).map(|member| (name(&**member), error)));
+            .filter_map(|(number, error)| self.members.get(number).map(|member| (named(&**member, number), error)));
         Said::Failed(summed_up(task.failed(), named.collect()))
+    }
+}
+
+/// A member that can open anything writes nothing, and is known by its place.
+fn named(member: &dyn KeyProvider, number: usize) -> String {
+    match name(member) {
+        name if name.is_empty() => format!("member {}", number + 1),
+        name => name,
     }
 }
 

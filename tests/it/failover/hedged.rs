@@ -4,8 +4,8 @@ use super::{Far, MS, context, generate, members, run, writer};
 use crate::support::virtual_time::VirtualClock;
 use envelock::clock::Clock as _;
 use envelock::{
-    DataKeyAnswer, ErrorKind, ExchangeLimits, FailoverProvider, HttpTransport, KeyProvider as _, TransportError,
-    TransportFailure, async_trait, http,
+    DataKey, DataKeyAnswer, ErrorKind, ExchangeLimits, FailoverProvider, HttpTransport, KeyProvider as _,
+    MultiProvider, TransportError, TransportFailure, async_trait, http,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,4 +95,39 @@ fn one_that_was_outrun_is_not_taken_for_the_nearest() {
         assert_eq!(writer(&generate(&clock, &provider).unwrap()), "quick");
     }
     assert_eq!(slow.begun(), begun);
+}
+
+#[test]
+fn a_standby_that_answers_wrongly_does_not_end_a_call_that_the_first_was_about_to_answer() {
+    use ErrorKind::{InvalidInput, Malformed, NoMatchingKey, Unsupported};
+    for kind in [InvalidInput, Malformed, NoMatchingKey, Unsupported] {
+        let clock = VirtualClock::shared();
+        let (slow, wrong) = (Far::new(&clock, "slow", 300 * MS), Far::new(&clock, "wrong", MS));
+        wrong.fail((kind, "X"));
+        assert_eq!(writer(&generate(&clock, &hedged(&clock, &[&slow, &wrong])).unwrap()), "slow", "{kind:?}");
+        assert_eq!((clock.now(), wrong.ended()), (300 * MS, 1));
+    }
+}
+
+#[test]
+fn one_that_is_not_needed_is_waited_for_no_longer_than_the_grace() {
+    let clock = VirtualClock::shared();
+    let members = [10, 20, 100_000, 500].map(|ms| Far::new(&clock, &format!("takes {ms}"), ms * MS));
+    let key = DataKey::from_slice(&[7; 32]).unwrap();
+    let members = super::members(&members.each_ref());
+    let several =
+        MultiProvider::at_least(2, members.clone()).unwrap().with_grace(600 * MS, Arc::new(Sleeper(clock.clone())));
+    let slots = run(&clock, several.encrypt_data_key(&key, &context())).unwrap();
+    let missing: Vec<_> = slots.iter().map(|slot| (slot.key_id_text(), slot.is_missing())).collect();
+    let expected = [("takes 10", false), ("takes 20", false), ("takes 100000", true), ("takes 500", false)];
+    assert_eq!(missing, expected.map(|(name, missing)| (name.to_owned(), missing)));
+    assert_eq!((clock.now(), clock.sleepers()), (620 * MS, 0), "the grace begins when two have answered");
+    // It is none where the slowest is needed, and ends with the last that answers.
+    let three = MultiProvider::at_least(4, members.clone()).unwrap().with_grace(MS, Arc::new(Sleeper(clock.clone())));
+    assert!(run(&clock, three.encrypt_data_key(&key, &context())).unwrap().iter().all(|slot| !slot.is_missing()));
+    let begun = clock.now();
+    let two = MultiProvider::at_least(1, members[..2].to_vec()).unwrap();
+    let two = two.with_grace(60_000 * MS, Arc::new(Sleeper(clock.clone())));
+    run(&clock, two.encrypt_data_key(&key, &context())).unwrap();
+    assert_eq!((clock.now() - begun, clock.sleepers()), (20 * MS, 0));
 }

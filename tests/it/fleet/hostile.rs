@@ -130,8 +130,8 @@ fn what_may_not_be_read_is_told_and_the_rest_is_done() {
     fs::create_dir(folder.join("shut")).unwrap();
     let shut = [put(folder, "shut/a.elk", &old()), put(folder, "b.elk", &old())];
     let read_only = put(folder, "c.elk", &old());
-    fs::set_permissions(folder.join("shut"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(&shut[1], fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder.join("shut"), fs::Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(&shut[1], fs::Permissions::from_mode(0o0)).unwrap();
     fs::set_permissions(&read_only, fs::Permissions::from_mode(0o444)).unwrap();
     let found = take(folder);
     assert_eq!((found.messages, found.unreadable), (13, 2));

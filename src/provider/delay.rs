@@ -1,8 +1,10 @@
-//! The next member is asked before the one before it has answered: it needs somebody who sleeps.
+//! How long several providers wait for one another.
 
-use super::{FailoverProvider, Patience};
 use crate::provider::at_once::Call;
+use crate::provider::failover::FailoverProvider;
 use crate::provider::http::transport::HttpTransport;
+use crate::provider::multi::MultiProvider;
+use crate::provider::patience::Patience;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,19 @@ impl FailoverProvider {
     #[must_use]
     pub fn hedged_after(mut self, delay: Duration, transport: Arc<dyn HttpTransport>) -> Self {
         self.hedge = Some(Arc::new(Delay { delay, transport }));
+        self
+    }
+}
+
+impl MultiProvider {
+    /// The same, which waits for the others no longer than `grace` once as many have wrapped as must: those that have not
+    /// answered by then are recorded as missing, and their calls are cancelled.
+    ///
+    /// Without it, a member that is out of reach holds each call as long as its own policy lets it. `transport` only
+    /// sleeps here, as in [`FailoverProvider::hedged_after`].
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration, transport: Arc<dyn HttpTransport>) -> Self {
+        self.grace = Some(Arc::new(Delay { delay: grace, transport }));
         self
     }
 }
