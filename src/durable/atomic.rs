@@ -92,6 +92,16 @@ impl AtomicFile {
         self.mode = Some(mode & 0o7777);
     }
 
+    /// Gives the file the owner, the group and the extended attributes of `old`.
+    ///
+    /// # Errors
+    /// Kind Io where that is not permitted; the target is unchanged.
+    pub(crate) fn keep(&self, old: &File) -> Result<()> {
+        self.temporary.fs.keep(&self.file, old).map_err(|e| {
+            Error::unchanged("cannot give a new file the owner, group and attributes of this one", &self.target, e)
+        })
+    }
+
     /// Writes all of `bytes` at `offset`, from any thread. Where [`io::Write`] goes on is not moved.
     ///
     /// # Errors

@@ -184,6 +184,11 @@ impl FileSystem for Recorder {
         OsFileSystem.set_mode(file, mode)
     }
 
+    fn keep(&self, new: &File, old: &File) -> io::Result<()> {
+        self.call(Kind::Write)?;
+        OsFileSystem.keep(new, old)
+    }
+
     fn sync_file(&self, file: &File) -> io::Result<()> {
         self.call(Kind::Write)?;
         let inode = file.metadata()?.ino();

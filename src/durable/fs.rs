@@ -1,5 +1,6 @@
 //! The seam to the file system, and the real one.
 
+use super::keep::keep;
 use crate::error::{Error, Result};
 use rustix::fs::OFlags;
 use std::fmt;
@@ -30,6 +31,9 @@ pub(crate) trait FileSystem: Send + Sync + fmt::Debug {
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     fn set_mode(&self, file: &File, mode: u32) -> io::Result<()>;
+
+    /// Gives `new` the owner, group and extended attributes of `old`.
+    fn keep(&self, new: &File, old: &File) -> io::Result<()>;
 
     /// Returns when content and length are on the disk.
     fn sync_file(&self, file: &File) -> io::Result<()>;
@@ -70,6 +74,10 @@ impl FileSystem for OsFileSystem {
 
     fn set_mode(&self, file: &File, mode: u32) -> io::Result<()> {
         file.set_permissions(fs::Permissions::from_mode(mode))
+    }
+
+    fn keep(&self, new: &File, old: &File) -> io::Result<()> {
+        keep(new, old)
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {

@@ -32,6 +32,13 @@ pub(super) fn lock(file: &File, path: &Path, wait: Duration) -> Result<()> {
     }
 }
 
+/// Whether a symbolic link at the last part of a path is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Links {
+    Follow,
+    Refuse,
+}
+
 /// An existing file, open for reading and writing and locked exclusively until it is dropped.
 #[derive(Debug)]
 pub(crate) struct LockedFile {
@@ -46,9 +53,21 @@ impl LockedFile {
     /// # Errors
     /// As [`lock`]; kind InvalidInput if it is no regular file; kind Io if it cannot be opened.
     pub(crate) fn open(fs: Arc<dyn FileSystem>, path: &Path, wait: Duration) -> Result<Self> {
+        Self::open_by(fs, path, Links::Follow, wait)
+    }
+
+    /// The same, through links only where `links` says so.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); kind Io for a link that is not followed.
+    pub(crate) fn open_by(fs: Arc<dyn FileSystem>, path: &Path, links: Links, wait: Duration) -> Result<Self> {
         let start = Instant::now();
         loop {
-            let path = resolve(path)?;
+            let path = match links {
+                Links::Follow => resolve(path)?,
+                // The last part of a path is never followed by what opens it.
+                Links::Refuse => path.to_path_buf(),
+            };
             let file = fs.open(&path, Access::ReadWrite).map_err(|e| Error::unchanged("cannot open", &path, e))?;
             let metadata = file.metadata().map_err(|e| Error::io_at("cannot look at", &path, e))?;
             if !metadata.is_file() {
@@ -63,6 +82,14 @@ impl LockedFile {
                 return Err(Error::busy("this file is being replaced").with_path(path));
             }
         }
+    }
+
+    /// Whether the file is under its path still.
+    ///
+    /// # Errors
+    /// Kind Io if that cannot be seen.
+    pub(crate) fn is_in_place(&self) -> Result<bool> {
+        names(&self.path, &self.file).map_err(|e| Error::io_at("cannot look at", &self.path, e))
     }
 
     /// The open file.

@@ -10,6 +10,7 @@
 
 mod atomic;
 mod fs;
+mod keep;
 mod key_file;
 mod lock;
 mod partial;
@@ -17,7 +18,7 @@ mod partial;
 pub(crate) use atomic::{AtomicFile, Overwrite};
 pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, resolve};
 pub(crate) use key_file::read_key_file;
-pub(crate) use lock::LockedFile;
+pub(crate) use lock::{Links, LockedFile};
 pub(crate) use partial::{PartialFile, Stamp, partial_path};
 
 #[cfg(test)]

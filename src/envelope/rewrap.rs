@@ -4,7 +4,7 @@ pub(crate) mod opened;
 
 use crate::cache::handed::ReadingKey;
 use crate::context::{EncryptionContext, KmsContext};
-use crate::durable::{AtomicFile, FileSystem, OsFileSystem, Overwrite};
+use crate::durable::{AtomicFile, FileSystem, Links, OsFileSystem, Overwrite};
 use crate::envelope::Envelope;
 use crate::envelope::file::{Heads, LOCK_WAIT, Stop};
 use crate::envelope::message::{Tries, too_many_tries};
@@ -140,7 +140,7 @@ impl Envelope {
             None => {
                 let opened = offload({
                     let (path, limits) = (path.clone(), limits.clone());
-                    move |_| Opened::lock(fs, &path, &limits, LOCK_WAIT)
+                    move |_| Opened::lock(fs, &path, Links::Follow, &limits, LOCK_WAIT)
                 })
                 .await?;
                 let made = self.slots(opened.header(), new, context, &options, &mut tries).await;

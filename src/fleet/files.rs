@@ -89,6 +89,7 @@ pub(super) enum Found {
 }
 
 /// A regular file, as far as a look at its name told.
+#[derive(Clone, Debug)]
 pub(super) struct FoundFile {
     pub(super) path: PathBuf,
     /// It may have other names in the walk, or be one for another file.

@@ -1,12 +1,13 @@
 //! Some files at once: locked, decided upon, moved with as few calls as their KMS allows, written.
 
 use super::calls::{Calls, Stopped};
+use super::files::FoundFile;
 use super::journal::Journal;
 use super::look::{HeadFacts, digest};
 use super::outcome::{Change, Outcome};
-use super::plan::{Aim, Mode, Plan, Role, Step};
+use super::plan::{Aim, Mode, Plan, Role, Step, Target};
 use crate::context::{ContextMatch, EncryptionContext, ReaderContext};
-use crate::durable::FileSystem;
+use crate::durable::{FileSystem, Links};
 use crate::envelope::rewrap::opened::Opened;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
@@ -15,7 +16,6 @@ use crate::provider::multi::{is_outage, more_retryable};
 use crate::provider::{DataKeyAnswer, Recipient};
 use crate::worker;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct Run {
 
 /// What came of a group.
 pub(super) struct Worked {
-    pub(super) files: Vec<(PathBuf, Outcome)>,
+    pub(super) files: Vec<(FoundFile, Outcome)>,
     /// Files that were not begun, since the run is to stop.
     pub(super) left: u64,
     /// What ends the run.
@@ -42,7 +42,7 @@ pub(super) struct Worked {
 
 /// A file under its lock.
 struct Item {
-    path: PathBuf,
+    place: FoundFile,
     opened: Opened,
     facts: HeadFacts,
     plan: Plan,
@@ -67,11 +67,11 @@ struct Item {
 impl Run {
     /// Moves the messages in these files. Of a file that another process works on, the lock is waited for by `wait`:
     /// for a group of several that is nothing, or two runs could wait for each other.
-    pub(super) async fn work(self: Arc<Self>, paths: Vec<PathBuf>, wait: Duration) -> Worked {
+    pub(super) async fn work(self: Arc<Self>, files: Vec<FoundFile>, wait: Duration) -> Worked {
         let run = Arc::clone(&self);
-        let all = paths.clone();
+        let all = files.clone();
         let locked = worker::run("envelock-fleet", move || {
-            Ok(paths.into_iter().map(|path| run.lock(path, wait)).collect::<Vec<_>>())
+            Ok(files.into_iter().map(|file| run.lock(file, wait)).collect::<Vec<_>>())
         });
         let mut done = Worked { files: Vec::new(), left: 0, fatal: None };
         let mut items = Vec::new();
@@ -85,7 +85,7 @@ impl Run {
                 }
             }
             Err(error) => {
-                done.files.extend(all.into_iter().map(|path| (path, Outcome::Failed(error.again()))));
+                done.files.extend(all.into_iter().map(|file| (file, Outcome::Failed(error.again()))));
                 return done;
             }
         }
@@ -93,14 +93,14 @@ impl Run {
             done.left = items.len() as u64;
             return done;
         }
-        let paths: Vec<_> = items.iter().map(|item| item.path.clone()).collect();
+        let places: Vec<_> = items.iter().map(|item| item.place.clone()).collect();
         let run = Arc::clone(&self);
         match worker::run("envelock-fleet", move || Ok(run.write(items))).await {
             Ok((files, fatal)) => {
                 done.files.extend(files);
                 done.fatal = fatal;
             }
-            Err(error) => done.files.extend(paths.into_iter().map(|path| (path, Outcome::Failed(error.again())))),
+            Err(error) => done.files.extend(places.into_iter().map(|file| (file, Outcome::Failed(error.again())))),
         }
         done
     }
@@ -109,14 +109,17 @@ impl Run {
     pub(super) fn knows(&self, facts: &HeadFacts) -> bool {
         let Some(journal) = &self.journal else { return false };
         self.aim.needs_memory()
+            && self.aim.may_be_done(facts)
             && journal.lock().unwrap_or_else(PoisonError::into_inner).done().heads.contains(&facts.digest)
     }
 
-    fn lock(&self, path: PathBuf, wait: Duration) -> Result<Item, Box<(PathBuf, Outcome)>> {
-        let opened = match Opened::lock(Arc::clone(&self.fs), &path, &self.limits, wait) {
+    fn lock(&self, place: FoundFile, wait: Duration) -> Result<Item, Box<(FoundFile, Outcome)>> {
+        // What was no link when it was found, and is one now, was put there by somebody.
+        let links = if place.by_link { Links::Follow } else { Links::Refuse };
+        let opened = match Opened::lock(Arc::clone(&self.fs), &place.path, links, &self.limits, wait) {
             Ok(opened) => opened,
-            Err(error) if is_gone(&error) => return Err(Box::new((path, Outcome::Vanished))),
-            Err(error) => return Err(Box::new((path, Outcome::Failed(error)))),
+            Err(error) if is_gone(&error) => return Err(Box::new((place, Outcome::Vanished))),
+            Err(error) => return Err(Box::new((place, Outcome::Failed(error)))),
         };
         let header = opened.header();
         let facts = HeadFacts::new(header.slots(), header.as_bytes());
@@ -130,14 +133,17 @@ impl Run {
             Ok((Step::Due(plan), context)) if !self.knows(&facts) => (plan, context),
             Ok(_) => {
                 let outcome = opened.notice().map_or(Outcome::Current, Outcome::Recovered);
-                return Err(Box::new((path, outcome)));
+                return Err(Box::new((place, outcome)));
             }
-            Err(error) => return Err(Box::new((path.clone(), Outcome::Failed(error.with_path(&path))))),
+            Err(error) => {
+                let error = error.with_path(&place.path);
+                return Err(Box::new((place, Outcome::Failed(error))));
+            }
         };
         let new = self.aim.targets.iter().map(|_| None).collect();
         let tries = self.tries(&facts, &plan);
         Ok(Item {
-            path,
+            place,
             opened,
             facts,
             plan,
@@ -181,6 +187,9 @@ impl Run {
     /// Lets each due target re-encrypt a slot of its own, where that gives nothing up.
     async fn re_encrypt(&self, items: &mut [Item]) -> Result<(), Stopped> {
         for (number, target) in self.aim.targets.iter().enumerate() {
+            if self.aim.mode == Mode::BlindWhereSafe && !target.may_try_to_re_encrypt() {
+                continue;
+            }
             let mut sources: Vec<(usize, Vec<usize>)> = Vec::new();
             for (at, item) in items.iter().enumerate() {
                 let safe = self.aim.mode == Mode::Blind || item.plan.may_be_blind(&item.facts);
@@ -210,7 +219,14 @@ impl Run {
                         Ok(None) => {}
                         // It is asked once more, to encrypt, and may be done without.
                         Err(error) if self.tolerates(&error) => {}
-                        Err(error) => item.failure = Some(error),
+                        Err(error) if error.is_retryable() => item.failure = Some(error),
+                        // The next source may do, and else the data key is asked for.
+                        Err(error) => {
+                            if error.kind() == ErrorKind::KeyDenied && self.aim.mode == Mode::BlindWhereSafe {
+                                target.may_not_re_encrypt.store(true, Ordering::Relaxed);
+                            }
+                            item.last = more_retryable(item.last.take(), error);
+                        }
                     }
                 }
             }
@@ -219,8 +235,9 @@ impl Run {
             if item.is_blind() {
                 item.over = true;
             } else if self.aim.mode == Mode::Blind {
-                item.failure = Some(not_blind());
+                item.failure = Some(item.last.take().unwrap_or_else(not_blind));
             } else {
+                item.last = None;
                 item.new.iter_mut().for_each(|new| *new = None);
                 item.used.clear();
             }
@@ -318,26 +335,52 @@ impl Run {
     }
 
     /// Writes what was made, and notes it; then what ends the run, if something does.
-    fn write(&self, items: Vec<Item>) -> (Vec<(PathBuf, Outcome)>, Option<Error>) {
+    fn write(&self, items: Vec<Item>) -> (Vec<(FoundFile, Outcome)>, Option<Error>) {
         let mut done = Vec::with_capacity(items.len());
         let mut fatal = None;
         for item in items {
-            let path = item.path.clone();
+            let place = item.place.clone();
             match self.write_one(item) {
                 Ok((change, head)) => {
                     if let Some(journal) = &self.journal {
                         let noted = journal.lock().unwrap_or_else(PoisonError::into_inner).note(digest(&head));
                         fatal = fatal.or(noted.err());
                     }
-                    done.push((path, Outcome::Rewrapped(change)));
+                    done.push((place, Outcome::Rewrapped(change)));
                 }
                 Err(error) => {
-                    let error = if error.path().is_none() { error.with_path(&path) } else { error };
-                    done.push((path, Outcome::Failed(error)));
+                    let error = if error.path().is_none() { error.with_path(&place.path) } else { error };
+                    if fatal.is_none() && ends_all(&error) {
+                        fatal = Some(error.again());
+                    }
+                    done.push((place, Outcome::Failed(error)));
                 }
             }
         }
         (done, fatal)
+    }
+
+    /// What a target wrote; in place of a record that somebody is missing, the wrapped key that he has. Of members of
+    /// whom one writes, those that it did not write for keep theirs.
+    fn with_what_stays(
+        &self,
+        target: &Target,
+        new: Vec<EncryptedDataKey>,
+        old: &[EncryptedDataKey],
+    ) -> Vec<EncryptedDataKey> {
+        let written: Vec<_> = new.iter().filter(|slot| !slot.is_missing()).map(Recipient::from).collect();
+        let mut kept: Vec<EncryptedDataKey> = Vec::new();
+        for slot in old.iter().filter(|slot| !slot.is_missing()) {
+            let recipient = Recipient::from(slot);
+            let is_one_of_many = target.alternatives.iter().any(|any| any.len() > 1 && any.contains(&recipient));
+            let is_missing = new.iter().any(|new| new.is_missing() && Recipient::from(new) == recipient);
+            if (is_one_of_many || is_missing) && !written.contains(&recipient) && self.aim.keeps(target, &recipient) {
+                kept.push(slot.clone());
+            }
+        }
+        let names: Vec<_> = kept.iter().map(Recipient::from).collect();
+        let stays = |slot: &EncryptedDataKey| !(slot.is_missing() && names.contains(&Recipient::from(slot)));
+        new.into_iter().filter(stays).chain(kept).collect()
     }
 
     fn write_one(&self, item: Item) -> Result<(Change, Vec<u8>)> {
@@ -351,7 +394,7 @@ impl Run {
         let mut slots = Vec::new();
         for (target, new) in self.aim.targets.iter().zip(&mut new) {
             match new.take() {
-                Some(new) => slots.extend(new),
+                Some(new) => slots.extend(self.with_what_stays(target, new, &old)),
                 None => slots.extend(
                     old.iter()
                         .enumerate()
@@ -378,6 +421,17 @@ impl Run {
     }
 }
 
+/// Whether nothing more can be written there, whatever is asked for.
+fn ends_all(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| {
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        )
+    })
+}
+
 fn changed(old: &[EncryptedDataKey], new: &[EncryptedDataKey]) -> Change {
     let names = |slots: &[EncryptedDataKey], missing| -> Vec<Recipient> {
         slots.iter().filter(|slot| slot.is_missing() == missing).map(Recipient::from).collect()
@@ -386,7 +440,10 @@ fn changed(old: &[EncryptedDataKey], new: &[EncryptedDataKey]) -> Change {
     let all: Vec<_> = old.iter().map(Recipient::from).collect();
     Change {
         added: after.iter().filter(|it| !before.contains(it)).cloned().collect(),
-        removed: all.into_iter().filter(|it| !after.contains(it) && !missing.contains(it)).collect(),
+        removed: all
+            .into_iter()
+            .filter(|it| !after.contains(it) && (before.contains(it) || !missing.contains(it)))
+            .collect(),
         missing,
         ..Change::default()
     }

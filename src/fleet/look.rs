@@ -32,7 +32,14 @@ pub struct SeenFile {
     pub modified: Option<SystemTime>,
     /// What it is.
     pub what: Seen,
+    /// Whether a link may lead to it.
+    pub(super) by_link: bool,
+    /// By what it is known, where it may have several names.
+    pub(super) id: Option<FileId>,
 }
+
+/// Device and number of a file.
+pub(super) type FileId = (u64, u64);
 
 /// What a file is. Nothing of it is verified: it is what the head says.
 #[derive(Debug)]
@@ -107,21 +114,14 @@ pub(super) fn digest(head: &[u8]) -> Digest {
     std::array::from_fn(|at| whole.get(at).copied().unwrap_or_default())
 }
 
-/// A look, and by what a file is known that may have several names.
-pub(super) struct Looked {
-    pub(super) seen: SeenFile,
-    pub(super) id: Option<(u64, u64)>,
-}
-
 /// Reads the head of a file. It is opened without waiting, whatever has taken its place meanwhile.
-pub(super) fn look(found: FoundFile, limits: &Limits) -> Looked {
+pub(super) fn look(found: FoundFile, limits: &Limits) -> SeenFile {
     let FoundFile { path, by_link } = found;
     let opened = match by_link {
         true => resolve(&path).and_then(|to| open(&to).map(|file| (to, file))),
         false => open(&path).map(|file| (path.clone(), file)),
     };
-    let failed =
-        |path, error| Looked { seen: SeenFile { path, modified: None, what: Seen::Unreadable(error) }, id: None };
+    let failed = |path, error| SeenFile { path, modified: None, what: Seen::Unreadable(error), by_link, id: None };
     let (target, file) = match opened {
         Ok(opened) => opened,
         Err(error) => return failed(path, error),
@@ -135,7 +135,7 @@ pub(super) fn look(found: FoundFile, limits: &Limits) -> Looked {
         true => named(see(&target, file, limits), &path),
         false => Seen::Special,
     };
-    Looked { seen: SeenFile { modified: metadata.modified().ok(), what, path }, id }
+    SeenFile { modified: metadata.modified().ok(), what, path, by_link, id }
 }
 
 fn open(path: &Path) -> Result<File> {

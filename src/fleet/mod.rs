@@ -25,6 +25,7 @@ mod group;
 mod inventory;
 mod journal;
 mod look;
+mod names;
 mod outcome;
 mod plan;
 mod rewrap;

@@ -3,10 +3,10 @@
 use super::look::{HeadFacts, SlotFacts};
 use crate::error::{Error, Result};
 use crate::native::slots::PASSPHRASE;
-use crate::provider::raw::NAME as RAW;
 use crate::provider::{KeyProvider, Recipient, Recipients};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether this process sees data keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +39,20 @@ pub enum Others {
 pub(super) struct Target {
     pub(super) provider: Arc<dyn KeyProvider>,
     pub(super) recipients: Vec<Recipient>,
-    /// Whether a head tells that a slot is its own: a passphrase has no name, and two raw keys may bear one.
+    /// Of each of these, a message needs one.
+    pub(super) alternatives: Vec<Vec<Recipient>>,
+    /// Whether a head tells that a slot is its own: a passphrase has no name, and a source may bear the same one as
+    /// the target.
     told_by_name: bool,
+    /// It was denied once.
+    pub(super) may_not_re_encrypt: AtomicBool,
+}
+
+impl Target {
+    /// Whether it is worth a call: a slot of its name may be another's, and whoever was denied once is denied again.
+    pub(super) fn may_try_to_re_encrypt(&self) -> bool {
+        self.told_by_name && !self.may_not_re_encrypt.load(Ordering::Relaxed)
+    }
 }
 
 /// What a run is to achieve.
@@ -68,8 +80,8 @@ pub(super) struct Rules {
 
 impl Aim {
     /// # Errors
-    /// Kind InvalidInput without a target, if two of them write for the same recipient, or if more are needed than
-    /// there are.
+    /// Kind InvalidInput without a target, if one names no recipient or two write for the same one, or if more are
+    /// needed than there are.
     pub(super) fn new(to: Vec<Arc<dyn KeyProvider>>, from: Vec<Arc<dyn KeyProvider>>, rules: &Rules) -> Result<Self> {
         if to.is_empty() {
             return Err(Error::invalid_input("a rewrap needs a key provider to move messages to"));
@@ -80,7 +92,15 @@ impl Aim {
         }
         let from: Vec<_> = from.into_iter().map(named).collect();
         let from_names: Vec<Recipient> = from.iter().flat_map(|(_, names)| names.clone()).collect();
+        // Equal names are the same key only where both say who they are: two clusters may have one mount and key.
+        let is_anothers = |provider: &dyn KeyProvider, name: &Recipient| {
+            let mut sources = from.iter().filter(|(_, names)| names.contains(name));
+            sources.any(|(source, _)| source.identity().is_none_or(|it| provider.identity() != Some(it)))
+        };
         let to: Vec<_> = to.into_iter().map(named).collect();
+        if to.iter().any(|(_, names)| names.is_empty()) {
+            return Err(Error::invalid_input("a key provider that names no recipient cannot be what messages move to"));
+        }
         let mut seen: Vec<&Recipient> = Vec::new();
         for recipient in to.iter().flat_map(|(_, names)| names) {
             if seen.contains(&recipient) {
@@ -91,12 +111,13 @@ impl Aim {
         let targets = to.iter().map(|(provider, names)| Target {
             provider: Arc::clone(provider),
             recipients: names.clone(),
-            told_by_name: names
-                .iter()
-                .all(|name| name.provider != PASSPHRASE && (name.provider != RAW || !from_names.contains(name))),
+            alternatives: provider.alternatives(),
+            told_by_name: names.iter().all(|name| name.provider != PASSPHRASE && !is_anothers(provider, name)),
+            may_not_re_encrypt: AtomicBool::new(false),
         });
+        let targets = targets.collect();
         Ok(Self {
-            targets: targets.collect(),
+            targets,
             openers: from.into_iter().chain(to.iter().cloned()).collect(),
             from: from_names,
             mode: rules.mode,
@@ -132,6 +153,11 @@ impl Aim {
 
     fn is_due(&self, target: usize, slots: &[SlotFacts]) -> bool {
         let Some(target) = self.targets.get(target) else { return false };
+        self.again || !target.told_by_name || !self.is_there(target, slots)
+    }
+
+    /// Whether a message has what a target writes, by the names.
+    fn is_there(&self, target: &Target, slots: &[SlotFacts]) -> bool {
         let is_new = |version: Option<u32>| match (self.oldest_version, version) {
             (Some(oldest), Some(version)) => version >= oldest,
             _ => true,
@@ -139,7 +165,23 @@ impl Aim {
         let has = |recipient: &Recipient| {
             slots.iter().any(|slot| slot.recipient == *recipient && !slot.missing && is_new(slot.version))
         };
-        self.again || !target.told_by_name || !target.recipients.iter().all(has)
+        target.alternatives.iter().all(|any| any.iter().any(has))
+    }
+
+    /// Whether the journal may be believed that a message is done with: where its head does not tell the contrary.
+    pub(super) fn may_be_done(&self, facts: &HeadFacts) -> bool {
+        let goes = |slot: &SlotFacts| {
+            let is_targets = self.targets.iter().any(|target| target.recipients.contains(&slot.recipient));
+            !is_targets && (self.from.contains(&slot.recipient) || self.others == Others::Remove)
+        };
+        let mut told = self.targets.iter().filter(|target| target.told_by_name);
+        !facts.slots.iter().any(goes) && told.all(|target| self.is_there(target, &facts.slots))
+    }
+
+    /// Whether a wrapped key of this target's recipient, which opened the message before, is kept where the target
+    /// has written none for it.
+    pub(super) fn keeps(&self, target: &Target, recipient: &Recipient) -> bool {
+        target.told_by_name || !self.from.contains(recipient)
     }
 
     fn role(&self, slot: &SlotFacts, due: &[usize]) -> Role {

@@ -2,10 +2,11 @@
 
 use super::calls::{Calls, Pace};
 use super::crowd::Crowd;
-use super::files::Files;
+use super::files::{Files, FoundFile};
 use super::group::{Run, Worked};
 use super::journal::{Done, Journal, RunId};
-use super::look::{HeadFacts, Seen, SeenFile};
+use super::look::{FileId, HeadFacts, Seen, SeenFile};
+use super::names::{Further, Names};
 use super::outcome::{Change, Outcome, RewrapReport};
 use super::plan::{Aim, Mode, Others, Rules, Step};
 use super::scan::Scan;
@@ -248,6 +249,7 @@ impl Rewrap {
             concurrency: self.concurrency,
             queue: VecDeque::new(),
             put_off: Vec::new(),
+            names: Names::default(),
             last_round: false,
             report,
             each,
@@ -277,9 +279,10 @@ struct Driver<E> {
     known: Done,
     concurrency: usize,
     /// Files to be worked on.
-    queue: VecDeque<PathBuf>,
+    queue: VecDeque<FoundFile>,
     /// Files that come again at the end.
-    put_off: Vec<PathBuf>,
+    put_off: Vec<FoundFile>,
+    names: Names,
     last_round: bool,
     report: RewrapReport,
     each: E,
@@ -313,10 +316,10 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
                 crowd.push(Box::pin(scanned(scan)));
             }
             while !stopped && working < self.concurrency && self.has_group(group, walking) {
-                let paths = self.queue.drain(..group.min(self.queue.len())).collect();
+                let files = self.queue.drain(..group.min(self.queue.len())).collect();
                 let wait = if self.last_round { LAST_LOCK_WAIT } else { Duration::ZERO };
                 let run = Arc::clone(&self.run);
-                crowd.push(Box::pin(async move { Event::Worked(run.work(paths, wait).await) }));
+                crowd.push(Box::pin(async move { Event::Worked(run.work(files, wait).await) }));
                 working += 1;
             }
             match crowd.next().await {
@@ -328,7 +331,7 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
                 Some(Event::Worked(worked)) => {
                     working -= 1;
                     self.report.stopped |= worked.left > 0;
-                    worked.files.into_iter().for_each(|(path, outcome)| self.outcome(&path, outcome, stopped));
+                    worked.files.into_iter().for_each(|(file, outcome)| self.outcome(&file, outcome, stopped));
                     fatal = fatal.or(worked.fatal);
                 }
                 Some(Event::Paused) => {
@@ -369,24 +372,24 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
     }
 
     fn seen(&mut self, file: SeenFile) {
-        let SeenFile { path, modified, what } = file;
+        let SeenFile { path, modified, what, by_link, id } = file;
+        let file = FoundFile { path: path.clone(), by_link };
         let (facts, is_message) = match what {
             Seen::Message(facts) => (facts, true),
             Seen::RecordSet(facts) => (facts, false),
             Seen::Damaged(error) | Seen::Unreadable(error) => {
-                return self.outcome(&path, Outcome::Failed(error), false);
+                return self.outcome(&file, Outcome::Failed(error), false);
             }
             Seen::Unfinished => {
                 self.report.unfinished += 1;
                 return (self.each)(&path, &Outcome::Ignored);
             }
-            Seen::Other | Seen::Again | Seen::Link | Seen::Special => {
-                return self.outcome(&path, Outcome::Ignored, false);
-            }
+            Seen::Again => return self.further(id, file),
+            Seen::Other | Seen::Link | Seen::Special => return self.outcome(&file, Outcome::Ignored, false),
         };
         self.report.messages += 1;
         if !self.selection.means(&facts, modified) {
-            return self.outcome(&path, Outcome::NotSelected, false);
+            return self.outcome(&file, Outcome::NotSelected, false);
         }
         let outcome = match self.run.aim.plan(&facts) {
             Err(error) => Outcome::Failed(error.with_path(&path)),
@@ -394,17 +397,47 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
             Ok(Step::Current) if !facts.interrupted => Outcome::Current,
             Ok(Step::Due(_)) if !is_message => Outcome::Failed(record_set(&path)),
             Ok(step) => match self.effect {
-                Effect::Write => return self.queue.push_back(path),
+                Effect::Write => {
+                    if let Some(id) = id {
+                        self.names.begin(id, &path);
+                    }
+                    return self.queue.push_back(file);
+                }
                 Effect::Tell => self.told(&step, &facts),
             },
         };
-        self.outcome(&path, outcome, false);
+        self.outcome(&file, outcome, false);
+    }
+
+    /// Another name of a file that was seen before.
+    fn further(&mut self, id: Option<FileId>, file: FoundFile) {
+        match id.map_or(Further::Same, |id| self.names.further(id, file.clone())) {
+            Further::Same => self.outcome(&file, Outcome::Ignored, false),
+            Further::Waits => {}
+            Further::Own(file) => self.own(file),
+            Further::TooMany => {
+                let error = Error::limit("this is one of too many names of files that are being moved")
+                    .with_path(&file.path)
+                    .with_advice("run it again");
+                self.outcome(&file, Outcome::Failed(error), false);
+            }
+        }
+    }
+
+    /// A name that was another's, and is a file of its own now: it is decided upon under its lock.
+    fn own(&mut self, file: FoundFile) {
+        self.report.messages += 1;
+        self.queue.push_back(file);
     }
 
     fn knows(&self, facts: &HeadFacts) -> bool {
         match self.effect {
             Effect::Write => self.run.knows(facts),
-            Effect::Tell => self.run.aim.needs_memory() && self.known.heads.contains(&facts.digest),
+            Effect::Tell => {
+                self.run.aim.needs_memory()
+                    && self.run.aim.may_be_done(facts)
+                    && self.known.heads.contains(&facts.digest)
+            }
         }
     }
 
@@ -424,20 +457,27 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
         Outcome::Due(change)
     }
 
-    fn outcome(&mut self, path: &Path, outcome: Outcome, stopped: bool) {
+    fn outcome(&mut self, file: &FoundFile, outcome: Outcome, stopped: bool) {
         let outcome = match outcome {
             // What the caller stopped is no failure.
             Outcome::Failed(error) if error.is_retryable() && (stopped || self.run.stop.load(Ordering::Relaxed)) => {
-                self.put_off.push(path.to_path_buf());
+                self.put_off.push(file.clone());
                 Outcome::PutOff(error)
             }
             Outcome::Failed(error) if error.is_retryable() && !self.last_round && self.put_off.len() < PUT_OFF_MAX => {
-                self.put_off.push(path.to_path_buf());
+                self.put_off.push(file.clone());
                 Outcome::PutOff(error)
             }
             other => other,
         };
-        (self.each)(path, &outcome);
+        (self.each)(&file.path, &outcome);
+        let (others, own) = self.names.ended(&file.path, &outcome);
+        for other in others {
+            match own {
+                true => self.own(other),
+                false => self.outcome(&other, Outcome::Ignored, false),
+            }
+        }
         let report = &mut self.report;
         match outcome {
             Outcome::Rewrapped(change) | Outcome::Due(change) => {

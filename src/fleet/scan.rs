@@ -1,7 +1,7 @@
 //! The walk and the looks at what it finds, a piece at a time: the walk by one thread, the looks by several.
 
 use super::files::{Files, Found, Walk};
-use super::look::{Looked, Seen, SeenFile, look};
+use super::look::{FileId, Seen, SeenFile, look};
 use crate::native::header::Limits;
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub(super) struct Scan {
     limits: Limits,
     threads: usize,
     /// The files that may come again under another name.
-    known: HashSet<(u64, u64)>,
+    known: HashSet<FileId>,
 }
 
 impl Scan {
@@ -26,13 +26,12 @@ impl Scan {
         let found: Vec<_> = self.walk.by_ref().take(PIECE).collect();
         let share = found.len().div_ceil(self.threads).max(SHARE_MIN);
         let looked = shared(found, share, &self.limits);
-        looked.into_iter().map(|looked| self.once(looked)).collect()
+        looked.into_iter().map(|seen| self.once(seen)).collect()
     }
 
     /// Files that are known by several names count once.
-    fn once(&mut self, looked: Looked) -> SeenFile {
-        let Looked { mut seen, id } = looked;
-        if let Some(id) = id
+    fn once(&mut self, mut seen: SeenFile) -> SeenFile {
+        if let Some(id) = seen.id
             && matches!(
                 seen.what,
                 Seen::Message(_) | Seen::RecordSet(_) | Seen::Unfinished | Seen::Damaged(_) | Seen::Other
@@ -48,7 +47,7 @@ impl Scan {
     }
 }
 
-fn shared(found: Vec<Found>, share: usize, limits: &Limits) -> Vec<Looked> {
+fn shared(found: Vec<Found>, share: usize, limits: &Limits) -> Vec<SeenFile> {
     if found.len() <= share {
         return found.into_iter().map(|found| looked(found, limits)).collect();
     }
@@ -73,8 +72,8 @@ fn shared(found: Vec<Found>, share: usize, limits: &Limits) -> Vec<Looked> {
     })
 }
 
-fn looked(found: Found, limits: &Limits) -> Looked {
-    let seen = |path: PathBuf, what| Looked { seen: SeenFile { path, modified: None, what }, id: None };
+fn looked(found: Found, limits: &Limits) -> SeenFile {
+    let seen = |path: PathBuf, what| SeenFile { path, modified: None, what, by_link: false, id: None };
     match found {
         Found::File(file) => look(file, limits),
         Found::Link(path) => seen(path, Seen::Link),

@@ -41,6 +41,12 @@ pub trait KeyProvider: Send + Sync + fmt::Debug {
     /// key id, as they go into a message's slots. Used to record a recipient that cannot be reached.
     fn recipients(&self) -> Vec<Recipient>;
 
+    /// [`recipients`](Self::recipients), those together of which a message gets any one: a provider that writes for
+    /// one of several members says here which those are. Default: each alone, so that a message gets all of them.
+    fn alternatives(&self) -> Vec<Vec<Recipient>> {
+        self.recipients().into_iter().map(|recipient| vec![recipient]).collect()
+    }
+
     /// Makes a fresh data key and encrypts it under this provider's key, bound to `context`.
     ///
     /// # Errors
@@ -273,6 +279,10 @@ impl fmt::Display for ProviderIdentity {
 impl<P: KeyProvider + ?Sized> KeyProvider for Arc<P> {
     fn recipients(&self) -> Vec<Recipient> {
         (**self).recipients()
+    }
+
+    fn alternatives(&self) -> Vec<Vec<Recipient>> {
+        (**self).alternatives()
     }
 
     async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {

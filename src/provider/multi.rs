@@ -136,6 +136,10 @@ impl KeyProvider for MultiProvider {
         self.members.iter().flat_map(|member| member.recipients()).collect()
     }
 
+    fn alternatives(&self) -> Vec<Vec<Recipient>> {
+        self.members.iter().flat_map(|member| member.alternatives()).collect()
+    }
+
     /// The data key is made here and wrapped by each member, so that no member's outage stops it.
     async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
         let key = DataKey::try_init(length, crypto::random::fill)?;

@@ -114,6 +114,11 @@ impl KeyProvider for FailoverProvider {
         all.filter(|recipient| seen.insert(recipient.clone())).collect()
     }
 
+    /// A message has one member's.
+    fn alternatives(&self) -> Vec<Vec<Recipient>> {
+        vec![self.recipients()]
+    }
+
     async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
         let said = self.first(Task::Generate, |member| {
             Box::pin(async move {
