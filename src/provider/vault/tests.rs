@@ -323,7 +323,7 @@ fn each_refusal_of_the_server_has_its_own_kind_and_sentence() {
             ErrorKind::LimitExceeded,
             "max_request_json",
         ),
-        (400, r#"{"errors":["something new"]}"#, InvalidInput, "it says: something new"),
+        (400, r#"{"errors":["something new"]}"#, InvalidInput, "refused the request for transit/orders"),
         (400, r#"{"errors":["path disabled in replication DR secondary mode"]}"#, Unavailable, "standby"),
         (307, "", Unavailable, "not followed"),
         (473, "", Unavailable, "standby"),
