@@ -129,3 +129,40 @@ fn a_profile_is_checked_with_what_it_takes_to_write() {
     let shown = json(&desk.run("check --config c.toml --profile q --json").exits(0));
     assert_eq!((&shown["profile"], &shown["working"]), (&"q".into(), &1.into()));
 }
+
+#[test]
+fn a_check_makes_no_key_in_a_keystore_that_is_there() {
+    let desk = Desk::new();
+    desk.run("keys create --alias alias/orders").exits(0);
+    let keys = || desk.run("keys list --json").exits(0).text().to_owned();
+    let before = keys();
+    let ran = desk.run("check -p local:").exits(4);
+    assert!(ran.text().contains("has no alias/envelock/default yet"), "{}", ran.text());
+    assert_eq!(keys(), before);
+    // Used once, it is there, and works.
+    desk.write("a", "x");
+    desk.run("-q encrypt a").exits(0);
+    desk.run("check -p local:").exits(0);
+}
+
+#[test]
+fn an_authority_in_a_name_leaves_the_proxy_of_the_environment() {
+    use std::io::{BufRead as _, BufReader};
+    let desk = Desk::new();
+    desk.write("ca.pem", include_bytes!("../tls/root.pem"));
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let mut line = String::new();
+        BufReader::new(proxy.accept().unwrap().0).read_line(&mut line).unwrap();
+        line
+    });
+    let line = "check --json -p vault:https://vault.invalid:8200/transit/k,cacert=ca.pem";
+    let mut command = desk.command(line.split(' '));
+    command.env("VAULT_TOKEN", "hush").env("VAULT_PROXY_ADDR", &address);
+    Ran::of(line, command.output().unwrap()).exits(5);
+    // One more, so that a proxy that nobody asked does not hold the test.
+    let _ = std::net::TcpStream::connect(address.trim_start_matches("http://"))
+        .map(|mut stream| std::io::Write::write_all(&mut stream, b"nobody\r\n"));
+    assert_eq!(asked.join().unwrap(), "CONNECT vault.invalid:8200 HTTP/1.1\r\n");
+}

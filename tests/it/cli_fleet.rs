@@ -160,3 +160,24 @@ fn an_interrupted_run_says_so_and_the_same_command_does_the_rest() {
     assert!(rest.text().contains(&format!("rewrapped                {}\n", 40 - begun)), "{}", rest.text());
     assert!(!desk.path("j").exists());
 }
+
+#[test]
+fn a_dry_run_makes_nothing_and_calls_nobody() {
+    let desk = desk(2);
+    let dry = "fleet rewrap --from raw:file=old.key --dry-run data --provider";
+    let ran = desk.run(&format!("{dry} local:")).exits(4);
+    assert!(ran.err.contains("there is no keystore at"), "{}", ran.err);
+    assert!(!desk.path("home/.local").exists() && !desk.path("home/.config").exists(), "a dry run made something");
+    // A key that its first use would make is not made either.
+    desk.run("keys create --alias alias/orders").exits(0);
+    let keys = || desk.run("keys list --json").exits(0).text().to_owned();
+    let before = keys();
+    desk.run(&format!("{dry} local:")).exits(4).says("has no alias/envelock/default yet");
+    assert_eq!(keys(), before);
+    desk.run(&format!("{dry} local:alias/orders")).exits(0);
+    // Nobody listens there: whoever calls, fails otherwise.
+    let aws = "aws-kms:alias/orders,region=eu-west-1,endpoint=http://127.0.0.1:9";
+    desk.run(&format!("{dry} {aws}")).exits(2).says("name it by its ARN");
+    let arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    desk.run(&format!("{dry} aws-kms:{arn},endpoint=http://127.0.0.1:9")).exits(0);
+}

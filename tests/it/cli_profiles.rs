@@ -200,3 +200,46 @@ fn a_cache_of_a_profile_lets_many_files_share_a_data_key() {
     let elk = names.iter().map(|name| format!("{name}.elk")).collect::<Vec<_>>().join(" ");
     desk.run(&format!("verify --profile many {elk}")).exits(0);
 }
+
+#[test]
+fn where_data_keys_go_is_told_to_those_who_did_not_say() {
+    let desk =
+        desk("[profiles.default]\nproviders = [\"raw:file=b.key\"]\n[profiles.x]\nproviders = [\"raw:file=a.key\"]\n");
+    let told = |ran: Ran| ran.exits(0).err.lines().filter(|line| line.contains("by the profile")).collect::<String>();
+    assert_eq!(told(desk.run("encrypt a -f")), "envelock: by the profile default: raw:file=b.key,id=b");
+    assert_eq!(told(desk.run("-q encrypt a -f")), "");
+    let by_variable = with(&desk, "encrypt a -f", &[("ENVELOCK_PROFILE", "x")]);
+    assert_eq!(told(by_variable), "envelock: by the profile x: raw:file=a.key,id=a");
+    // Who said it knows, and who reads sends no key anywhere.
+    for line in ["encrypt a -f --profile x", "encrypt a -f -p raw:file=b.key", "decrypt a.elk -o -"] {
+        assert_eq!(told(desk.run(line)), "", "{line}");
+    }
+    // A name that is no text is not passed over for the default.
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut command = desk.command(["encrypt", "a", "-f"]);
+    command.env("ENVELOCK_PROFILE", std::ffi::OsStr::from_bytes(b"\xff"));
+    Ran::of("a name that is no text", command.output().unwrap()).exits(2).says("ENVELOCK_PROFILE is not UTF-8");
+    desk.run("encrypt a -f --config c.toml -p raw:file=a.key").exits(2);
+}
+
+#[test]
+fn what_was_pasted_into_a_provider_is_not_repeated() {
+    let desk = desk("");
+    for pasted in [
+        "vault:transit/orders,hvs.CAESIhunter2",
+        "vault:transit/k,tok=hvs.CAESIhunter2",
+        "vault:transit/k,hunter2",
+        "aws-kms:alias/a,AKIAhunter2hunter2",
+        "aws-kms:alias/a,wJalrXUtnFEMI/hunter2",
+        "aws-kms:alias/a,endpoint=me:hunter2@host",
+        "hvs.CAESIhunter2",
+    ] {
+        let ran = desk.run(&format!("encrypt a -p {pasted}")).exits(2);
+        assert!(!ran.err.contains("hunter2"), "{}", ran.err);
+        let text = format!("[profiles.default]\nproviders = [\"{pasted}\"]\n");
+        desk.write("home/.config/envelock/config.toml", text);
+        let ran = desk.run("encrypt a").exits(2).says("line 2");
+        assert!(!ran.err.contains("hunter2"), "{}", ran.err);
+        desk.write("home/.config/envelock/config.toml", "");
+    }
+}

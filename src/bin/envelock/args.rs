@@ -128,7 +128,7 @@ pub(crate) struct Choosing {
     pub(crate) profile: Option<String>,
     /// The file of profiles [env: ENVELOCK_CONFIG] [default: $XDG_CONFIG_HOME/envelock/config.toml, else
     /// ~/.config/envelock/config.toml]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "provider")]
     pub(crate) config: Option<PathBuf>,
 }
 

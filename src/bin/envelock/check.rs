@@ -102,7 +102,7 @@ fn one(name: &ProviderName, providers: &mut Providers<'_>, contexts: &[KmsContex
     let mut found =
         Found { name: name.to_string(), keys: Vec::new(), identity: None, steps: Vec::new(), failure: None };
     let begun = Instant::now();
-    let made = providers.member(name, Purpose::Decrypt);
+    let made = providers.member(name, Purpose::Look);
     let took = begun.elapsed();
     let member = match made {
         Ok(member) => member,

@@ -66,9 +66,13 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
     let mut providers = Providers::new(&opening.keystore, signals, notes).making(arguments.making);
     let from = match arguments.from.is_empty() {
         true => Vec::new(),
-        false => providers.members(&arguments.from, Purpose::Decrypt)?,
+        false => {
+            let purpose = if arguments.dry_run { Purpose::Plan } else { Purpose::Decrypt };
+            providers.members(&arguments.from, purpose)?
+        }
     };
-    let mut to = providers.chosen(opening, Purpose::Encrypt)?;
+    let purpose = if arguments.dry_run { Purpose::Plan } else { Purpose::Encrypt };
+    let mut to = providers.chosen(opening, purpose)?;
     if !arguments.open {
         to.members = opening_keys_of(&from, to.members, signals)?;
     }

@@ -190,6 +190,18 @@ pub(crate) fn open(
     }
 }
 
+/// Fails where `key` is not there: a managed key is made by its first use, and this is none.
+pub(crate) fn must_have(kms: &LocalKms, key: &str) -> Result<(), Failure> {
+    // Only the owner makes one.
+    if !key.starts_with("alias/envelock/") || kms.principal() != OWNER {
+        return Ok(());
+    }
+    if wait(kms.list_aliases())?.iter().any(|it| it.alias_name == key) {
+        return Ok(());
+    }
+    Err(Failure::no_key(format!("the keystore {} has no {key} yet: its first use makes it", kms.path().display())))
+}
+
 /// Set, and not empty.
 pub(crate) fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)

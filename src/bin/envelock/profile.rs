@@ -36,6 +36,14 @@ pub(crate) struct Profile {
     pub(crate) cache: Option<CacheLimits>,
 }
 
+impl Profile {
+    /// Where data keys go, for those who did not say.
+    pub(crate) fn told(&self) -> String {
+        let names: Vec<_> = self.providers.iter().map(ToString::to_string).collect();
+        format!("by the profile {}: {}", self.name, names.join(", "))
+    }
+}
+
 /// Who of several providers must encrypt a data key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Write {
@@ -69,7 +77,13 @@ pub(crate) fn chosen(choosing: &Choosing) -> Result<Option<Profile>, Failure> {
     if !choosing.provider.is_empty() {
         return Ok(None);
     }
-    let name = choosing.profile.clone().or_else(|| keystore::variable(VARIABLE)?.into_os_string().into_string().ok());
+    let name = match (&choosing.profile, keystore::variable(VARIABLE)) {
+        (Some(name), _) => Some(name.clone()),
+        (None, Some(name)) => Some(name.into_os_string().into_string().map_err(|_| {
+            Failure::usage(format!("{VARIABLE} is not UTF-8, and names no profile: set it anew, or unset it"))
+        })?),
+        (None, None) => None,
+    };
     let explicit = choosing.config.clone().or_else(|| keystore::variable("ENVELOCK_CONFIG"));
     let place = match (&explicit, keystore::default_path("XDG_CONFIG_HOME", ".config", "config.toml", "--config")) {
         (Some(path), _) => path.clone(),

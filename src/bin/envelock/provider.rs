@@ -15,6 +15,7 @@ use envelock::{
     LocalProvider, MultiProvider, PassphraseProvider, RawKeyProvider, VaultProvider,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the providers will be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub(crate) enum Purpose {
     Encrypt,
     /// Only what is there.
     Decrypt,
+    /// Only what is there, and no key is made in it by its first use.
+    Look,
+    /// The same, and nobody is called to find out what a name stands for.
+    Plan,
 }
 
 /// The providers of one command; the keystore is opened once.
@@ -92,6 +97,9 @@ impl<'a> Providers<'a> {
         match profile::chosen(&opening.choosing)? {
             Some(profile) => {
                 self.patience = profile.patience;
+                if purpose == Purpose::Encrypt && opening.choosing.profile.is_none() {
+                    self.notes.say(&profile.told());
+                }
                 let members = self.members(&profile.providers, purpose)?;
                 Ok(Chosen { members, write: profile.write, cache: profile.cache })
             }
@@ -108,7 +116,13 @@ impl<'a> Providers<'a> {
 
     pub(crate) fn member(&mut self, name: &ProviderName, purpose: Purpose) -> Result<Member, Failure> {
         match name {
-            ProviderName::Local { key } => Ok(Member::Local(self.kms(purpose)?.provider(key)?)),
+            ProviderName::Local { key } => {
+                let kms = self.kms(purpose)?;
+                if matches!(purpose, Purpose::Look | Purpose::Plan) {
+                    keystore::must_have(kms, key)?;
+                }
+                Ok(Member::Local(kms.provider(key)?))
+            }
             other => outside(other, purpose, self.patience, self.signals),
         }
     }
@@ -117,7 +131,7 @@ impl<'a> Providers<'a> {
         if self.kms.is_none() {
             let missing = match purpose {
                 Purpose::Encrypt => self.making,
-                Purpose::Decrypt => Missing::RefuseProvider,
+                Purpose::Decrypt | Purpose::Look | Purpose::Plan => Missing::RefuseProvider,
             };
             self.kms = Some(keystore::open(self.place, missing, self.signals, self.notes)?);
         }
@@ -136,10 +150,14 @@ fn outside(name: &ProviderName, purpose: Purpose, patience: Patience, signals: &
         ProviderName::Passphrase(source) => {
             let ask = match purpose {
                 Purpose::Encrypt => Ask::Twice,
-                Purpose::Decrypt => Ask::Once,
+                Purpose::Decrypt | Purpose::Look | Purpose::Plan => Ask::Once,
             };
             Ok(Member::Other(Arc::new(PassphraseProvider::new(passphrase::read(source, ask, signals)?)?)))
         }
+        ProviderName::AwsKms(key) if purpose == Purpose::Plan && !key.is_full_name() => Err(Failure::usage(format!(
+            "a dry run makes no call, and only a call tells which key {} is: name it by its ARN (arn:aws:kms:…:key/…)",
+            key.key
+        ))),
         ProviderName::AwsKms(key) => Ok(Member::Aws(remote::aws_kms(key, patience, signals)?)),
         ProviderName::Vault(key) => Ok(Member::Vault(remote::vault(key, patience)?)),
     }
@@ -196,10 +214,20 @@ impl Chosen {
     }
 }
 
+/// How long those that need not write are waited for, once enough have.
+const GRACE: Duration = Duration::from_secs(2);
+
 fn together(members: Vec<Member>, write: Write) -> Result<Arc<dyn KeyProvider>, Failure> {
+    let remote = members.iter().any(|member| matches!(member, Member::Aws(_) | Member::Vault(_)));
     let mut members: Vec<_> = members.into_iter().map(Member::into_provider).collect();
     match write {
-        Write::AtLeast(needed) => Ok(Arc::new(MultiProvider::at_least(needed, members)?)),
+        Write::AtLeast(needed) => {
+            let provider = MultiProvider::at_least(needed, members)?;
+            Ok(Arc::new(match remote {
+                true => provider.with_grace(GRACE, remote::transport()?),
+                false => provider,
+            }))
+        }
         Write::All | Write::Failover { .. } if members.len() == 1 => {
             members.pop().ok_or_else(|| Failure::usage("no provider"))
         }

@@ -34,6 +34,13 @@ pub(crate) struct AwsKey {
     pub(crate) profile: Option<String>,
 }
 
+impl AwsKey {
+    /// Whether it says which key it is, without a call.
+    pub(crate) fn is_full_name(&self) -> bool {
+        self.key.starts_with("arn:") && self.key.contains(":key/")
+    }
+}
+
 /// A key of Transit in Vault or OpenBao.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VaultKey {
@@ -55,6 +62,9 @@ pub(crate) enum Secret {
     Passphrase,
     Aws,
     Vault,
+    /// An option that there is not: what was pasted there may be one.
+    AwsOption,
+    VaultOption,
 }
 
 impl Secret {
@@ -70,6 +80,14 @@ impl Secret {
                  environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), from a profile \
                  (profile=NAME) or from a role, never from an argument, which other users can see"
             }
+            Self::AwsOption => {
+                "an aws-kms: provider has the options region=, endpoint= and profile=, and what else was given is not \
+                 repeated here, since it may be a secret"
+            }
+            Self::VaultOption => {
+                "a vault: provider has the options namespace=, cacert=, login=, role= and secret_id_file=, and what else \
+                 was given is not repeated here, since it may be a secret"
+            }
             Self::Vault => {
                 "a vault: provider takes no secret, user, password or query: the token comes from VAULT_TOKEN, \
                  BAO_TOKEN or the token file, or from a login, never from an argument, which other users can see"
@@ -81,6 +99,7 @@ impl Secret {
 /// The managed key that the quick start uses.
 const DEFAULT_KEY: &str = "alias/envelock/default";
 
+const AWS_OPTIONS: [&str; 3] = ["region", "endpoint", "profile"];
 const VAULT_OPTIONS: [&str; 5] = ["namespace", "login", "role", "secret_id_file", "cacert"];
 
 const FORMS: &str = "a provider is local:[KEY], raw:file=PATH[,id=NAME], passphrase:[file=PATH|fd=N], \
@@ -115,6 +134,7 @@ impl FromStr for ProviderName {
             Some(("vault", rest)) => vault(rest),
             Some(("arn", rest)) if rest.contains(":kms:") => Err("a key of AWS KMS is aws-kms:arn:…".into()),
             Some(("https" | "http", _)) => Err("a key of Vault or OpenBao is vault:https://HOST/MOUNT/KEY".into()),
+            _ if is_token(text) => Ok(Self::Exposed(Secret::Vault)),
             _ if text.starts_with("alias/") => Err(format!("a key of the embedded keystore is local:{text}")),
             _ => Err(FORMS.into()),
         }
@@ -193,7 +213,7 @@ fn aws_kms(rest: &str) -> Result<ProviderName, String> {
             "region" => &mut name.region,
             "endpoint" => &mut name.endpoint,
             "profile" => &mut name.profile,
-            other => return Err(unknown(other, &["region", "endpoint", "profile"], FORM)),
+            other => return unknown(other, &AWS_OPTIONS, FORM, Secret::AwsOption),
         };
         once(place, option, value)?;
     }
@@ -226,7 +246,7 @@ fn vault(rest: &str) -> Result<ProviderName, String> {
             "role" => &mut name.role,
             "secret_id_file" => &mut secret_id_file,
             "cacert" => &mut cacert,
-            other => return Err(unknown(other, &VAULT_OPTIONS, FORM)),
+            other => return unknown(other, &VAULT_OPTIONS, FORM, Secret::VaultOption),
         };
         once(place, option, value)?;
     }
@@ -243,9 +263,15 @@ fn options(text: &str) -> Option<(&str, Vec<(&str, &str)>)> {
     let options: Vec<_> = parts.map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
     let address = |text: &str| text.contains(['@', '?', '#']);
     let secret = |(name, value): &(&str, &str)| {
-        (is_secret(name) && !VAULT_OPTIONS.contains(name)) || (value.contains("://") && address(value))
+        let is_path = matches!(*name, "cacert" | "secret_id_file");
+        let is_user = value.contains('@') && (value.contains(':') || *name == "endpoint");
+        (is_secret(name) && !VAULT_OPTIONS.contains(name))
+            || (value.contains("://") && address(value))
+            || (is_user && !is_path)
+            || is_token(name)
+            || is_token(value)
     };
-    (!address(main) && !options.iter().any(secret)).then_some((main, options))
+    (!address(main) && !main.split(['/', ':']).any(is_token) && !options.iter().any(secret)).then_some((main, options))
 }
 
 /// Whether something of this name would be a secret.
@@ -253,6 +279,15 @@ pub(crate) fn is_secret(name: &str) -> bool {
     const WORDS: [&str; 7] = ["token", "secret", "password", "passphrase", "credential", "access_key", "access-key"];
     let name = name.to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Whether it has the form of a token of Vault or of an access key id of AWS.
+fn is_token(text: &str) -> bool {
+    let after = |prefix: &str| text.strip_prefix(prefix).unwrap_or_default();
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    ["hvs.", "hvb.", "hvr."].iter().any(|prefix| after(prefix).len() >= 4)
+        || ["s.", "b.", "r."].iter().any(|prefix| after(prefix).len() >= 20 && plain(after(prefix)))
+        || ["AKIA", "ASIA"].iter().any(|prefix| after(prefix).len() >= 12 && plain(after(prefix)))
 }
 
 fn once(place: &mut Option<String>, option: &str, value: &str) -> Result<(), String> {
@@ -265,10 +300,11 @@ fn once(place: &mut Option<String>, option: &str, value: &str) -> Result<(), Str
     }
 }
 
-fn unknown(option: &str, known: &[&str], form: &str) -> String {
+/// An option that there is not is repeated only if it is a known one's name mistyped: a parser's error shows all of it.
+fn unknown(option: &str, known: &[&str], form: &str, secret: Secret) -> Result<ProviderName, String> {
     match nearest(option, known) {
-        Some(near) => format!("there is no option {option:?}: is it {near:?}? {form}"),
-        None => format!("there is no option {option:?}; {form}"),
+        Some(near) => Err(format!("there is no option {option:?}: is it {near:?}? {form}")),
+        None => Ok(ProviderName::Exposed(secret)),
     }
 }
 
@@ -348,6 +384,8 @@ mod tests {
             "aws-kms:alias/a,region=eu-west-1,endpoint=http://127.0.0.1:4566,profile=prod",
             "vault:transit/orders",
             "vault:https://bao.example.com:8200/a/b/orders,namespace=n,login=cert,role=r,cacert=/ca.pem",
+            "vault:transit/s.orders,cacert=/home/me@corp/ca.pem",
+            "aws-kms:alias/a,profile=me@corp",
         ] {
             assert_eq!(parsed(text).unwrap().to_string(), text);
         }
@@ -379,7 +417,6 @@ mod tests {
             "vault:https:///transit/orders",
             "vault:ftp://host/transit/orders",
             "vault:transit/",
-            "vault:transit/orders,rule=x",
             "vault:transit/orders,login=guess",
         ] {
             assert!(parsed(text).is_err(), "{text:?} was taken");
@@ -398,6 +435,17 @@ mod tests {
             ("vault:https://host/transit/orders?token=hunter2", Secret::Vault),
             ("vault:transit/orders,token=hunter2", Secret::Vault),
             ("vault:transit/orders,secret_id=hunter2", Secret::Vault),
+            ("vault:transit/orders,hvs.CAESIhunter2", Secret::Vault),
+            ("vault:transit/orders,tok=hvs.CAESIhunter2", Secret::Vault),
+            ("vault:hvs.CAESIhunter2", Secret::Vault),
+            ("hvs.CAESIhunter2", Secret::Vault),
+            ("vault:transit/orders,tok=hunter2", Secret::VaultOption),
+            ("vault:transit/orders,hunter2", Secret::VaultOption),
+            ("vault:transit/orders,rule=s.hunter2hunter2hunter2hu", Secret::Vault),
+            ("aws-kms:alias/a,AKIAhunter2hunter2", Secret::Aws),
+            ("aws-kms:AKIAhunter2hunter2", Secret::Aws),
+            ("aws-kms:alias/a,wJalrXUtnFEMI/K7MDENG/hunter2", Secret::AwsOption),
+            ("aws-kms:alias/a,endpoint=me:hunter2@kms.example.com", Secret::Aws),
         ] {
             assert_eq!(parsed(text), Ok(ProviderName::Exposed(secret)), "{text}");
             assert!(!format!("{:?} {}", parsed(text), parsed(text).unwrap()).contains("hunter2"));

@@ -6,9 +6,12 @@ use crate::profile::Patience;
 use crate::provider_name::{AwsKey, VaultKey};
 use crate::signals::Signals;
 use envelock::{AwsKmsProvider, HttpPolicy, HttpTransport, KeyProvider, ReqwestTransport, VaultAuth, VaultProvider};
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A key of AWS KMS, with what it was named by.
 #[derive(Clone, Debug)]
@@ -74,7 +77,7 @@ pub(crate) fn vault(key: &VaultKey, patience: Patience) -> Result<VaultProvider,
         builder = builder.namespace(namespace);
     }
     if let Some(path) = &key.cacert {
-        builder = builder.transport(ReqwestTransport::builder().only_roots(roots(path)?).build()?);
+        builder = builder.transport(trusting(path)?);
     }
     if let Some(auth) = login(key)? {
         builder = builder.auth(auth);
@@ -114,15 +117,41 @@ fn secret_id() -> Option<String> {
     value.into_os_string().into_string().ok()
 }
 
-/// More is no list of certificates.
-const ROOTS_MAX: u64 = 16 << 20;
+/// Trusts these authorities alone, and is for the rest as the environment says.
+fn trusting(roots: &Path) -> Result<ReqwestTransport, Failure> {
+    let mut builder = ReqwestTransport::builder().only_roots(&*pem("the certificate authority", roots)?);
+    if let (Some(certificate), Some(key)) = (of_vault("CLIENT_CERT"), of_vault("CLIENT_KEY")) {
+        let certificate = pem("the client certificate", Path::new(&certificate))?;
+        let key = pem("the client key", Path::new(&key))?;
+        let mut both = Zeroizing::new(Vec::with_capacity(certificate.len() + key.len() + 1));
+        both.extend_from_slice(&certificate);
+        both.push(b'\n');
+        both.extend_from_slice(&key);
+        builder = builder.identity(&*both);
+    }
+    if let Some(proxy) = of_vault("PROXY_ADDR") {
+        let proxy =
+            proxy.into_string().map_err(|_| Failure::usage("BAO_PROXY_ADDR or VAULT_PROXY_ADDR is not UTF-8"))?;
+        builder = builder.proxy(proxy);
+    }
+    Ok(builder.build()?)
+}
 
-fn roots(path: &Path) -> Result<Vec<u8>, Failure> {
-    let failed = |e| Failure::io(&format!("the certificate authority {}", path.display()), &e);
-    if fs::metadata(path).map_err(failed)?.len() > ROOTS_MAX {
+/// `BAO_NAME`, or else `VAULT_NAME`; not if it is empty: as the provider reads them.
+fn of_vault(name: &str) -> Option<OsString> {
+    let value = env::var_os(format!("BAO_{name}")).or_else(|| env::var_os(format!("VAULT_{name}")));
+    value.filter(|value| !value.is_empty())
+}
+
+/// More is no list of certificates.
+const PEM_MAX: u64 = 16 << 20;
+
+fn pem(what: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |e| Failure::io(&format!("{what} {}", path.display()), &e);
+    if fs::metadata(path).map_err(failed)?.len() > PEM_MAX {
         return Err(Failure::usage(format!("{} has more than 16 MiB: it holds no certificates", path.display())));
     }
-    fs::read(path).map_err(failed)
+    fs::read(path).map(Zeroizing::new).map_err(failed)
 }
 
 fn policy(patience: Patience) -> HttpPolicy {

@@ -204,9 +204,11 @@ fn refuses(provider: &dyn KeyProvider, slot: &EncryptedDataKey, other: &KmsConte
         DataKeyAnswer::Key(_) => {
             Err(wrong("the key service ignores the encryption context: messages could be put in one another's place"))
         }
-        // It could not tell.
-        DataKeyAnswer::Failed(error) if error.is_retryable() => Err(error),
-        DataKeyAnswer::Failed(_) => Ok(()),
+        DataKeyAnswer::Failed(error) => match error.kind() {
+            ErrorKind::AuthenticationFailed | ErrorKind::ContextMismatch | ErrorKind::KeyDenied => Ok(()),
+            // It has something else to say, and may well ignore the context.
+            _ => Err(error),
+        },
         DataKeyAnswer::NotMine => Err(wrong("the key provider does not know what it encrypted itself")),
     }
 }
