@@ -161,11 +161,6 @@ fn one_members_key_is_enough_for_a_failover_and_no_member_loses_his() {
     assert!(paths.iter().all(|path| opens(folder.path(), path, &a) && opens(folder.path(), path, &b)));
 }
 
-/// The new key under the name of the old one.
-fn namesake() -> Arc<dyn KeyProvider> {
-    raw("old", 9)
-}
-
 #[test]
 fn a_source_and_a_target_of_one_name_are_two_keys_unless_both_say_that_they_are_one() {
     // Not `raw`: a service of somebody's own, whose names are not unique in the world.
@@ -182,18 +177,6 @@ fn a_source_and_a_target_of_one_name_are_two_keys_unless_both_say_that_they_are_
     let (report, told) = run(Rewrap::to([Arc::clone(&to)]).from([Arc::clone(&from)]), folder.path());
     assert_eq!((report.rewrapped, report.current, report.failed), (6, 0, 0), "{told:?}");
     assert!(paths.iter().all(|path| opens(folder.path(), path, &to) && !opens(folder.path(), path, &from)));
-}
-
-#[test]
-fn a_journal_is_not_believed_against_a_head_that_has_an_old_key() {
-    let folder = super::in_memory();
-    let home = super::in_memory();
-    let paths = fill(folder.path(), 6, &old());
-    // A target by the name of another source, so that heads do not tell, and one that they do tell.
-    let rewrap = || Rewrap::to([namesake(), new()]).from([old()]).journal(home.path().join("j")).mode(Mode::Open);
-    let (report, _) = run(rewrap(), folder.path());
-    assert_eq!((report.rewrapped, report.failed), (6, 0));
-    assert!(paths.iter().all(|path| opens(folder.path(), path, &namesake()) && opens(folder.path(), path, &new())));
 }
 
 #[test]
