@@ -177,7 +177,8 @@ impl Rewrap {
 
     /// Notes in the file at `path` what is done, and goes on from what an earlier run noted there. It is removed at
     /// the end of a run without failures. A run that needs it is one whose heads do not tell that they are done
-    /// with: [`again`](Self::again), a passphrase as target, and a raw key that has the name of the one before.
+    /// with: [`again`](Self::again), a passphrase as target, and one that has the name of a source, unless
+    /// both have the same [`identity`](KeyProvider::identity).
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self

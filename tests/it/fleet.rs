@@ -4,6 +4,7 @@ mod hostile;
 mod inventory;
 mod journal;
 mod kill;
+mod losses;
 mod moves;
 
 use crate::support::child::long;

@@ -1,16 +1,16 @@
 //! Journals of runs: damaged, another run's, on a full disk, and two runs at once.
 
-use super::{Kms, Log, fill, in_memory, moved, new, old, run, try_run};
+use super::{Kms, Log, fill, in_memory, moved, new, old, opens, run, try_run};
 use crate::disk::{folders, mount, with_mounts};
 use crate::support::child::tell;
 use crate::support::providers::{Counted, raw};
 use crate::support::{hex, say, unhex};
 use envelock::fleet::{Files, Outcome, Rewrap};
-use envelock::{ErrorKind, blocking};
+use envelock::{ErrorKind, KeyProvider, PassphraseCost, PassphraseProvider, blocking};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,6 +30,19 @@ fn stopped_after(count: usize, rewrap: Rewrap, folder: &Path) -> u64 {
     let report = report.unwrap();
     assert!(report.stopped);
     report.rewrapped
+}
+
+/// Notes the heads of these files, as they are.
+fn note_all(journal: &Path, paths: &[PathBuf]) {
+    let mut text = fs::read_to_string(journal).unwrap();
+    let run_id = unhex(text.lines().next().unwrap().rsplit(' ').next().unwrap());
+    for path in paths {
+        let bytes = fs::read(path).unwrap();
+        let head = &Sha256::digest(envelock::Header::parse(&bytes).unwrap().as_bytes())[..16];
+        let check = &Sha256::digest([&run_id, head].concat())[..4];
+        text.push_str(&format!("d {} {}\n", hex(head), hex(check)));
+    }
+    fs::write(journal, text).unwrap();
 }
 
 #[test]
@@ -71,19 +84,46 @@ fn a_forged_journal_keeps_no_file_under_the_old_key() {
     let rewrap = Rewrap::to([new()]).from([old()]).journal(&journal);
     let first = stopped_after(4, rewrap.clone(), folder.path());
     // Whoever may write the journal notes every file as done with, as it is.
-    let mut text = fs::read_to_string(&journal).unwrap();
-    let run_id = unhex(text.lines().next().unwrap().rsplit(' ').next().unwrap());
-    for path in &paths {
-        let bytes = fs::read(path).unwrap();
-        let head = &Sha256::digest(envelock::Header::parse(&bytes).unwrap().as_bytes())[..16];
-        let check = &Sha256::digest([&run_id, head].concat())[..4];
-        text.push_str(&format!("d {} {}\n", hex(head), hex(check)));
-    }
-    fs::write(&journal, text).unwrap();
+    note_all(&journal, &paths);
     let (report, _) = run(rewrap, folder.path());
     assert_eq!((report.resumed, report.journal_damaged), (12, 0), "the lines are good ones");
     assert_eq!((report.rewrapped, report.failed), (12 - first, 0));
     moved(folder.path(), &paths);
+}
+
+#[test]
+fn a_journal_is_not_believed_against_a_head_that_has_an_old_key_where_heads_alone_do_not_tell() {
+    let (folder, home) = (in_memory(), in_memory());
+    let paths = fill(folder.path(), 8, &old());
+    let cost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+    let to: Arc<dyn KeyProvider> = Arc::new(PassphraseProvider::new("words").unwrap().with_cost(cost).unwrap());
+    let journal = home.path().join("j");
+    let rewrap = Rewrap::to([Arc::clone(&to)]).from([old()]).concurrency(1).journal(&journal);
+    let first = stopped_after(2, rewrap.clone(), folder.path());
+    note_all(&journal, &paths);
+    let (report, _) = run(rewrap, folder.path());
+    assert_eq!((report.rewrapped, report.current, report.failed), (8 - first, first, 0));
+    assert!(paths.iter().all(|path| opens(folder.path(), path, &to) && !opens(folder.path(), path, &old())));
+}
+
+#[test]
+fn a_full_disk_ends_the_run_before_it_is_paid_for_every_file() {
+    const TEST: &str = "fleet::journal::a_full_disk_ends_the_run_before_it_is_paid_for_every_file";
+    with_mounts(TEST, |folder| {
+        let (_, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=512k", "tmpfs"], &bad);
+        let paths = fill(&bad, 60, &old());
+        let mut filler = fs::File::create(bad.join("filler")).unwrap();
+        while filler.write(&[0; 4_096]).is_ok_and(|len| len > 0) {}
+        let (to, calls) = Counted::wrap(new());
+        let (report, told) = try_run(Rewrap::to([to]).from([old()]).concurrency(2), Files::below([&bad]));
+        let error = report.unwrap_err();
+        assert!(error.kind() == ErrorKind::Io && error.to_string().contains("free space"), "{error}");
+        let paid = calls.encrypt.load(Ordering::SeqCst);
+        assert!((1..=4).contains(&paid), "{paid} calls, {told:?}");
+        assert!(paths.iter().all(|path| opens(&bad, path, &old())));
+        tell(format!("refused: {error}"));
+    });
 }
 
 #[test]
