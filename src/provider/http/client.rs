@@ -75,11 +75,13 @@ impl Client {
     }
 
     /// How long a call may take in all.
+    #[cfg_attr(not(feature = "vault"), allow(dead_code, reason = "Vault's logins ask for it"))]
     pub(crate) fn total(&self) -> Duration {
         self.shared.policy.total
     }
 
     /// What the requests go over: for the calls that get credentials.
+    #[cfg_attr(not(feature = "vault"), allow(dead_code, reason = "Vault's logins ask for it"))]
     pub(crate) fn transport(&self) -> &Arc<dyn HttpTransport> {
         &self.shared.transport
     }

@@ -187,8 +187,8 @@ fn answer_rows() -> Vec<Row> {
             _ => fails(ErrorKind::InvalidInput, 1),
         }),
         row("associated data ignored, and said so", Fault::Says(ignoring), fails(ErrorKind::Unsupported, 1)),
-        row("redirect (307)", Fault::Redirects(307), LOST),
-        row("redirect (302)", Fault::Redirects(302), LOST),
+        row("redirect (307)", Fault::Redirects(307), fails(ErrorKind::Unavailable, 1)),
+        row("redirect (302)", Fault::Redirects(302), fails(ErrorKind::Unavailable, 1)),
     ]
 }
 
