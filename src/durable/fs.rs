@@ -132,6 +132,14 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Whether a disk has space for more than a few small files, as far as it tells: a quota it does not.
+pub(crate) fn has_room(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM_MIN)
+}
+
+/// Less is as good as nothing.
+const ROOM_MIN: u64 = 1 << 20;
+
 /// The path that `path` stands for once symbolic links at its last part are followed, so that a
 /// write through a link changes what the link points to and keeps the link, as editors do. A link
 /// that points to nothing stands for the file that would be made there.

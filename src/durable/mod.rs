@@ -16,7 +16,7 @@ mod lock;
 mod partial;
 
 pub(crate) use atomic::{AtomicFile, Overwrite};
-pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, resolve};
+pub(crate) use fs::{Access, FileSystem, OsFileSystem, folder_of, has_room, resolve};
 pub(crate) use key_file::read_key_file;
 pub(crate) use lock::{Links, LockedFile};
 pub(crate) use partial::{PartialFile, Stamp, partial_path};

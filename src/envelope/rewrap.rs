@@ -114,7 +114,8 @@ impl Envelope {
     /// # Errors
     /// As [`decrypt`](Self::decrypt) up to the kinds that concern segments; the new provider's own;
     /// [`Unsupported`](ErrorKind::Unsupported) for a blind rewrap that no KMS can do inside;
-    /// [`Busy`](ErrorKind::Busy) after half a minute of waiting for another rewrap of the same file.
+    /// [`Busy`](ErrorKind::Busy) after half a minute of waiting for another rewrap of the same file, and if somebody else
+    /// changed it meanwhile; [`Io`](ErrorKind::Io) also where a copy cannot have the same owner.
     pub async fn rewrap_file(
         &self,
         path: impl AsRef<Path>,

@@ -2,12 +2,12 @@
 
 use super::calls::{Calls, Stopped};
 use super::files::FoundFile;
-use super::journal::Journal;
+use super::journal::{Done, Journal};
 use super::look::{HeadFacts, digest};
 use super::outcome::{Change, Outcome};
 use super::plan::{Aim, Mode, Plan, Role, Step, Target};
 use crate::context::{ContextMatch, EncryptionContext, ReaderContext};
-use crate::durable::{FileSystem, Links};
+use crate::durable::{FileSystem, Links, folder_of, has_room};
 use crate::envelope::rewrap::opened::Opened;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
@@ -16,7 +16,8 @@ use crate::provider::multi::{is_outage, more_retryable};
 use crate::provider::{DataKeyAnswer, Recipient};
 use crate::worker;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ pub(super) struct Run {
     pub(super) limits: Limits,
     pub(super) context: EncryptionContext,
     pub(super) journal: Option<Mutex<Journal>>,
+    /// What the journal holds, of a dry run.
+    pub(super) looked: Done,
+    /// How many files in a row there was no space for, though the disk has some.
+    pub(super) unfit: AtomicU32,
     pub(super) stop: Arc<AtomicBool>,
 }
 
@@ -107,10 +112,13 @@ impl Run {
 
     /// Whether the journal knows this head as done with.
     pub(super) fn knows(&self, facts: &HeadFacts) -> bool {
-        let Some(journal) = &self.journal else { return false };
+        let holds = |done: &Done| done.heads.contains(&facts.digest);
         self.aim.needs_memory()
             && self.aim.may_be_done(facts)
-            && journal.lock().unwrap_or_else(PoisonError::into_inner).done().heads.contains(&facts.digest)
+            && match &self.journal {
+                Some(journal) => holds(journal.lock().unwrap_or_else(PoisonError::into_inner).done()),
+                None => holds(&self.looked),
+            }
     }
 
     fn lock(&self, place: FoundFile, wait: Duration) -> Result<Item, Box<(FoundFile, Outcome)>> {
@@ -218,7 +226,7 @@ impl Run {
                         Ok(Some(new)) => item.took(number, slot, new),
                         Ok(None) => {}
                         // It is asked once more, to encrypt, and may be done without.
-                        Err(error) if self.tolerates(&error) => {}
+                        Err(error) if self.tolerates(&error) => item.last = more_retryable(item.last.take(), error),
                         Err(error) if error.is_retryable() => item.failure = Some(error),
                         // The next source may do, and else the data key is asked for.
                         Err(error) => {
@@ -299,7 +307,8 @@ impl Run {
                 let Some(item) = items.get_mut(at) else { continue };
                 match answer {
                     Ok(new) => item.got(number, new),
-                    Err(error) if self.tolerates(&error) => item.unreached.push((number, error)),
+                    // As where several providers write a new message, whatever the failure is.
+                    Err(error) if self.needs_not_all() => item.unreached.push((number, error)),
                     Err(error) => item.failure = Some(error),
                 }
             }
@@ -309,7 +318,11 @@ impl Run {
     }
 
     fn tolerates(&self, error: &Error) -> bool {
-        self.aim.needed < self.aim.targets.len() && is_outage(error)
+        self.needs_not_all() && is_outage(error)
+    }
+
+    fn needs_not_all(&self) -> bool {
+        self.aim.needed < self.aim.targets.len()
     }
 
     /// Records the targets that could not be reached as missing, where enough of them hold the data key, and there is
@@ -342,7 +355,9 @@ impl Run {
             let place = item.place.clone();
             match self.write_one(item) {
                 Ok((change, head)) => {
-                    if let Some(journal) = &self.journal {
+                    self.unfit.store(0, Ordering::Relaxed);
+                    // What lacks somebody is not done with.
+                    if let Some(journal) = self.journal.as_ref().filter(|_| change.missing.is_empty()) {
                         let noted = journal.lock().unwrap_or_else(PoisonError::into_inner).note(digest(&head));
                         fatal = fatal.or(noted.err());
                     }
@@ -350,7 +365,7 @@ impl Run {
                 }
                 Err(error) => {
                     let error = if error.path().is_none() { error.with_path(&place.path) } else { error };
-                    if fatal.is_none() && ends_all(&error) {
+                    if fatal.is_none() && self.ends_all(&error, &place.path) {
                         fatal = Some(error.again());
                     }
                     done.push((place, Outcome::Failed(error)));
@@ -358,6 +373,19 @@ impl Run {
             }
         }
         (done, fatal)
+    }
+
+    /// Whether the others fare no better, whatever is asked for them. One that must be copied may want more space than
+    /// there is, where the others are written in place; a quota may be that of a part of the tree.
+    fn ends_all(&self, error: &Error, path: &Path) -> bool {
+        match io_kind(error) {
+            Some(io::ErrorKind::ReadOnlyFilesystem) => true,
+            Some(io::ErrorKind::StorageFull) if !has_room(folder_of(path)) => true,
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.unfit.fetch_add(1, Ordering::Relaxed) + 1 >= UNFIT_MAX
+            }
+            _ => false,
+        }
     }
 
     /// What a target wrote; in place of a record that somebody is missing, the wrapped key that he has. Of members of
@@ -421,15 +449,9 @@ impl Run {
     }
 }
 
-/// Whether nothing more can be written there, whatever is asked for.
-fn ends_all(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| {
-        matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
-        )
-    })
+/// What the system said, where that is what an error comes from.
+fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    std::error::Error::source(error)?.downcast_ref::<io::Error>().map(io::Error::kind)
 }
 
 fn changed(old: &[EncryptedDataKey], new: &[EncryptedDataKey]) -> Change {
@@ -543,6 +565,8 @@ fn not_blind() -> Error {
 }
 
 fn is_gone(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| source.kind() == io::ErrorKind::NotFound)
+    io_kind(error) == Some(io::ErrorKind::NotFound)
 }
+
+/// Files in a row that there was no space for, after which the others are not paid for either.
+const UNFIT_MAX: u32 = 16;

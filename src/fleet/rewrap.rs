@@ -22,7 +22,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -162,7 +162,8 @@ impl Rewrap {
         self
     }
 
-    /// Makes at most so many calls to key providers a second, evenly. Default: as many as there are.
+    /// Makes at most so many calls to key providers a second, evenly; raw keys and passphrases are called too. Default: as
+    /// many as there are.
     pub fn calls_per_second(mut self, rate: f64) -> Self {
         self.per_second = Some(rate);
         self
@@ -196,7 +197,8 @@ impl Rewrap {
         self
     }
 
-    /// Begins no further file once `flag` is set, and ends what is under way: [`RewrapReport::stopped`].
+    /// Begins no further file once `flag` is set, and makes no further call for those under way; what is not written by then
+    /// stays as it is: [`RewrapReport::stopped`].
     pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = flag;
         self
@@ -208,8 +210,8 @@ impl Rewrap {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for providers, a rate or a journal that cannot be used,
-    /// [`Busy`](ErrorKind::Busy) if another run has the journal, [`Io`](ErrorKind::Io) if it cannot be written: then
-    /// no further file is begun. Failures of single files are in the report.
+    /// [`Busy`](ErrorKind::Busy) if another run has the journal, [`Io`](ErrorKind::Io) if it cannot be written, if
+    /// the disk is full or read-only, or if there was no space for sixteen files in a row: then no further file is begun. Failures of single files are in the report.
     pub async fn run(self, files: Files, each: impl FnMut(&Path, &Outcome) + Send) -> Result<RewrapReport> {
         let rules = Rules {
             mode: self.mode,
@@ -222,15 +224,15 @@ impl Rewrap {
         let id = RunId::new(&aim.text());
         let fs: Arc<dyn FileSystem> = Arc::new(OsFileSystem);
         let mut report = RewrapReport::default();
-        let (mut journal, mut known) = (None, Done::default());
+        let (mut journal, mut looked) = (None, Done::default());
         if let Some(path) = self.journal {
             let (fs, effect) = (Arc::clone(&fs), self.effect);
             let opened = worker::run("envelock-fleet", move || match effect {
                 Effect::Write => Ok((Some(Journal::open(fs, &path, id)?), Done::default())),
                 Effect::Tell => Ok((None, Journal::look(&path, id)?)),
             });
-            (journal, known) = opened.await?;
-            let done = journal.as_ref().map_or(&known, Journal::done);
+            (journal, looked) = opened.await?;
+            let done = journal.as_ref().map_or(&looked, Journal::done);
             (report.resumed, report.journal_damaged) = (done.heads.len() as u64, done.damaged);
         }
         let run = Arc::new(Run {
@@ -240,13 +242,14 @@ impl Rewrap {
             limits: self.limits.clone(),
             context: self.context,
             journal: journal.map(Mutex::new),
+            looked,
+            unfit: AtomicU32::new(0),
             stop: self.stop,
         });
         let driver = Driver {
             run: Arc::clone(&run),
             selection: self.selection,
             effect: self.effect,
-            known,
             concurrency: self.concurrency,
             queue: VecDeque::new(),
             put_off: Vec::new(),
@@ -276,8 +279,6 @@ struct Driver<E> {
     run: Arc<Run>,
     selection: Selection,
     effect: Effect,
-    /// What the journal holds, of a dry run.
-    known: Done,
     concurrency: usize,
     /// Files to be worked on.
     queue: VecDeque<FoundFile>,
@@ -394,7 +395,7 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
         }
         let outcome = match self.run.aim.plan(&facts) {
             Err(error) => Outcome::Failed(error.with_path(&path)),
-            Ok(_) if self.knows(&facts) && !facts.interrupted => Outcome::Current,
+            Ok(_) if self.run.knows(&facts) && !facts.interrupted => Outcome::Current,
             Ok(Step::Current) if !facts.interrupted => Outcome::Current,
             Ok(Step::Due(_)) if !is_message => Outcome::Failed(record_set(&path)),
             Ok(step) => match self.effect {
@@ -429,17 +430,6 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
     fn own(&mut self, file: FoundFile) {
         self.report.messages += 1;
         self.queue.push_back(file);
-    }
-
-    fn knows(&self, facts: &HeadFacts) -> bool {
-        match self.effect {
-            Effect::Write => self.run.knows(facts),
-            Effect::Tell => {
-                self.run.aim.needs_memory()
-                    && self.run.aim.may_be_done(facts)
-                    && self.known.heads.contains(&facts.digest)
-            }
-        }
     }
 
     fn told(&self, step: &Step, facts: &HeadFacts) -> Outcome {

@@ -41,6 +41,9 @@ impl Scan {
                 seen.what = Seen::Again;
             } else if self.known.len() < KNOWN_MAX {
                 self.known.insert(id);
+            } else {
+                // It never comes again, so that nobody keeps a note of it.
+                seen.id = None;
             }
         }
         seen

@@ -146,6 +146,13 @@ fn a_check_makes_no_key_in_a_keystore_that_is_there() {
 }
 
 #[test]
+fn a_file_of_certificates_without_an_end_is_not_read_without_an_end() {
+    let desk = Desk::new();
+    let ran = desk.run("check -p vault:https://vault.invalid:8200/transit/k,cacert=/dev/zero").exits(2);
+    assert!(ran.text().contains("more than 1 MiB"), "{}", ran.text());
+}
+
+#[test]
 fn an_authority_in_a_name_leaves_the_proxy_of_the_environment() {
     use std::io::{BufRead as _, BufReader};
     let desk = Desk::new();

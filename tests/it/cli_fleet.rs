@@ -106,6 +106,27 @@ fn what_cannot_be_moved_is_told_by_file_and_code_and_the_rest_is_done() {
 }
 
 #[test]
+fn a_key_that_is_a_source_and_the_target_is_known_for_one() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("data")).unwrap();
+    for name in ["a", "b"] {
+        desk.run(&format!("keys create --alias alias/{name}")).exits(0);
+        desk.write(&format!("data/{name}"), "content");
+        desk.run(&format!("-q encrypt data/{name} -p local:alias/{name}")).exits(0);
+        fs::remove_file(desk.path(&format!("data/{name}"))).unwrap();
+    }
+    let moving = "fleet rewrap --json --from local:alias/a --from local:alias/b -p local:alias/b data";
+    let counts = |ran: &Ran| serde_json::from_str::<Value>(ran.text()).unwrap();
+    let moved = counts(&desk.run(moving).exits(0));
+    assert_eq!((&moved["rewrapped"], &moved["current"], &moved["blind"]), (&1.into(), &1.into(), &1.into()));
+    let again = counts(&desk.run(moving).exits(0));
+    assert_eq!(
+        (&again["rewrapped"], &again["current"], &again["calls"]["re_encrypt"]),
+        (&0.into(), &2.into(), &0.into())
+    );
+}
+
+#[test]
 fn a_recipient_is_added_and_an_older_version_of_a_key_renewed() {
     let desk = Desk::new();
     desk.write("old.key", KEY);

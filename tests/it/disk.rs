@@ -220,25 +220,16 @@ fn on_a_read_only_disk_every_call_fails_clearly_and_changes_nothing() {
 #[test]
 fn in_a_folder_that_may_not_be_written_every_call_fails_clearly_and_changes_nothing() {
     const TEST: &str = "disk::in_a_folder_that_may_not_be_written_every_call_fails_clearly_and_changes_nothing";
-    let Some(words) = words() else {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Running::start(TEST, &[folder.path().to_str().unwrap()]);
-        return report(TEST, &child.succeed());
-    };
-    let folder = Path::new(&words[0]);
-    // Root may write everywhere, so this process becomes nobody.
-    open_to_all(folder);
-    if let Err(error) = become_nobody() {
-        return tell(format!("SKIPPED: it runs as nobody, and root may not become that here: {error}"));
-    }
-    let (good, bad) = folders(folder);
-    let scene = Scene::new(&good, &bad);
-    fs::set_permissions(&bad, fs::Permissions::from_mode(0o555)).unwrap();
-    scene.all_refused(std::io::ErrorKind::PermissionDenied);
-    fs::set_permissions(&bad, fs::Permissions::from_mode(0o755)).unwrap();
-    scene.all_done(&["target", "new", "roomy.elk", "tight.elk"]);
-    fs::set_permissions(bad.join("roomy.elk"), fs::Permissions::from_mode(0o444)).unwrap();
-    scene.refused("roomy.elk", std::io::ErrorKind::PermissionDenied, || scene.rewrap("roomy.elk"));
+    as_nobody(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        let scene = Scene::new(&good, &bad);
+        fs::set_permissions(&bad, fs::Permissions::from_mode(0o555)).unwrap();
+        scene.all_refused(std::io::ErrorKind::PermissionDenied);
+        fs::set_permissions(&bad, fs::Permissions::from_mode(0o755)).unwrap();
+        scene.all_done(&["target", "new", "roomy.elk", "tight.elk"]);
+        fs::set_permissions(bad.join("roomy.elk"), fs::Permissions::from_mode(0o444)).unwrap();
+        scene.refused("roomy.elk", std::io::ErrorKind::PermissionDenied, || scene.rewrap("roomy.elk"));
+    });
 }
 
 /// Runs `work` on an empty folder, in a process whose mounts nobody else sees.
@@ -277,12 +268,20 @@ pub(crate) fn mount(arguments: &[&str], at: &Path) {
     assert!(out.status.success(), "mount {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-pub(crate) fn open_to_all(folder: &Path) {
+/// Runs `work` in a process of its own that is nobody, since root may read and write everywhere, in a folder open to all.
+pub(crate) fn as_nobody(test: &str, work: impl FnOnce(&Path)) {
+    let Some(words) = words() else {
+        let folder = tempfile::tempdir().unwrap();
+        let child = Running::start(test, &[folder.path().to_str().unwrap()]);
+        return report(test, &child.succeed());
+    };
+    let folder = Path::new(&words[0]);
     fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
-}
-
-pub(crate) fn become_nobody() -> std::io::Result<()> {
     // SAFETY: the calls take numbers and touch no memory of ours; glibc changes all threads.
     let changed = unsafe { libc::geteuid() != 0 || libc::seteuid(65_534) == 0 };
-    if changed { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    if !changed {
+        let error = std::io::Error::last_os_error();
+        return tell(format!("SKIPPED: it runs as nobody, and root may not become that here: {error}"));
+    }
+    work(folder);
 }

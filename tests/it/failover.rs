@@ -4,6 +4,7 @@
 #[cfg(feature = "http")]
 mod hedged;
 
+use crate::providers::known;
 use crate::support::providers::{Down, Scripted, all, at_least, raw};
 use crate::support::virtual_time::VirtualClock;
 use envelock::{
@@ -385,37 +386,10 @@ fn it_names_each_recipient_once_and_is_the_same_as_another_of_the_same_members()
     assert!(provider.revocations().is_none());
 }
 
-/// A raw key with an epoch.
-#[derive(Debug)]
-struct Revoked(Arc<dyn KeyProvider>, Revocations);
-
-#[async_trait]
-impl KeyProvider for Revoked {
-    fn recipients(&self) -> Vec<Recipient> {
-        self.0.recipients()
-    }
-
-    async fn generate_data_key(&self, length: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey> {
-        self.0.generate_data_key(length, context).await
-    }
-
-    async fn encrypt_data_key(&self, key: &DataKey, context: &KmsContext) -> Result<Vec<EncryptedDataKey>> {
-        self.0.encrypt_data_key(key, context).await
-    }
-
-    async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
-        self.0.decrypt_data_key(slot, context).await
-    }
-
-    fn revocations(&self) -> Option<Revocations> {
-        Some(self.1.clone())
-    }
-}
-
 #[test]
 fn a_revocation_of_any_member_is_one_of_all() {
     let revocations = Revocations::default();
-    let member: Arc<dyn KeyProvider> = Arc::new(Revoked(raw("a", 1), revocations.clone()));
+    let member = known("a", None, Some(&revocations));
     let provider = FailoverProvider::in_order(vec![raw("b", 1), member]).unwrap();
     let before = provider.revocations().unwrap().epoch();
     revocations.bump();

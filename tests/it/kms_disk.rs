@@ -1,7 +1,7 @@
 //! The embedded KMS on disks that are full or read-only: a clear error that names the file, every key
 //! that was acknowledged is there and opens, and the keystore goes on once the disk is well.
 
-use crate::disk::{become_nobody, folders, mount, open_to_all, report, with_mounts};
+use crate::disk::{as_nobody, folders, mount, with_mounts};
 use crate::support::child::{Running, tell, words};
 use envelock::kms::{AuditQuery, Prices};
 use envelock::{CreateKeyRequest, EncryptionContext, Error, ErrorKind, LocalKms, RootKey};
@@ -259,33 +259,25 @@ fn a_keystore_on_a_read_only_disk_is_refused_and_unharmed() {
 #[test]
 fn a_keystore_in_a_folder_that_may_not_be_written_is_refused_and_unharmed() {
     const TEST: &str = "kms_disk::a_keystore_in_a_folder_that_may_not_be_written_is_refused_and_unharmed";
-    let Some(words) = words() else {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Running::start(TEST, &[folder.path().to_str().unwrap()]);
-        return report(TEST, &child.succeed());
-    };
-    let folder = Path::new(&words[0]);
-    open_to_all(folder);
-    if let Err(error) = become_nobody() {
-        return tell(format!("SKIPPED: it runs as nobody, and root may not become that here: {error}"));
-    }
-    let (good, bad) = folders(folder);
-    let (mut scene, kms) = Scene::new(&bad);
-    pollster::block_on(kms.close()).unwrap();
-    drop(kms);
-    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    mode(&bad, 0o555);
-    let before = content(&bad);
-    refused(&scene.keystore, scene.open());
-    refused(&bad.join("new.db"), open(&bad.join("new.db"), &good.join("new.key")));
-    assert!(content(&bad) == before && content(&good).is_empty());
-    mode(&bad, 0o755);
-    scene.goes_on();
-    // A keystore that may be read only: SQLite would make files beside it that may not be written either.
-    mode(&scene.keystore, 0o400);
-    let before = content(&bad);
-    refused(&scene.keystore, scene.open());
-    assert!(content(&bad) == before);
-    mode(&scene.keystore, 0o600);
-    scene.goes_on();
+    as_nobody(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        let (mut scene, kms) = Scene::new(&bad);
+        pollster::block_on(kms.close()).unwrap();
+        drop(kms);
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(&bad, 0o555);
+        let before = content(&bad);
+        refused(&scene.keystore, scene.open());
+        refused(&bad.join("new.db"), open(&bad.join("new.db"), &good.join("new.key")));
+        assert!(content(&bad) == before && content(&good).is_empty());
+        mode(&bad, 0o755);
+        scene.goes_on();
+        // A keystore that may be read only: SQLite would make files beside it that may not be written either.
+        mode(&scene.keystore, 0o400);
+        let before = content(&bad);
+        refused(&scene.keystore, scene.open());
+        assert!(content(&bad) == before);
+        mode(&scene.keystore, 0o600);
+        scene.goes_on();
+    });
 }

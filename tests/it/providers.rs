@@ -114,7 +114,8 @@ impl KeyProvider for Known {
     }
 }
 
-fn known(key_id: &str, identity: Option<&str>, revocations: Option<&Revocations>) -> Arc<dyn KeyProvider> {
+/// A raw key that calls itself so, and has such an epoch.
+pub(crate) fn known(key_id: &str, identity: Option<&str>, revocations: Option<&Revocations>) -> Arc<dyn KeyProvider> {
     let identity = identity.map(ProviderIdentity::new);
     Arc::new(Known { inner: raw(key_id, 1), identity, revocations: revocations.cloned() })
 }

@@ -59,7 +59,6 @@ impl Failure {
     pub(crate) fn kept(path: &Path) -> Self {
         Self {
             code: TARGET_EXISTS,
-
             line: Some(format!("{} exists, and was kept: choose another name", path.display())),
         }
     }

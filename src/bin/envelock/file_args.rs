@@ -27,7 +27,7 @@ pub(crate) struct Encrypt {
     #[command(flatten)]
     pub(crate) making: Making,
     /// Go on when at least K of the providers can encrypt; the others are recorded as missing, for a
-    /// later rewrap. Default: all must
+    /// later rewrap. Default: all must, or as many as the profile says
     #[arg(long, value_name = "K")]
     pub(crate) at_least: Option<usize>,
     /// The cipher
@@ -114,7 +114,7 @@ pub(crate) struct Rewrap {
     pub(crate) drop_others: bool,
     #[command(flatten)]
     pub(crate) making: Making,
-    /// Go on when at least K of the new providers can encrypt. Default: all must
+    /// Go on when at least K of the new providers can encrypt. Default: all must, or as many as the profile says
     #[arg(long, value_name = "K")]
     pub(crate) at_least: Option<usize>,
     /// Let the key service re-encrypt inside, without seeing the data key here. Keep the old key until

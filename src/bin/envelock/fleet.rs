@@ -4,7 +4,7 @@ use crate::counter::{Counter, Trouble};
 use crate::failure::Failure;
 use crate::fleet_args::{Fleet, FleetCommand, FleetRewrap};
 use crate::inspect::json_text;
-use crate::inventory::{counts_text, files, key_text, line_of, put_path};
+use crate::inventory::{counts_text, files, key_text, line_of, put_path, some};
 use crate::provider::{Member, Providers, Purpose, context};
 use crate::rewrap::opening_keys_of;
 use crate::signals::Signals;
@@ -26,16 +26,26 @@ fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<()
     let files = files(&arguments.place)?;
     let counter = Counter::new(if arguments.dry_run { "looking" } else { "rewrapping" }, notes);
     let lines = (arguments.files || arguments.dry_run).then_some(arguments.json);
-    let (mut first, stop) = (None, signals.flag());
+    let (mut first, mut last, stop) = (None::<Failure>, String::new(), signals.flag());
     let ran = signals.drive(rewrap.run(files, |path, outcome| {
         counter.advance();
+        if let Outcome::Failed(error) = outcome {
+            last = error.to_string();
+        }
         if let Err(trouble) = counter.beside(|| told(path, outcome, lines, notes)) {
             stop.fetch_or(trouble.ends(), Ordering::SeqCst);
             first.get_or_insert(trouble.into_failure());
         }
     }));
     counter.clear();
-    let report = ran?;
+    let report = match (ran, first.take()) {
+        // What ended it was told of its file already.
+        (Err(end), Some(failure)) if end.line().starts_with(&last) => return Err(failure),
+        (ran, before) => {
+            first = before;
+            ran?
+        }
+    };
     answer(&match (arguments.json, lines) {
         (true, None) => json_text(&json(&report)),
         (true, Some(_)) => line_of(&json(&report)),
@@ -54,7 +64,7 @@ fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<()
         return Err(failure);
     }
     if report.stopped {
-        notes.say("stopped: what was begun is done, and the same command does the rest");
+        notes.say("stopped: every file is whole, and the same command does the rest");
         signals.check()?;
     }
     Ok(())
@@ -64,7 +74,7 @@ fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<()
 fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rewrap, Failure> {
     let opening = &arguments.opening;
     let mut providers = Providers::new(&opening.keystore, signals, notes).making(arguments.making);
-    let from = match arguments.from.is_empty() {
+    let mut from = match arguments.from.is_empty() {
         true => Vec::new(),
         false => {
             let purpose = if arguments.dry_run { Purpose::Plan } else { Purpose::Decrypt };
@@ -73,8 +83,10 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
     };
     let purpose = if arguments.dry_run { Purpose::Plan } else { Purpose::Encrypt };
     let mut to = providers.chosen(opening, purpose)?;
+    // The sources as well, so that a key that is a source and a target is known for one.
     if !arguments.open {
         to.members = opening_keys_of(&from, to.members, signals)?;
+        from = opening_keys_of(&from, from.clone(), signals)?;
     }
     let at_least = arguments.at_least.or(to.needed());
     let mut rewrap = Rewrap::to(to.each()?)
@@ -176,7 +188,6 @@ fn file_json(path: &Path, word: &str, change: Option<&Change>) -> Value {
 }
 
 fn text(report: &RewrapReport, dry: bool) -> String {
-    let some = |count: u64| (count > 0).then_some(count);
     counts_text(&[
         ("messages", Some(report.messages)),
         (if dry { "would be rewrapped" } else { "rewrapped" }, Some(report.rewrapped)),

@@ -135,7 +135,8 @@ pub(crate) struct FleetRewrap {
     /// for a later run. Default: all must, or as many as the profile says
     #[arg(long, value_name = "K")]
     pub(crate) at_least: Option<usize>,
-    /// Say what would be done, for each message; no call is made and nothing written
+    /// Say what would be done, for each message; no call is made for it and nothing written. A key of AWS KMS must be
+    /// named by its ARN
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// At most so many calls to key services a second [default: as many as there are]

@@ -169,7 +169,7 @@ fn text(report: &InventoryReport) -> String {
     out
 }
 
-fn some(count: u64) -> Option<u64> {
+pub(crate) fn some(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 

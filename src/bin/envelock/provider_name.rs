@@ -37,7 +37,8 @@ pub(crate) struct AwsKey {
 impl AwsKey {
     /// Whether it says which key it is, without a call.
     pub(crate) fn is_full_name(&self) -> bool {
-        self.key.starts_with("arn:") && self.key.contains(":key/")
+        // arn:PARTITION:kms:REGION:ACCOUNT:key/ID
+        self.key.starts_with("arn:") && self.key.splitn(6, ':').nth(5).is_some_and(|key| key.starts_with("key/"))
     }
 }
 
@@ -314,6 +315,17 @@ mod tests {
 
     fn parsed(text: &str) -> Result<ProviderName, String> {
         text.parse()
+    }
+
+    #[test]
+    fn a_full_name_is_that_of_a_key() {
+        let is_full = |key: &str| AwsKey { key: key.into(), ..AwsKey::default() }.is_full_name();
+        assert!(is_full("arn:aws:kms:eu-west-1:111122223333:key/mrk-1"));
+        for key in
+            ["arn:aws:kms:eu-west-1:111122223333:alias/a:key/b", "arn:aws:kms:eu-west-1:1:alias/b", "alias/a:key/b"]
+        {
+            assert!(!is_full(key), "{key}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use envelock::{AwsKmsProvider, HttpPolicy, HttpTransport, KeyProvider, ReqwestTr
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -144,14 +145,19 @@ fn of_vault(name: &str) -> Option<OsString> {
 }
 
 /// More is no list of certificates.
-const PEM_MAX: u64 = 16 << 20;
+const PEM_MAX: u64 = 1 << 20;
 
 fn pem(what: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |e| Failure::io(&format!("{what} {}", path.display()), &e);
-    if fs::metadata(path).map_err(failed)?.len() > PEM_MAX {
-        return Err(Failure::usage(format!("{} has more than 16 MiB: it holds no certificates", path.display())));
+    let file = fs::File::open(path).map_err(failed)?;
+    // With room for all of it, so that no copy of a key is left where it was too small.
+    let room = file.metadata().map_err(failed)?.len().min(PEM_MAX) as usize + 1;
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    file.take(PEM_MAX + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > PEM_MAX {
+        return Err(Failure::usage(format!("{} has more than 1 MiB: it holds no certificates", path.display())));
     }
-    fs::read(path).map(Zeroizing::new).map_err(failed)
+    Ok(text)
 }
 
 fn policy(patience: Patience) -> HttpPolicy {

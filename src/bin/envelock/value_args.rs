@@ -36,7 +36,7 @@ pub(crate) struct SealValue {
     #[command(flatten)]
     pub(crate) making: Making,
     /// Go on when at least K of the providers can encrypt; the others are recorded as missing. Default: all
-    /// must
+    /// must, or as many as the profile says
     #[arg(long, value_name = "K")]
     pub(crate) at_least: Option<usize>,
     #[command(flatten)]

@@ -1,8 +1,8 @@
 //! Trees that somebody else filled.
 
 use super::{by, context, fill, moved, new, old, plaintext, put, run, state};
-use crate::disk::{become_nobody, open_to_all, report};
-use crate::support::child::{Running, tell, words};
+use crate::disk::as_nobody;
+use crate::support::child::tell;
 use crate::support::providers::Scripted;
 use crate::support::random::Random;
 use envelock::fleet::{Files, Inventory, InventoryReport, Outcome, Rewrap};
@@ -116,34 +116,26 @@ fn a_head_as_long_as_heads_may_be_is_read_and_one_beyond_a_callers_limits_is_not
 #[test]
 fn what_may_not_be_read_is_told_and_the_rest_is_done() {
     const TEST: &str = "fleet::hostile::what_may_not_be_read_is_told_and_the_rest_is_done";
-    let Some(words) = words() else {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Running::start(TEST, &[folder.path().to_str().unwrap()]);
-        return report(TEST, &child.succeed());
-    };
-    let folder = Path::new(&words[0]);
-    open_to_all(folder);
-    if let Err(error) = become_nobody() {
-        return tell(format!("SKIPPED: it runs as nobody, and root may not become that here: {error}"));
-    }
-    let paths = fill(folder, 12, &old());
-    fs::create_dir(folder.join("shut")).unwrap();
-    let shut = [put(folder, "shut/a.elk", &old()), put(folder, "b.elk", &old())];
-    let read_only = put(folder, "c.elk", &old());
-    fs::set_permissions(folder.join("shut"), fs::Permissions::from_mode(0o0)).unwrap();
-    fs::set_permissions(&shut[1], fs::Permissions::from_mode(0o0)).unwrap();
-    fs::set_permissions(&read_only, fs::Permissions::from_mode(0o444)).unwrap();
-    let found = take(folder);
-    assert_eq!((found.messages, found.unreadable), (13, 2));
-    let (moves, told) = run(Rewrap::to([new()]).from([old()]), folder);
-    assert_eq!((moves.rewrapped, moves.failed), (12, 3), "{told:?}");
-    moved(folder, &paths);
-    for what in ["shut", "b.elk", "c.elk"] {
-        let failed = told.iter().find(|(path, _)| path.ends_with(what)).unwrap();
-        assert!(failed.1.contains("Permission denied"), "{failed:?}");
-    }
-    fs::set_permissions(folder.join("shut"), fs::Permissions::from_mode(0o755)).unwrap();
-    tell("two kinds of files that may not be read, and one that may not be written");
+    as_nobody(TEST, |folder| {
+        let paths = fill(folder, 12, &old());
+        fs::create_dir(folder.join("shut")).unwrap();
+        let shut = [put(folder, "shut/a.elk", &old()), put(folder, "b.elk", &old())];
+        let read_only = put(folder, "c.elk", &old());
+        fs::set_permissions(folder.join("shut"), fs::Permissions::from_mode(0o0)).unwrap();
+        fs::set_permissions(&shut[1], fs::Permissions::from_mode(0o0)).unwrap();
+        fs::set_permissions(&read_only, fs::Permissions::from_mode(0o444)).unwrap();
+        let found = take(folder);
+        assert_eq!((found.messages, found.unreadable), (13, 2));
+        let (moves, told) = run(Rewrap::to([new()]).from([old()]), folder);
+        assert_eq!((moves.rewrapped, moves.failed), (12, 3), "{told:?}");
+        moved(folder, &paths);
+        for what in ["shut", "b.elk", "c.elk"] {
+            let failed = told.iter().find(|(path, _)| path.ends_with(what)).unwrap();
+            assert!(failed.1.contains("Permission denied"), "{failed:?}");
+        }
+        fs::set_permissions(folder.join("shut"), fs::Permissions::from_mode(0o755)).unwrap();
+        tell("two kinds of files that may not be read, and one that may not be written");
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Journals of runs: damaged, another run's, on a full disk, and two runs at once.
 
-use super::{Kms, Log, fill, in_memory, moved, new, old, opens, run, try_run};
+use super::{Kms, Log, by, context, fill, in_memory, moved, new, old, opens, run, try_run};
 use crate::disk::{folders, mount, with_mounts};
 use crate::support::child::tell;
 use crate::support::providers::{Counted, raw};
@@ -123,6 +123,29 @@ fn a_full_disk_ends_the_run_before_it_is_paid_for_every_file() {
         assert!((1..=4).contains(&paid), "{paid} calls, {told:?}");
         assert!(paths.iter().all(|path| opens(&bad, path, &old())));
         tell(format!("refused: {error}"));
+    });
+}
+
+#[test]
+fn a_message_too_large_to_copy_does_not_keep_those_that_need_no_space_from_being_moved() {
+    const TEST: &str =
+        "fleet::journal::a_message_too_large_to_copy_does_not_keep_those_that_need_no_space_from_being_moved";
+    with_mounts(TEST, |folder| {
+        let (_, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=8m", "tmpfs"], &bad);
+        // First in the walk, and without room for other slots.
+        let large = by(&old()).encrypt(&vec![7; 5 << 20], &context("0")).unwrap();
+        fs::write(bad.join("0.elk"), &large).unwrap();
+        let paths = fill(&bad, 40, &old());
+        let rewrap = Rewrap::to([raw("a key of a much longer name than before", 2)]).from([old()]).concurrency(1);
+        let (report, told) = try_run(rewrap, Files::below([&bad]));
+        let report = report.unwrap();
+        assert_eq!((report.rewrapped, report.failed), (40, 1), "{told:?}");
+        let error = report.first_failure.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        tell(format!("refused: {error}"));
+        assert!(paths.iter().all(|path| !opens(&bad, path, &old())));
+        assert!(fs::read(bad.join("0.elk")).unwrap() == large, "it is as it was");
     });
 }
 

@@ -116,6 +116,12 @@ fn a_move_goes_on_while_one_of_three_is_down_and_the_next_run_fills_it() {
     let (report, _) = run(to(&c), folder.path());
     assert_eq!((report.rewrapped, report.with_missing, report.failed), (30, 0, 0));
     assert!(paths.iter().all(|path| [&a, &b, &c].iter().all(|it| opens(folder.path(), path, it))));
+    // A key that is gone for good is no other matter: it is recorded, and its record filled by another.
+    let gone = Down::shared("raw", "d", ErrorKind::NoMatchingKey);
+    let (report, _) = run(Rewrap::to([a.clone(), b.clone(), gone]).from([c.clone()]).at_least(2), folder.path());
+    assert_eq!((report.rewrapped, report.with_missing, report.failed), (30, 30, 0), "{report:?}");
+    let (report, _) = run(Rewrap::to([a.clone(), b.clone(), c.clone()]).from([raw("d", 4)]), folder.path());
+    assert_eq!((report.rewrapped, report.with_missing, report.failed), (30, 0, 0), "{report:?}");
     // Two of three are too few where three are asked for.
     let (report, _) = run(Rewrap::to([down.clone(), raw("d", 4)]).from([a, b, c]), folder.path());
     assert_eq!((report.rewrapped, report.failed), (0, 30));
