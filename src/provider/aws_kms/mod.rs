@@ -191,6 +191,9 @@ impl KeyProvider for AwsKmsProvider {
         context: &KmsContext,
     ) -> Result<Option<Vec<EncryptedDataKey>>> {
         let sources = self.keys.that_may_open(slot);
+        if sources.is_empty() {
+            return Ok(None);
+        }
         if slot.wrapped().len() > wire::BLOB_MAX {
             return Err(Error::authentication().with_code("InvalidCiphertextException"));
         }
