@@ -1,7 +1,8 @@
 //! What the sources of credentials may touch: the environment, files, HTTP, and, if asked for, a program.
 
 use crate::error::{Error, Result};
-use crate::provider::http::endpoint::Endpoint;
+use crate::provider::http::body::wiped;
+use crate::provider::http::endpoint::{Endpoint, is_loopback};
 use crate::provider::http::transport::{ExchangeLimits, HttpTransport};
 use crate::worker;
 use bytes::Bytes;
@@ -235,9 +236,9 @@ impl HttpSend for Sender {
             .map_err(|error| reqsign_core::Error::unexpected("no answer").with_source(error).set_retryable(true))?;
         let (parts, body) = response.into_parts();
         // The answer is credentials: a copy that is wiped, and the transport's own where nobody else has it.
-        let kept = Zeroizing::new(body.to_vec());
+        let kept = wiped(Zeroizing::new(body.to_vec()));
         wipe(body);
-        Ok(http::Response::from_parts(parts, Bytes::from_owner(kept)))
+        Ok(http::Response::from_parts(parts, kept))
     }
 }
 
@@ -262,16 +263,9 @@ impl Sender {
     }
 }
 
-fn bare(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || bare(host).is_some_and(|ip| ip.is_loopback())
-}
-
 fn is_metadata(host: &str) -> bool {
-    bare(host).is_some_and(|ip| METADATA.iter().any(|known| *known == ip.to_string()))
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<IpAddr>().is_ok_and(|ip| METADATA.iter().any(|known| *known == ip.to_string()))
 }
 
 /// Wipes an answer's bytes, unless somebody else holds them too.
