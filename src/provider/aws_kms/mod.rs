@@ -6,6 +6,7 @@
 mod arn;
 pub(crate) mod builder;
 mod call;
+mod caller;
 mod chain;
 pub(crate) mod credentials;
 mod errors;

@@ -1,7 +1,7 @@
 //! Where credentials come from, and when they are renewed.
 
 use super::fake::Fake;
-use super::{AwsCredentials, AwsKmsProvider, KEY, context, wait};
+use super::{AwsCredentials, AwsKmsProvider, KEY, OTHER, context, wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::DataKeyLength;
 use crate::provider::aws_kms::builder::AwsKmsBuilder;
@@ -355,6 +355,33 @@ fn a_changed_file_of_awss_is_another_identity_and_makes_cached_keys_stale() {
     generate(&alice).unwrap();
     assert_eq!(signer(&fake), "AKIDBOB");
     assert_ne!(alice.revocations().unwrap().epoch(), before);
+}
+
+#[test]
+fn names_are_asked_about_with_the_providers_own_credentials() {
+    let fake = Fake::new();
+    let [app, old] = ["alias/app", "alias/old"].map(|name| format!("arn:aws:kms:eu-central-1:111122223333:{name}"));
+    fake.knows_alias(&app, KEY);
+    fake.knows_alias(&old, OTHER);
+    let on = |variables: &[(&str, &str)]| {
+        let builder = AwsKmsProvider::strict([app.clone()]).also_opens([old.clone()]).transport(fake.shared());
+        wait(builder.environment(variables.iter().copied()).connect()).unwrap()
+    };
+    container_gives(&fake, "ASIAONCE", 3_600);
+    let provider = on(&[CONTAINER, OFF]);
+    generate(&provider).unwrap();
+    let paths: Vec<_> = fake.sent().iter().map(|request| request.uri().path().to_owned()).collect();
+    assert_eq!(paths, ["/role", "/", "/", "/"], "once for two names and the provider");
+    // What they find in a changed file still ends what caches hold.
+    let keys = |id: &str| format!("[default]\naws_access_key_id={id}\naws_secret_access_key=s\n");
+    let home = home("", &keys("AKIDALICE"));
+    let provider = on(&[("HOME", text(home.path())), OFF]);
+    let before = provider.revocations().unwrap().epoch();
+    std::fs::write(home.path().join(".aws/credentials"), keys("AKIDBOB")).unwrap();
+    fake.answers(400, &[("x-amzn-errortype", "ExpiredTokenException")], "{}");
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "AKIDBOB");
+    assert_ne!(provider.revocations().unwrap().epoch(), before);
 }
 
 #[test]
