@@ -1,7 +1,7 @@
 //! The runtime for network calls of callers that have none: those that [`blocking`](crate::blocking) drives.
 //!
 //! One thread, `envelock-net`, waits for sockets and timers. It is started by the first network call that is made while a thread
-//! waits in `blocking`, serves all of them, and ends with the process. It is one of this crate's few global things (the
+//! waits in `blocking`, or by a thread that gets credentials for calls, serves all of them, and ends with the process. It is one of this crate's few global things (the
 //! others are the start of the clock, the list of open keystores and a key for fingerprints): a runtime for each envelope would cost a thread for each, and connections
 //! that outlive a call belong to the runtime that opened them.
 

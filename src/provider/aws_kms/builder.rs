@@ -2,21 +2,19 @@
 
 use super::arn::{KeyArn, KeyName, is_region};
 use super::call::Regional;
+use super::caller::Caller;
 use super::chain::{Chain, region_of_profile};
-use super::credentials::{AwsCredentials, fingerprint};
+use super::credentials::AwsCredentials;
 use super::region::Addressing;
-use super::renewal::Credentials;
 use super::source::{AwsRole, Source};
 use super::surroundings::{Environment, Programs, context};
 use super::wire::Grants;
 use super::{AwsKmsProvider, Keys};
 use crate::error::{Error, Result};
-use crate::provider::http::client::Client;
 use crate::provider::http::policy::HttpPolicy;
 use crate::provider::http::reqwest::ReqwestTransport;
 use crate::provider::http::transport::HttpTransport;
 use crate::provider::{ProviderIdentity, Revocations};
-use reqsign_core::Context;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -52,6 +50,8 @@ pub struct AwsKmsBuilder {
     environment: Environment,
     policy: HttpPolicy,
     transport: Option<Arc<dyn HttpTransport>>,
+    /// Made by `build` or `connect`, once.
+    caller: Option<Caller>,
 }
 
 /// Which keys.
@@ -83,6 +83,7 @@ impl AwsKmsBuilder {
             environment: Environment::default(),
             policy: HttpPolicy::default(),
             transport: None,
+            caller: None,
         }
     }
 
@@ -249,8 +250,7 @@ impl AwsKmsBuilder {
                 (None, region, None, text)
             }
         };
-        let regional = self.regional(&region, partition.as_deref())?;
-        let key = regional.describe(&asked).await?;
+        let key = self.caller(&region)?.regional(partition.as_deref(), &region)?.describe(&asked).await?;
         // An alias and its key are always in one account and Region.
         let is_elsewhere = key.region() != region
             || partition.is_some_and(|partition| partition != key.partition())
@@ -266,16 +266,21 @@ impl AwsKmsBuilder {
         Ok(key)
     }
 
-    /// One client for one Region, for what is asked before there is a provider.
-    fn regional(&mut self, region: &str, partition: Option<&str>) -> Result<Regional> {
+    /// Who calls, made once: what is asked before there is a provider is asked with the provider's own credentials. `region` is
+    /// whose STS is asked, where nothing else says.
+    fn caller(&mut self, region: &str) -> Result<Caller> {
+        if let Some(caller) = &self.caller {
+            return Ok(caller.clone());
+        }
         let transport = self.shared_transport()?;
-        let credentials = Arc::new(Credentials::new(
-            self.source(region, &Revocations::default()),
-            context(&self.environment, &transport, self.programs),
-        ));
-        let endpoint = self.addressing.clone().filled_from(&self.environment).endpoint(partition, region)?;
-        let client = Client::new(transport, self.policy.clone(), endpoint);
-        Ok(Regional::new(client, region, credentials, Arc::new(Grants::new(self.grant_tokens.clone())?)))
+        let revocations = Revocations::default();
+        let source = self.source(region, &revocations);
+        let context = context(&self.environment, &transport, self.programs);
+        let grants = Grants::new(self.grant_tokens.clone())?;
+        let addressing = self.addressing.clone().filled_from(&self.environment);
+        let policy = self.policy.clone();
+        let caller = Caller::new(transport, policy, addressing, (source, context), grants, revocations)?;
+        Ok(self.caller.insert(caller).clone())
     }
 
     /// The caller's transport, or one of our own, made once.
@@ -313,33 +318,20 @@ impl AwsKmsBuilder {
             Asked::Strict(_) => strict(keys, also)?,
             Asked::Discovery { partition, accounts, regions } => discovery(partition, accounts, regions)?,
         };
-        let transport = self.shared_transport()?;
         let places = keys.places();
         let first = places.first().map(|(_, region)| region.clone()).unwrap_or_default();
-        let revocations = Revocations::default();
-        let source = self.source(&first, &revocations);
-        let mut principal = source.principal()?;
-        let grants = Arc::new(Grants::new(self.grant_tokens.clone())?);
-        if !self.grant_tokens.is_empty() {
-            let number = fingerprint("grant tokens", &grants.secrets().collect::<Vec<_>>())?;
-            principal.push_str(&format!(" with grants #{number}"));
-        }
-        let context: Context = context(&self.environment, &transport, self.programs);
-        let credentials = Arc::new(Credentials::new(source, context));
-        let addressing = self.addressing.filled_from(&self.environment);
+        let caller = self.caller(&first)?;
         let mut regions = BTreeMap::new();
         for (partition, region) in places {
-            let endpoint = addressing.endpoint(Some(&partition), &region)?;
-            let client = Client::new(transport.clone(), self.policy.clone(), endpoint);
-            let regional = Regional::new(client, &region, credentials.clone(), grants.clone());
+            let regional = caller.regional(Some(&partition), &region)?;
             regions.insert((partition, region), regional);
         }
         let endpoints: Vec<_> = regions.values().map(Regional::endpoint).collect();
-        let identity = format!("aws-kms {keys} at [{}] as {principal}", endpoints.join(" "));
+        let identity = format!("aws-kms {keys} at [{}] as {}", endpoints.join(" "), caller.principal());
         Ok(AwsKmsProvider {
             keys,
             regions,
-            revocations,
+            revocations: caller.revocations().clone(),
             revoked: Mutex::default(),
             identity: ProviderIdentity::new(identity),
         })

@@ -151,8 +151,6 @@ fn contains(sentence: &str, words: &str) -> bool {
 
 /// An error whose code nobody here has heard of: the status decides.
 fn unknown<T>(name: &str, subject: &str, status: StatusCode, code: Option<&str>) -> Verdict<T> {
-    let is_code = |code: &&str| (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let code = code.map(bare).filter(is_code);
     let what = match code {
         Some(code) => format!("{name} for {subject} failed: {code}, status {}", status.as_u16()),
         None => format!("{name} for {subject} failed with status {}", status.as_u16()),

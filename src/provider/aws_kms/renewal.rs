@@ -1,13 +1,14 @@
 //! What is kept of the credentials that a source gave, and their renewal.
 //!
-//! A source is asked on a thread of its own, with a runtime of its own: so that a call which is dropped, or not polled any
-//! more, or at the end of its time neither holds others up nor undoes what was under way; and so that a renewal ahead of the
-//! end costs no call any time.
+//! A source is asked on a thread of its own, in the runtime of calls that have none: so that a call which is dropped, or not
+//! polled any more, or at the end of its time neither holds others up nor undoes what was under way; and so that a renewal
+//! ahead of the end costs no call any time. That runtime stays, and with it the transport's client and connections.
 
 use super::credentials::AwsCredentials;
 use super::source::Source;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
+use crate::worker::{self, network};
 use futures_channel::oneshot;
 use reqsign_aws_v4::Credential;
 use reqsign_core::Context;
@@ -109,6 +110,9 @@ struct State {
     under_way: Option<(u32, Waiting)>,
     /// The source is not asked again before then, unless there is nothing left: it has just failed, or had nothing new.
     pause: Option<Instant>,
+    /// No refusal by the KMS has it asked before then, whatever it gave the last time: where every one is refused, as behind a
+    /// proxy that changes requests, each call would ask it otherwise.
+    refused: Option<Instant>,
 }
 
 enum Look {
@@ -154,8 +158,8 @@ impl Credentials {
         answered(answer.await)
     }
 
-    /// Asks the source again, unless somebody else has since those of number `refused` were signed with. Whether there are
-    /// others now.
+    /// Asks the source again, unless somebody else has since those of number `refused` were signed with, or a refusal has had it
+    /// asked within ten seconds. Whether there are others now.
     ///
     /// # Errors
     /// As [`current`](Self::current).
@@ -167,6 +171,14 @@ impl Credentials {
             }
             if is_paused(&state) {
                 return Ok(false);
+            }
+            // What is on its way costs nothing to wait for.
+            if !is_under_way(&state) {
+                let now = Instant::now();
+                if state.refused.is_some_and(|until| now < until) {
+                    return Ok(false);
+                }
+                state.refused = Some(now + PAUSE);
             }
             self.ask(&mut state)
         };
@@ -210,18 +222,16 @@ impl Credentials {
     }
 
     fn asked(&self) -> Result<Credential> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = worker::waiting(network::runtime);
         let runtime = runtime.map_err(|error| Error::io("AWS credentials cannot be asked for", error))?;
-        let outcome = runtime.block_on(async {
+        let runtime = runtime.ok_or_else(|| Error::internal("a thread that waits has no runtime"))?;
+        runtime.block_on(async {
             let asking = tokio::time::timeout(ASK_MAX, self.asked_several_times());
             asking.await.unwrap_or_else(|_| {
                 let message = format!("AWS credentials cannot be got: no answer within {} s", ASK_MAX.as_secs());
                 Err(Error::new(ErrorKind::Unavailable, message).with_advice("try again; look at where they come from"))
             })
-        });
-        // Not waiting for a name server.
-        runtime.shutdown_background();
-        outcome
+        })
     }
 
     /// A failure that passes is no reason for a call to fail.

@@ -1,7 +1,8 @@
 //! What the sources of credentials may touch: the environment, files, HTTP, and, if asked for, a program.
 
 use crate::error::{Error, Result};
-use crate::provider::http::endpoint::Endpoint;
+use crate::provider::http::body::wiped;
+use crate::provider::http::endpoint::{Endpoint, is_loopback};
 use crate::provider::http::transport::{ExchangeLimits, HttpTransport};
 use crate::worker;
 use bytes::Bytes;
@@ -12,9 +13,9 @@ use std::fmt;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// Variables: the process's, as they are at the time, or others in their place. An empty one counts as not set.
@@ -163,7 +164,20 @@ impl CommandExecute for Commands {
 
 /// What a program writes, as much as is read of a file; it is killed when its time is up, or when it writes more.
 fn output(mut command: Command, time: Duration) -> std::io::Result<(i32, Vec<u8>)> {
+    let ends = Instant::now() + time;
     let mut child = command.spawn()?;
+    let outcome = output_until(&mut child, ends);
+    if outcome.is_err() {
+        // Waited for whatever becomes of that, since what has ended and is not waited for stays in the list of processes.
+        let _ = child.kill();
+        child.wait()?;
+    }
+    outcome
+}
+
+/// The same of a program that runs; it is the caller's to end it if this fails.
+fn output_until(child: &mut Child, ends: Instant) -> std::io::Result<(i32, Vec<u8>)> {
+    let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
     let (sender, receiver) = std::sync::mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
         std::thread::Builder::new().name("envelock-aws-output".into()).spawn(move || {
@@ -172,17 +186,20 @@ fn output(mut command: Command, time: Duration) -> std::io::Result<(i32, Vec<u8>
             let _ = sender.send(read.map(|_| bytes));
         })?;
     }
-    let timely = match receiver.recv_timeout(time) {
-        Ok(Ok(bytes)) if bytes.len() as u64 <= FILE_MAX => Some(bytes),
-        _ => None,
+    let bytes = match receiver.recv_timeout(ends.saturating_duration_since(Instant::now())) {
+        Ok(Ok(bytes)) if bytes.len() as u64 <= FILE_MAX => bytes,
+        _ => return Err(late()),
     };
-    let Some(bytes) = timely else {
-        child.kill()?;
-        child.wait()?;
-        return Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    };
-    // It has closed its output, and ends.
-    Ok((child.wait()?.code().unwrap_or(-1), bytes))
+    // It has closed its output, and most end by that; one need not.
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status.code().unwrap_or(-1), bytes));
+        }
+        if Instant::now() >= ends {
+            return Err(late());
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// The way to STS, SSO, and the credential services of containers and instances.
@@ -219,9 +236,9 @@ impl HttpSend for Sender {
             .map_err(|error| reqsign_core::Error::unexpected("no answer").with_source(error).set_retryable(true))?;
         let (parts, body) = response.into_parts();
         // The answer is credentials: a copy that is wiped, and the transport's own where nobody else has it.
-        let kept = Zeroizing::new(body.to_vec());
+        let kept = wiped(Zeroizing::new(body.to_vec()));
         wipe(body);
-        Ok(http::Response::from_parts(parts, Bytes::from_owner(kept)))
+        Ok(http::Response::from_parts(parts, kept))
     }
 }
 
@@ -246,16 +263,9 @@ impl Sender {
     }
 }
 
-fn bare(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || bare(host).is_some_and(|ip| ip.is_loopback())
-}
-
 fn is_metadata(host: &str) -> bool {
-    bare(host).is_some_and(|ip| METADATA.iter().any(|known| *known == ip.to_string()))
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<IpAddr>().is_ok_and(|ip| METADATA.iter().any(|known| *known == ip.to_string()))
 }
 
 /// Wipes an answer's bytes, unless somebody else holds them too.
@@ -271,6 +281,8 @@ const METADATA: &[&str] = &["169.254.170.2", "169.254.170.23", "169.254.169.254"
 /// Where `reqsign` would send an SSO login, and AWS's own programs would not.
 const SSO_ENDPOINT: &str = "AWS_SSO_ENDPOINT";
 const PROGRAM_TIME: Duration = Duration::from_secs(50);
+/// How often it is looked whether a program without output has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Longest file of credentials, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -322,6 +334,24 @@ mod tests {
         assert_eq!(run("echo yes; exit 3", 20_000), Ok((3, b"yes\n".to_vec())));
         assert_eq!(run("exec sleep 60", 100), Err(std::io::ErrorKind::TimedOut));
         assert_eq!(run("exec yes", 20_000), Err(std::io::ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn a_program_that_closes_its_output_and_goes_on_is_killed_and_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("process");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo $$ > \"$0\"; echo yes; exec >&-; exec sleep 60"]).arg(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let begun = Instant::now();
+        let outcome = output(command, Duration::from_secs(2)).map_err(|error| error.kind());
+        assert_eq!(outcome, Err(std::io::ErrorKind::TimedOut));
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        // Nor is it there as one that has ended and nobody asked about.
+        let process = std::fs::read_to_string(&file).unwrap();
+        let mut look = Command::new("/bin/sh");
+        let is_there = look.args(["-c", "kill -0 $0", process.trim()]).stderr(Stdio::null()).status().unwrap();
+        assert!(!is_there.success(), "{process}");
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Where credentials come from, and when they are renewed.
 
 use super::fake::Fake;
-use super::{AwsCredentials, AwsKmsProvider, KEY, context, wait};
+use super::{AwsCredentials, AwsKmsProvider, KEY, OTHER, context, wait};
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::DataKeyLength;
-use crate::provider::KeyProvider;
 use crate::provider::aws_kms::builder::AwsKmsBuilder;
-use crate::provider::aws_kms::source::AwsRole;
+use crate::provider::aws_kms::chain::Chain;
+use crate::provider::aws_kms::renewal::Credentials;
+use crate::provider::aws_kms::source::{AwsRole, Source};
+use crate::provider::aws_kms::surroundings::{self, Environment, Programs};
 use crate::provider::http::policy::HttpPolicy;
 use crate::provider::http::transport::TransportFailure;
+use crate::provider::{KeyProvider, Revocations};
+use crate::worker::{self, network};
 use reqsign_core::time::Timestamp;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 const OFF: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
@@ -142,6 +147,19 @@ fn credentials_that_the_kms_calls_expired_are_renewed_within_the_call() {
 }
 
 #[test]
+fn a_source_is_asked_in_one_runtime_so_that_its_connections_stay() {
+    let fake = Fake::new();
+    let provider = found(&fake, &[CONTAINER, OFF]).build().unwrap();
+    container_gives(&fake, "ASIAFIRST", 3_600);
+    fake.answers(400, &[("x-amzn-errortype", "ExpiredTokenException")], "{}");
+    container_gives(&fake, "ASIASECOND", 3_600);
+    generate(&provider).unwrap();
+    let of_blocking = Some(worker::waiting(network::runtime).unwrap().unwrap().id());
+    // The calls themselves are made here, where no runtime is.
+    assert_eq!(fake.runtimes(), [of_blocking, None, of_blocking, None]);
+}
+
+#[test]
 fn refused_credentials_that_the_source_gives_again_are_not_sent_again() {
     let fake = Fake::new();
     let keys = [("AWS_ACCESS_KEY_ID", "AKIDWRONG"), ("AWS_SECRET_ACCESS_KEY", "s"), OFF];
@@ -152,6 +170,50 @@ fn refused_credentials_that_the_source_gives_again_are_not_sent_again() {
         assert_eq!(error.code(), Some("InvalidSignatureException"), "{error}");
         assert_eq!(fake.sent().len(), 1);
     }
+}
+
+#[test]
+fn a_source_whose_every_credentials_are_refused_is_not_asked_by_every_call() {
+    let fake = Fake::new();
+    let provider = found(&fake, &[CONTAINER, OFF]).build().unwrap();
+    let refuse = || fake.answers(400, &[("x-amzn-errortype", "InvalidSignatureException")], "{}");
+    let asked = || fake.sent().iter().filter(|request| request.uri().path() == "/role").count();
+    container_gives(&fake, "ASIAFIRST", 3_600);
+    refuse();
+    container_gives(&fake, "ASIASECOND", 3_600);
+    refuse();
+    let began = std::time::Instant::now();
+    assert_eq!(generate(&provider).unwrap_err().code(), Some("InvalidSignatureException"));
+    assert_eq!(asked(), 2, "at first, and after the refusal");
+    for _ in 0..5 {
+        refuse();
+        assert_eq!(generate(&provider).unwrap_err().code(), Some("InvalidSignatureException"));
+        assert_eq!(asked(), 0);
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    // Later they may be good again.
+    std::thread::sleep(Duration::from_millis(10_100));
+    refuse();
+    container_gives(&fake, "ASIATHIRD", 3_600);
+    generate(&provider).unwrap();
+    assert_eq!(asked(), 1);
+}
+
+#[test]
+fn credentials_that_are_newer_than_the_refused_are_taken_without_asking() {
+    let fake = Fake::new();
+    let environment = Environment::of([CONTAINER, OFF]);
+    let context = surroundings::context(&environment, &fake.shared(), Programs::Refused);
+    let chain = Chain::new(environment, None, Programs::Refused, "eu-central-1".to_owned(), Revocations::default());
+    let credentials = Arc::new(Credentials::new(Source::Found(Box::new(chain)), context));
+    container_gives(&fake, "ASIAFIRST", 3_600);
+    let first = wait(credentials.current()).unwrap().number();
+    container_gives(&fake, "ASIASECOND", 3_600);
+    assert!(wait(credentials.renew(first)).unwrap());
+    assert!(wait(credentials.renew(first)).unwrap(), "of a call that was signed with the first as well");
+    let second = wait(credentials.current()).unwrap().number();
+    assert!(!wait(credentials.renew(second)).unwrap());
+    assert_eq!(fake.sent().len(), 2);
 }
 
 #[test]
@@ -293,6 +355,33 @@ fn a_changed_file_of_awss_is_another_identity_and_makes_cached_keys_stale() {
     generate(&alice).unwrap();
     assert_eq!(signer(&fake), "AKIDBOB");
     assert_ne!(alice.revocations().unwrap().epoch(), before);
+}
+
+#[test]
+fn names_are_asked_about_with_the_providers_own_credentials() {
+    let fake = Fake::new();
+    let [app, old] = ["alias/app", "alias/old"].map(|name| format!("arn:aws:kms:eu-central-1:111122223333:{name}"));
+    fake.knows_alias(&app, KEY);
+    fake.knows_alias(&old, OTHER);
+    let on = |variables: &[(&str, &str)]| {
+        let builder = AwsKmsProvider::strict([app.clone()]).also_opens([old.clone()]).transport(fake.shared());
+        wait(builder.environment(variables.iter().copied()).connect()).unwrap()
+    };
+    container_gives(&fake, "ASIAONCE", 3_600);
+    let provider = on(&[CONTAINER, OFF]);
+    generate(&provider).unwrap();
+    let paths: Vec<_> = fake.sent().iter().map(|request| request.uri().path().to_owned()).collect();
+    assert_eq!(paths, ["/role", "/", "/", "/"], "once for two names and the provider");
+    // What they find in a changed file still ends what caches hold.
+    let keys = |id: &str| format!("[default]\naws_access_key_id={id}\naws_secret_access_key=s\n");
+    let home = home("", &keys("AKIDALICE"));
+    let provider = on(&[("HOME", text(home.path())), OFF]);
+    let before = provider.revocations().unwrap().epoch();
+    std::fs::write(home.path().join(".aws/credentials"), keys("AKIDBOB")).unwrap();
+    fake.answers(400, &[("x-amzn-errortype", "ExpiredTokenException")], "{}");
+    generate(&provider).unwrap();
+    assert_eq!(signer(&fake), "AKIDBOB");
+    assert_ne!(provider.revocations().unwrap().epoch(), before);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::runtime::{self, Handle};
 
 type Outcome = Result<Response<Bytes>, TransportError>;
 
@@ -22,6 +23,8 @@ pub(in crate::provider::aws_kms) struct Fake(Arc<Mutex<Inside>>);
 struct Inside {
     script: VecDeque<Outcome>,
     sent: Vec<Request<Bytes>>,
+    /// The runtime that each was sent in, of all that were ever sent.
+    runtimes: Vec<Option<runtime::Id>>,
     wrapped: HashMap<Vec<u8>, (String, Value, Vec<u8>)>,
     aliases: HashMap<String, String>,
     /// What becomes of requests for this path, and who waits there.
@@ -78,6 +81,17 @@ impl Fake {
         self.0.lock().unwrap().sent.len()
     }
 
+    /// The runtimes of all that was ever sent, in order.
+    pub(super) fn runtimes(&self) -> Vec<Option<runtime::Id>> {
+        self.0.lock().unwrap().runtimes.clone()
+    }
+
+    fn note(&self, request: &Request<Bytes>) {
+        let mut inside = self.0.lock().unwrap();
+        inside.sent.push(request.clone());
+        inside.runtimes.push(Handle::try_current().ok().map(|runtime| runtime.id()));
+    }
+
     fn trouble(&self, path: &str) -> Option<Trouble> {
         self.0.lock().unwrap().trouble.as_ref().filter(|(at, _)| at == path).map(|(_, trouble)| *trouble)
     }
@@ -110,7 +124,7 @@ impl fmt::Debug for Fake {
 #[async_trait]
 impl HttpTransport for Fake {
     async fn send(&self, request: Request<Bytes>, _limits: &ExchangeLimits) -> Outcome {
-        self.0.lock().unwrap().sent.push(request.clone());
+        self.note(&request);
         loop {
             match self.trouble(request.uri().path()) {
                 Some(Trouble::Hangs) => tokio::time::sleep(Duration::from_millis(10)).await,

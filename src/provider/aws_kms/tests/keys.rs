@@ -81,6 +81,19 @@ fn the_same_key_elsewhere_is_asked_where_the_first_is_not_available_and_not_wher
 }
 
 #[test]
+fn a_slot_of_another_key_is_not_mine_however_long_it_is() {
+    let fake = Fake::new();
+    let provider = on(&fake, [KEY]).build().unwrap();
+    let slot = |key: &str| EncryptedDataKey::new("aws-kms", key, vec![1; 6_145]);
+    assert_eq!(opens(&provider, &slot(OTHER)), Ok(false));
+    assert!(wait(provider.re_encrypt_data_key(&slot(OTHER), &context())).unwrap().is_none());
+    assert_eq!(opens(&provider, &slot(KEY)), Err(ErrorKind::AuthenticationFailed));
+    let error = wait(provider.re_encrypt_data_key(&slot(KEY), &context())).unwrap_err();
+    assert_eq!(error.code(), Some("InvalidCiphertextException"), "{error}");
+    assert_eq!(fake.calls(), Vec::<String>::new());
+}
+
+#[test]
 fn re_encryption_stays_within_a_region() {
     let fake = Fake::new();
     let made = |keys: &[&str]| {
