@@ -177,6 +177,12 @@ impl<'a, E: Exchange> Call<'a, E> {
                 None | Some(Outcome::Lost(..)) => Outcome::Lost(lost, after),
                 Some(better) => better,
             },
+            // The second may carry newer credentials, or be at a server that knows those of the first already. Its refusal decides
+            // no more than it does below.
+            First::Left(Outcome::Renew(error)) => match second.await {
+                Some(done @ Outcome::Done(_)) => done,
+                _ => Outcome::Renew(error),
+            },
             First::Left(outcome) => outcome,
             First::Right(Some(Outcome::Done(answer))) => {
                 // It would have taken longer than that: without it, what is slow would never show.
