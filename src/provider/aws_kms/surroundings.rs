@@ -1,6 +1,7 @@
 //! What the sources of credentials may touch: the environment, files, HTTP, and, if asked for, a program.
 
 use crate::error::{Error, Result};
+use crate::provider::http::body::wiped;
 use crate::provider::http::endpoint::Endpoint;
 use crate::provider::http::transport::{ExchangeLimits, HttpTransport};
 use crate::worker;
@@ -221,7 +222,7 @@ impl HttpSend for Sender {
         // The answer is credentials: a copy that is wiped, and the transport's own where nobody else has it.
         let kept = Zeroizing::new(body.to_vec());
         wipe(body);
-        Ok(http::Response::from_parts(parts, Bytes::from_owner(kept)))
+        Ok(http::Response::from_parts(parts, wiped(kept)))
     }
 }
 

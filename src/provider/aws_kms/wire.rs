@@ -5,6 +5,7 @@ use super::arn::KeyArn;
 use crate::context::KmsContext;
 use crate::error::{Error, Result};
 use crate::material::{DataKey, DataKeyLength};
+use crate::provider::http::body::wiped;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserializer, Visitor};
@@ -100,7 +101,7 @@ impl Body {
 
     /// The same bytes for one attempt, wiped when the transport is done with them.
     pub(super) fn for_sending(&self) -> bytes::Bytes {
-        bytes::Bytes::from_owner(self.0.clone())
+        wiped(self.0.clone())
     }
 
     fn of(request: &Request<'_>) -> Result<Self> {

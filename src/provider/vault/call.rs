@@ -125,14 +125,13 @@ impl<'a> Call<'a> {
         Reading { call: self, read, used: Mutex::new(None) }
     }
 
-    /// What no error of this call may repeat.
-    fn with_secrets<R>(&self, used: Option<&Token>, then: impl FnOnce(&[&[u8]]) -> R) -> R {
+    /// What no error of a login may repeat.
+    fn secrets(&self) -> Vec<&[u8]> {
         let mut secrets: Vec<&[u8]> = self.body.secrets.iter().map(|secret| &secret[..]).collect();
         if let Credential::This(token) = &self.credential {
             secrets.push(token.as_bytes());
         }
-        secrets.extend(used.map(Token::secret));
-        then(&secrets)
+        secrets
     }
 }
 
@@ -207,8 +206,7 @@ impl<T: Send> Exchange for Reading<'_, T> {
         {
             return Verdict::Done(answer);
         }
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let said = self.call.with_secrets(used.as_deref(), |secrets| Said::read(body.as_slice(), secrets));
+        let said = Said::read(body.as_slice(), &self.call.secrets());
         asked.refused(status, said.as_ref())
     }
 

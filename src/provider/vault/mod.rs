@@ -209,7 +209,7 @@ impl Inner {
     }
 
     async fn encrypt(&self, key: &DataKey, context: &KmsContext) -> Result<String> {
-        let mut fields = vec![("plaintext", Field::SecretBase64(key.expose()))];
+        let mut fields = vec![("plaintext", Field::Base64(key.expose()))];
         self.bind(&mut fields, context, context.encoded());
         let call = self.encryption(Body::object(&fields)?);
         self.news.noted(self.server.call(&call.reading(&answer::encrypted)).await)
