@@ -82,6 +82,16 @@ impl Error {
         self
     }
 
+    /// New credentials were got after `refused`, and the budget forbids a request by them.
+    pub(crate) fn not_sent_again(tried: &Tried<'_>, refused: Self) -> Self {
+        let Tried { operation, subject, endpoint, .. } = tried;
+        let message = format!(
+            "{operation} for {subject} was refused by {endpoint}, and not sent again with the credentials that were renewed \
+             ({tried})"
+        );
+        Self::new(ErrorKind::Unavailable, message).with_advice("try again: the next call has them").with_source(refused)
+    }
+
     /// The breaker is open: nothing was sent.
     pub(crate) fn held_back(tried: &Tried<'_>, open: Duration, probe: Duration, cause: &str) -> Self {
         let Tried { operation, subject, endpoint, .. } = tried;

@@ -1,9 +1,10 @@
-//! The runtime for network calls of callers that have none: those that [`blocking`](crate::blocking) drives.
+//! The runtime for network calls of callers that have none, those that [`blocking`](crate::blocking) drives, and for calls that
+//! belong to no caller (`provider/http/errand`).
 //!
-//! One thread, `envelock-net`, waits for sockets and timers. It is started by the first network call that is made while a thread
-//! waits in `blocking`, or by a thread that gets credentials for calls, serves all of them, and ends with the process. It is one of this crate's few global things (the
-//! others are the start of the clock, the list of open keystores and a key for fingerprints): a runtime for each envelope would cost a thread for each, and connections
-//! that outlive a call belong to the runtime that opened them.
+//! One thread, `envelock-net`, waits for sockets and timers. It is started by the first of either, or by a thread that gets
+//! credentials for calls, serves all of them, and ends with the process. It is one of this crate's few global things (the others
+//! are the start of the clock, the list of open keystores and a key for fingerprints): a runtime for each envelope would cost a
+//! thread for each, and connections that outlive a call belong to the runtime that opened them.
 
 use crate::worker::waits;
 use std::future::Future;
@@ -21,7 +22,7 @@ use tokio::runtime::{Builder, Handle};
 /// # Errors
 /// An I/O error if the thread cannot be started; `None` where this thread neither waits nor is in a runtime.
 pub(crate) fn runtime() -> io::Result<Option<Handle>> {
-    if waits() { started().map(Some) } else { Ok(Handle::try_current().ok()) }
+    if waits() { own().map(Some) } else { Ok(Handle::try_current().ok()) }
 }
 
 struct Network {
@@ -32,7 +33,11 @@ struct Network {
 
 static NETWORK: Mutex<Option<Network>> = Mutex::new(None);
 
-fn started() -> io::Result<Handle> {
+/// The runtime of our own, whoever calls: for work that outlives its caller.
+///
+/// # Errors
+/// An I/O error if the thread cannot be started.
+pub(crate) fn own() -> io::Result<Handle> {
     let mut network = NETWORK.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
     if let Some(Network { handle, .. }) = network.as_ref().filter(|network| network.process == process) {

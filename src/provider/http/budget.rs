@@ -1,7 +1,7 @@
 //! The budget of retries: a bucket of tokens that calls fill and repetitions empty.
 //!
-//! Each call puts in a share of a token, each request beyond a call's first takes one out. So however many calls fail, the load
-//! grows by that share at most, and by what the bucket held when it began.
+//! Each call that the breaker lets through puts in a share of a token, each request beyond a call's first takes one out. So
+//! however many calls fail, the load grows by that share at most, and by what the bucket held when it began.
 
 /// A bucket of tokens, in thousandths, so that sums are exact.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Budget {
         Self { held: room, room, share: (share.clamp(0.0, 1.0) * TOKEN as f64).round() as u64 }
     }
 
-    /// A call begins.
+    /// A call's first request goes out.
     pub(super) fn earn(&mut self) {
         // A bucket for no burst still saves up to one token.
         self.held = (self.held + self.share).min(self.room.max(TOKEN));

@@ -116,7 +116,8 @@ impl<'a, E: Exchange> Call<'a, E> {
         }
     }
 
-    /// Gets new credentials, once in a call, and the token that pays for the request by them.
+    /// Gets new credentials, once in a call, and the token that pays for the request by them. Without one, the refusal is no word
+    /// about whoever has the new ones.
     async fn renew(&self, refused: Error) -> Result<Ticket<'a>> {
         let shared = self.shared;
         if self.progress().renewed > 0 {
@@ -128,7 +129,7 @@ impl<'a, E: Exchange> Call<'a, E> {
         self.progress().renewed += 1;
         shared.ticket().ok_or_else(|| {
             shared.tell(self.operation, &Happened::OverBudget);
-            self.with_tried(Stopped::Budget, |tried| refused.after(tried))
+            self.with_tried(Stopped::Budget, |tried| Error::not_sent_again(tried, refused))
         })
     }
 
@@ -176,6 +177,12 @@ impl<'a, E: Exchange> Call<'a, E> {
             First::Left(Outcome::Lost(lost, after)) => match second.await {
                 None | Some(Outcome::Lost(..)) => Outcome::Lost(lost, after),
                 Some(better) => better,
+            },
+            // The second may carry newer credentials, or be at a server that knows those of the first already. Its refusal decides
+            // no more than it does below.
+            First::Left(Outcome::Renew(error)) => match second.await {
+                Some(done @ Outcome::Done(_)) => done,
+                _ => Outcome::Renew(error),
             },
             First::Left(outcome) => outcome,
             First::Right(Some(Outcome::Done(answer))) => {

@@ -119,7 +119,7 @@ impl Shared {
         self.clock.now()
     }
 
-    /// A call begins.
+    /// A call's first request goes out.
     pub(super) fn earn(&self) {
         self.state().budget.earn();
     }

@@ -7,6 +7,7 @@
 //!
 //! `breaker`, `budget`, `backoff`, `latency` and `retry_after` are values that know no clock and no network; `gate` and `race`
 //! know no runtime; `call` is where they meet. Time comes from the transport's `sleep` and a [`Clock`](crate::clock::Clock).
+//! `errand` is what several calls need done once, such as a login.
 
 mod backoff;
 pub(crate) mod body;
@@ -15,6 +16,7 @@ mod budget;
 mod call;
 pub(crate) mod client;
 pub(crate) mod endpoint;
+pub(crate) mod errand;
 pub(crate) mod exchange;
 mod failed;
 mod failure;

@@ -8,7 +8,7 @@ use super::told::{Happened, Sending, Sent, Server};
 use crate::error::Error;
 use std::future::Future;
 use tracing::field::Empty;
-use tracing::instrument::Instrumented;
+use tracing::instrument::{Instrumented, WithDispatch, WithSubscriber};
 use tracing::{Instrument, Span, debug, info, info_span, warn};
 
 pub(super) struct CallSpan(Span);
@@ -94,6 +94,11 @@ impl AttemptSpan {
             self.0.record("otel.status_code", "ERROR");
         }
     }
+}
+
+/// Work that goes on elsewhere: within the span of whoever begins it, and told to his subscriber.
+pub(super) fn here<F: Future>(work: F) -> WithDispatch<Instrumented<F>> {
+    work.in_current_span().with_current_subscriber()
 }
 
 pub(super) fn tell(server: &Server, operation: &'static str, happened: &Happened<'_>) {

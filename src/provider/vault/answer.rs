@@ -87,21 +87,16 @@ pub(super) fn opened(body: &[u8]) -> Result<(), Unfit> {
 }
 
 /// The ciphertexts of a batch of `len`, in their order.
-pub(super) fn encrypted_batch(body: &[u8], len: usize, secrets: &[&[u8]]) -> Result<Vec<Member<String>>, Unfit> {
-    batch(body, len, secrets, |item| ciphertext(item.ciphertext.ok_or(Unfit::Missing("ciphertext"))?))
+pub(super) fn encrypted_batch(body: &[u8], len: usize) -> Result<Vec<Member<String>>, Unfit> {
+    batch(body, len, |item| ciphertext(item.ciphertext.ok_or(Unfit::Missing("ciphertext"))?))
 }
 
 /// The data keys of a batch of `len`, in their order.
-pub(super) fn decrypted_batch(body: &[u8], len: usize, secrets: &[&[u8]]) -> Result<Vec<Member<DataKey>>, Unfit> {
-    batch(body, len, secrets, |item| data_key(item.plaintext.ok_or(Unfit::Missing("plaintext"))?))
+pub(super) fn decrypted_batch(body: &[u8], len: usize) -> Result<Vec<Member<DataKey>>, Unfit> {
+    batch(body, len, |item| data_key(item.plaintext.ok_or(Unfit::Missing("plaintext"))?))
 }
 
-fn batch<T>(
-    body: &[u8],
-    len: usize,
-    secrets: &[&[u8]],
-    read: impl Fn(&Item<'_>) -> Result<T, Unfit>,
-) -> Result<Vec<Member<T>>, Unfit> {
+fn batch<T>(body: &[u8], len: usize, read: impl Fn(&Item<'_>) -> Result<T, Unfit>) -> Result<Vec<Member<T>>, Unfit> {
     let items = data::<Batch<Item<'_>>>(body)?.batch_results.ok_or(Unfit::Missing("batch_results"))?;
     if items.len() != len {
         return Err(Unfit::Missing("batch_results of the batch's length"));
@@ -109,7 +104,7 @@ fn batch<T>(
     items
         .iter()
         .map(|item| match &item.error {
-            Some(error) if !error.is_empty() => Ok(Err(Said::new([error.as_str()], secrets))),
+            Some(error) if !error.is_empty() => Ok(Err(Said::new([error.as_str()], &[]))),
             _ => read(item).map(Ok),
         })
         .collect()
@@ -228,8 +223,9 @@ fn data_key(text: &str) -> Result<DataKey, Unfit> {
     DataKey::from_slice(&key[..len]).map_err(|_: Error| Unfit::BadKey)
 }
 
-/// What the server says of a failure, as it may be shown: bounded, escaped, and without any secret that it was sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the server says of a failure: bounded, and without the secrets that it was read with. Only the refusal of a login shows it,
+/// and only logins name what they sent: what is said of a data key is looked at and shown to nobody.
+#[derive(Default)]
 pub(super) struct Said(String);
 
 #[derive(Deserialize)]
@@ -277,7 +273,7 @@ impl Said {
         self.0 == words
     }
 
-    /// ` (it says: …)`, or nothing where nothing was said.
+    /// ` (it says: …)`, escaped, or nothing where nothing was said.
     pub(super) fn shown(&self) -> String {
         if self.0.is_empty() { String::new() } else { format!(" (it says: {})", self.0.escape_debug()) }
     }
@@ -293,8 +289,8 @@ fn holds(text: &[u8], secret: &[u8]) -> bool {
 pub(super) fn read_every_way(body: &[u8]) {
     let _ = encrypted(body);
     let _ = decrypted(body);
-    let _ = encrypted_batch(body, 1, &[]);
-    let _ = decrypted_batch(body, 2, &[]);
+    let _ = encrypted_batch(body, 1);
+    let _ = decrypted_batch(body, 2);
     let _ = granted(body);
     let _ = unwrapped(body);
     let _ = key(body);

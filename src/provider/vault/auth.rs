@@ -7,6 +7,7 @@ use super::wire::{Body, Field};
 use super::wrapping::Wrapping;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
+use crate::worker;
 use http::Method;
 use std::fmt;
 use std::fs::File;
@@ -147,7 +148,8 @@ impl VaultAuth {
         Some(format!("approle {} {}", self.mount_point(), fingerprint(role_id, secret)?))
     }
 
-    /// Logs in. What may be asked for once only is asked by `once`.
+    /// Logs in, to the end: a future that is dropped on the way may lose what can be had once. What may be asked for once only is
+    /// asked by `once`.
     pub(super) async fn log_in(&self, server: &Server, once: &Server) -> Result<answer::Granted> {
         let body = match &self.how {
             How::Token(_) | How::TokenFile(_) => return Err(Error::internal("a token needs no login")),
@@ -156,7 +158,7 @@ impl VaultAuth {
                 Body::object(&[("role_id", Field::Secret(role_id)), ("secret_id", Field::Secret(&secret))])?
             }
             How::Kubernetes { role, jwt } => {
-                let jwt = read(jwt, "the token of the service account")?;
+                let jwt = read(jwt, "the token of the service account").await?;
                 Body::object(&[("role", Field::Text(role)), ("jwt", Field::Secret(&jwt))])?
             }
             How::Certificate { role: Some(role) } => Body::object(&[("name", Field::Text(role))])?,
@@ -188,7 +190,7 @@ impl SecretId {
     async fn reveal(&self, once: &Server) -> Result<Zeroizing<String>> {
         match self {
             Self::Plain(secret) => Ok(secret.clone()),
-            Self::File(path) => read(path, "the secret id"),
+            Self::File(path) => read(path, "the secret id").await,
             Self::Wrapped(wrapping) => wrapping.unwrap(once).await,
         }
     }
@@ -210,8 +212,13 @@ fn fingerprint(role_id: &str, secret: &str) -> Option<String> {
     Some(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A credential in a file, without the line's end.
-pub(super) fn read(path: &Path, what: &str) -> Result<Zeroizing<String>> {
+/// A credential in a file, without the line's end. On a thread of its own: a file system may take its time.
+pub(super) async fn read(path: &Path, what: &'static str) -> Result<Zeroizing<String>> {
+    let path = path.to_owned();
+    worker::run("envelock-credential", move || read_here(&path, what)).await
+}
+
+fn read_here(path: &Path, what: &str) -> Result<Zeroizing<String>> {
     let failed = |e| Error::io_at(&format!("{what} cannot be read"), path, e);
     let bad = |why: &str| Error::new(ErrorKind::Io, format!("{what} {why}")).with_path(path);
     let room = usize::try_from(FILE_MAX).map_err(|_| Error::internal("a credential is short"))?;
@@ -272,7 +279,7 @@ mod tests {
         let path = folder.path().join("token");
         let put = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            read(&path, "the token").map(|text| text.to_string()).map_err(|error| error.to_string())
+            read_here(&path, "the token").map(|text| text.to_string()).map_err(|error| error.to_string())
         };
         assert_eq!(put("s.abc\r\n").unwrap(), "s.abc");
         assert!(put(" \n").unwrap_err().contains("the token is empty"));

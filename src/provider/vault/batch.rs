@@ -86,18 +86,14 @@ impl Inner {
         let items: Vec<_> = part
             .iter()
             .map(|(key, context)| {
-                let mut fields = vec![("plaintext", Field::SecretBase64(key.expose()))];
+                let mut fields = vec![("plaintext", Field::Base64(key.expose()))];
                 self.bind(&mut fields, context, context.encoded());
                 fields
             })
             .collect();
-        let body = Body::array("batch_input", &items)?;
-        let secrets = body.secrets.clone();
-        let read = |answer: &[u8]| {
-            let secrets: Vec<&[u8]> = secrets.iter().map(|secret| &secret[..]).collect();
-            answer::encrypted_batch(answer, part.len(), &secrets)
-        };
-        let members = self.news.noted(self.server.call(&self.encryption(body).partial().reading(&read)).await)?;
+        let read = |answer: &[u8]| answer::encrypted_batch(answer, part.len());
+        let call = self.encryption(Body::array("batch_input", &items)?).partial();
+        let members = self.news.noted(self.server.call(&call.reading(&read)).await)?;
         let judged = |member: Member<String>| match member {
             Ok(text) => Ok(vec![self.slot(text)]),
             Err(said) => self.news.noted(Err(self.server.asked(Purpose::Encrypt, &self.key_id).bad_request(&said))),
@@ -114,7 +110,7 @@ impl Inner {
                 fields
             })
             .collect();
-        let read = |answer: &[u8]| answer::decrypted_batch(answer, part.len(), &[]);
+        let read = |answer: &[u8]| answer::decrypted_batch(answer, part.len());
         let call = self.decryption(Body::array("batch_input", &items)?, None).partial();
         let members = self.news.noted(self.server.call(&call.reading(&read)).await)?;
         let judged = |(asked, member): (&Asked<'_>, Member<DataKey>)| {

@@ -113,8 +113,8 @@ impl VaultBuilder {
 
     /// Takes it on trust that the server binds the encryption context.
     ///
-    /// Without this, a provider's first use costs three calls more (one, if that decrypts): a random probe is encrypted, must decrypt
-    /// to itself, and must not decrypt under another context. That needs `update` on `MOUNT/decrypt/KEY`, which a program that only encrypts may not
+    /// Without this, a provider's first encryption costs three calls more: a random probe is encrypted, must decrypt to itself, and
+    /// must not decrypt under another context. A first decryption before that costs one more. That needs `update` on `MOUNT/decrypt/KEY`, which a program that only encrypts may not
     /// have. A Vault older than 1.13 binds nothing: then whoever can swap wrapped keys between messages is not noticed by the server.
     #[must_use]
     pub fn dangerous_without_binding_proof(mut self) -> Self {

@@ -1,7 +1,7 @@
 //! One request to the server, and what becomes of its answer.
 
 use super::answer::{BODY_MAX, Said, Unfit};
-use super::refusal::{Asked, Purpose};
+use super::refusal::{Asked, Purpose, may_be_done};
 use super::token::{Token, Tokens};
 use super::wire::{Body, Received};
 use crate::error::{Error, Result};
@@ -10,6 +10,7 @@ use crate::provider::http::exchange::{Exchange, Verdict};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The server, and the way there.
@@ -122,17 +123,16 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn reading<T>(self, read: &'a (dyn Fn(&[u8]) -> Result<T, Unfit> + Send + Sync)) -> Reading<'a, T> {
-        Reading { call: self, read, used: Mutex::new(None) }
+        Reading { call: self, read, used: Mutex::new(None), may_be_done: AtomicBool::new(false) }
     }
 
-    /// What no error of this call may repeat.
-    fn with_secrets<R>(&self, used: Option<&Token>, then: impl FnOnce(&[&[u8]]) -> R) -> R {
+    /// What no error of a login may repeat.
+    fn secrets(&self) -> Vec<&[u8]> {
         let mut secrets: Vec<&[u8]> = self.body.secrets.iter().map(|secret| &secret[..]).collect();
         if let Credential::This(token) = &self.credential {
             secrets.push(token.as_bytes());
         }
-        secrets.extend(used.map(Token::secret));
-        then(&secrets)
+        secrets
     }
 }
 
@@ -142,6 +142,14 @@ pub(super) struct Reading<'a, T> {
     read: &'a (dyn Fn(&[u8]) -> Result<T, Unfit> + Send + Sync),
     /// The token of the last attempt.
     used: Mutex<Option<Arc<Token>>>,
+    may_be_done: AtomicBool,
+}
+
+impl<T> Reading<'_, T> {
+    /// Whether the last answer leaves open that the server did what it was asked.
+    pub(super) fn may_be_done(&self) -> bool {
+        self.may_be_done.load(Ordering::SeqCst)
+    }
 }
 
 #[async_trait]
@@ -192,6 +200,7 @@ impl<T: Send> Exchange for Reading<'_, T> {
     fn judge(&self, response: Response<Bytes>) -> Verdict<T> {
         let (status, asked) = (response.status(), &self.call.asked);
         let body = Received::new(response.into_body());
+        self.may_be_done.store(may_be_done(status, None), Ordering::SeqCst);
         if body.as_slice().len() > BODY_MAX {
             return asked.unfit(&Unfit::Garbage);
         }
@@ -207,8 +216,8 @@ impl<T: Send> Exchange for Reading<'_, T> {
         {
             return Verdict::Done(answer);
         }
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let said = self.call.with_secrets(used.as_deref(), |secrets| Said::read(body.as_slice(), secrets));
+        let said = Said::read(body.as_slice(), &self.call.secrets());
+        self.may_be_done.store(may_be_done(status, said.as_ref()), Ordering::SeqCst);
         asked.refused(status, said.as_ref())
     }
 

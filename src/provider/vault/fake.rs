@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// A request that came.
@@ -49,11 +49,17 @@ pub(super) struct State {
     pub(super) secret_id: String,
     /// Whether the wrapping token was used.
     pub(super) unwrapped: bool,
-    /// Paths that are served and get no answer as long as they are here.
+    /// Paths that are served and get no answer, until [`FakeVault::go_on`].
     pub(super) hung: Vec<&'static str>,
-    /// Paths that are served and whose answer is lost.
-    pub(super) lost: Vec<&'static str>,
-    /// Longer waits do not end.
+    /// Who waits for that.
+    hanging: Vec<Waker>,
+    /// Paths that are served and whose answer is lost, and how.
+    pub(super) lost: Vec<(&'static str, TransportFailure)>,
+    /// Why no request comes here.
+    pub(super) away: Option<TransportFailure>,
+    /// How long each answer takes, by the timer of the runtime that it is waited for in.
+    pub(super) takes: Duration,
+    /// Waits of up to that are over at once, longer ones never.
     pub(super) sleeps: Duration,
     /// What each decryption is refused with.
     pub(super) opens_nothing: Option<&'static str>,
@@ -109,8 +115,11 @@ impl FakeVault {
             secret_id: "the-secret-id".to_owned(),
             unwrapped: false,
             hung: Vec::new(),
+            hanging: Vec::new(),
             lost: Vec::new(),
-            sleeps: Duration::MAX,
+            away: None,
+            takes: Duration::ZERO,
+            sleeps: Duration::from_millis(100),
             opens_nothing: None,
             forgets: false,
             deaf: false,
@@ -131,6 +140,28 @@ impl FakeVault {
     /// How many requests came for paths that hold `part`.
     pub(super) fn count(&self, part: &str) -> usize {
         self.state().seen.iter().filter(|seen| seen.path.contains(part)).count()
+    }
+
+    /// What hung is answered.
+    pub(super) fn go_on(&self) {
+        let hanging = {
+            let mut state = self.state();
+            state.hung.clear();
+            std::mem::take(&mut state.hanging)
+        };
+        hanging.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits for what a thread of the library does by itself: until `count` requests came for paths that hold `part`.
+    #[track_caller]
+    pub(super) fn wait_for(&self, part: &str, count: usize) {
+        for _ in 0..2_000 {
+            if self.count(part) >= count {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("{} of {count} requests for {part}", self.count(part));
     }
 
     fn answer(&self, request: &Request<Bytes>) -> (u16, HeaderMap, String) {
@@ -157,23 +188,35 @@ impl std::fmt::Debug for FakeVault {
 #[async_trait]
 impl HttpTransport for FakeVault {
     async fn send(&self, request: Request<Bytes>, _limits: &ExchangeLimits) -> Result<Response<Bytes>, TransportError> {
+        let away = self.state().away;
+        if let Some(failure) = away {
+            return Err(TransportError::new(failure, "nobody is there"));
+        }
         let (status, headers, body) = self.answer(&request);
         let path = request.uri().path().to_owned();
-        // Nobody is woken: whoever polls again sees what has become of it.
-        poll_fn(|_| {
-            let hangs = self.state().hung.iter().any(|part| path.contains(part));
-            if hangs { Poll::Pending } else { Poll::Ready(()) }
+        poll_fn(|context| {
+            let mut state = self.state();
+            if !state.hung.iter().any(|part| path.contains(part)) {
+                return Poll::Ready(());
+            }
+            state.hanging.push(context.waker().clone());
+            Poll::Pending
         })
         .await;
-        if self.state().lost.iter().any(|part| path.contains(part)) {
-            return Err(TransportError::new(TransportFailure::Broken, "the connection broke"));
+        let takes = self.state().takes;
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
+        let lost = self.state().lost.iter().find(|(part, _)| path.contains(part)).map(|(_, failure)| *failure);
+        if let Some(failure) = lost {
+            return Err(TransportError::new(failure, "the answer was lost"));
         }
         let mut response = Response::builder().status(status).body(Bytes::from(body)).unwrap();
         *response.headers_mut() = headers;
         Ok(response)
     }
 
-    /// No time passes but what a test lets pass: all answers are there at once, so that nothing is waited for in vain.
+    /// No time passes but what a test lets pass.
     async fn sleep(&self, time: Duration) {
         if time > self.state().sleeps {
             std::future::pending::<()>().await;

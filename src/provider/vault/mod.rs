@@ -8,6 +8,8 @@
 //! - [`auth`] logs in, [`token`] keeps what that gave;
 //! - [`wrapping`] gets a secret id that can be had once, [`news`] tells caches of a revoked key;
 //! - [`proof`] sees once that the server binds what it is told to bind.
+//!
+//! Logins, renewals and proofs are errands ([`Errand`](crate::provider::http::errand::Errand)): they belong to no call.
 
 mod answer;
 pub(crate) mod auth;
@@ -16,7 +18,6 @@ pub(crate) mod builder;
 mod call;
 pub(crate) mod check;
 mod environment;
-mod flight;
 mod news;
 mod proof;
 mod refusal;
@@ -67,8 +68,8 @@ use wire::{Body, Field};
 /// ```
 ///
 /// What Vault sees is the data key and the encryption context, never the data. The context is bound as associated data: a
-/// slot does not open under another. Whether the server really binds it is proved once for each provider, at its first use
-/// ([what that costs](VaultBuilder::dangerous_without_binding_proof)).
+/// slot does not open under another. Whether the server really binds it is proved once for each provider, before its first data key
+/// goes out and after the first that it opens ([what that costs](VaultBuilder::dangerous_without_binding_proof)).
 ///
 /// Transit re-encrypts no ciphertext that has associated data, so a rewrap decrypts and encrypts; both take up to 240 data
 /// keys in one call ([`decrypt_data_keys`](KeyProvider::decrypt_data_keys)), 160 where the key derives. Its calls need a tokio runtime, unless the
@@ -209,7 +210,7 @@ impl Inner {
     }
 
     async fn encrypt(&self, key: &DataKey, context: &KmsContext) -> Result<String> {
-        let mut fields = vec![("plaintext", Field::SecretBase64(key.expose()))];
+        let mut fields = vec![("plaintext", Field::Base64(key.expose()))];
         self.bind(&mut fields, context, context.encoded());
         let call = self.encryption(Body::object(&fields)?);
         self.news.noted(self.server.call(&call.reading(&answer::encrypted)).await)

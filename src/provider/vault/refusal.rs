@@ -367,6 +367,13 @@ impl std::error::Error for NotAuthentic {}
 const MOUNT_ADVICE: &str =
     "correct the mount or the namespace; `bao secrets list` shows the mounts, `bao secrets enable transit` makes one";
 
+/// Whether an answer leaves open that the server did what it was asked: a success that could not be read, a failure in the
+/// midst of it, or one of a stranger on the way that may have passed the request on.
+pub(super) fn may_be_done(status: StatusCode, said: Option<&Said>) -> bool {
+    let not_served = said.is_some_and(|said| status == StatusCode::NOT_IMPLEMENTED || said.has("sealed"));
+    status.is_success() || status.is_server_error() && !not_served
+}
+
 /// A refusal by policy comes as one of a list of errors; one of the token stands alone, or says so.
 fn is_policy(said: &Said) -> bool {
     said.has("permission denied")

@@ -139,6 +139,26 @@ fn the_proof_is_given_once_and_costs_a_reader_one_call() {
 }
 
 #[test]
+fn what_a_reader_saw_of_decrypting_proves_nothing_of_encrypting() {
+    let vault = FakeVault::new();
+    let (_, slot, key) = at_work(&vault);
+    let ours = context("acme");
+    let batch = |provider: &VaultProvider| block_on(provider.encrypt_data_keys(&[(&key, &ours)])).pop().unwrap();
+    for encrypts in [&encrypted as &dyn Fn(&VaultProvider) -> Result<Vec<EncryptedDataKey>>, &batch] {
+        let provider = provider(&vault);
+        opened(&provider, &slot, &ours).unwrap();
+        let calls = vault.count("encrypt");
+        vault.state().forgets = true;
+        says(&encrypts(&provider).unwrap_err(), ErrorKind::Unsupported, &["what it has just encrypted"]);
+        assert_eq!(vault.count("encrypt"), calls + 1, "the probe");
+        vault.state().forgets = false;
+        encrypts(&provider).unwrap();
+        encrypts(&provider).unwrap();
+        assert_eq!(vault.count("encrypt"), calls + 4, "one more probe");
+    }
+}
+
+#[test]
 fn a_server_that_would_not_open_what_it_encrypts_gets_no_data_key() {
     let vault = FakeVault::new();
     vault.state().forgets = true;

@@ -1,20 +1,19 @@
 //! The token that requests carry, and how it is got, prolonged and replaced.
 //!
-//! Nothing sleeps here: a token is renewed by a call that comes when two thirds of its life are over. One call does so, the
-//! others go on with the token that is still good, and so does that one where the renewal fails or takes long. Where one token after
-//! the other is refused, logins become rarer: each makes a token that lives on at the server.
+//! No timer renews a token: a call does so that comes when two thirds of its life are over. One call begins it and waits for it a
+//! little, the others go on with the token that is still good, and so does that one where the renewal fails or takes long; it goes on
+//! without them. Where one token after the other is refused, logins become rarer: each makes a token that lives on at the server.
 
 use super::answer;
 use super::auth::{How, VaultAuth, read};
 use super::call::{Call, Server};
-use super::flight::Flight;
 use super::refusal::Purpose;
 use super::wire::Body;
 use crate::clock::Clock;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
-use bytes::Bytes;
-use futures_util::FutureExt;
+use crate::provider::http::body::wiped;
+use crate::provider::http::errand::Errand;
 use futures_util::future::{Either, select};
 use http::{HeaderValue, Method};
 use std::fmt;
@@ -76,7 +75,7 @@ impl fmt::Debug for Token {
 
 /// `token` as a header's value, if it can be one.
 pub(super) fn header(token: &str) -> Result<HeaderValue> {
-    let bytes = Bytes::from_owner(Zeroizing::new(token.as_bytes().to_vec()));
+    let bytes = wiped(Zeroizing::new(token.as_bytes().to_vec()));
     let bad = || {
         Error::invalid_input("the token for the Vault is not a token: it is empty or has characters that none has")
             .with_advice("give the token alone, as `bao login -method=… -field=token` prints it")
@@ -98,7 +97,7 @@ struct Inner {
     logins: Logins,
     clock: Arc<dyn Clock>,
     held: Mutex<Held>,
-    flight: Flight<Arc<Token>>,
+    errand: Errand<Arc<Token>>,
 }
 
 /// Where logins go, by clients of their own: a login never waits for the calls that wait for it.
@@ -110,7 +109,7 @@ pub(super) struct Logins {
 
 struct Held {
     token: Option<Arc<Token>>,
-    /// Since a renewal began that has not succeeded.
+    /// Until then nobody tries again, after a renewal that failed.
     not_before: Duration,
     /// How old a token must be to be replaced when it is refused.
     patience: Duration,
@@ -125,7 +124,7 @@ impl Tokens {
         if let How::Token(token) = auth.how() {
             held.token = Some(Arc::new(Token { header: header(token)?, made: clock.now(), life: None }));
         }
-        Ok(Self(Arc::new(Inner { auth, logins, clock, held: Mutex::new(held), flight: Flight::new() })))
+        Ok(Self(Arc::new(Inner { auth, logins, clock, held: Mutex::new(held), errand: Errand::new() })))
     }
 
     pub(super) fn auth(&self) -> &VaultAuth {
@@ -136,14 +135,11 @@ impl Tokens {
     pub(super) async fn current(&self) -> Result<Arc<Token>> {
         let now = self.0.clock.now();
         let (token, renews) = {
-            let mut held = self.0.held();
+            let held = self.0.held();
             let renews = held.token.as_ref().is_some_and(|token| token.is_good(now) && token.is_to_be_renewed(now))
                 && now >= held.not_before
-                && !self.0.flight.is_under_way();
-            if renews {
-                // From its beginning: if this call is dropped, the next one does not wait as well.
-                held.not_before = now.saturating_add(RENEWAL_PAUSE);
-            }
+                // Whoever began it waits for it, or did.
+                && !self.0.errand.is_under_way();
             (held.token.clone(), renews)
         };
         match token {
@@ -155,10 +151,7 @@ impl Tokens {
                 match select(Box::pin(self.obtain()), client.transport().sleep(wait)).await {
                     Either::Left((Ok(renewed), _)) => Ok(renewed),
                     // It is good for a while yet: the call goes on with it.
-                    Either::Left((Err(_), _)) | Either::Right(_) => {
-                        self.0.held().not_before = self.0.clock.now().saturating_add(RENEWAL_PAUSE);
-                        Ok(token)
-                    }
+                    Either::Left((Err(_), _)) | Either::Right(_) => Ok(token),
                 }
             }
             None => self.obtain().await,
@@ -196,7 +189,7 @@ impl Tokens {
 
     async fn obtain(&self) -> Result<Arc<Token>> {
         let inner = Arc::clone(&self.0);
-        self.0.flight.join(|| async move { inner.obtain().await }.boxed()).await
+        self.0.errand.join(|| async move { inner.obtain().await }).await
     }
 }
 
@@ -205,26 +198,42 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// On an errand.
     async fn obtain(&self) -> Result<Arc<Token>> {
-        let asked_at = self.clock.now();
-        let old = self.held().token.clone();
-        // Another flight may have ended since this one was wanted.
-        if let Some(old) = old.as_ref().filter(|old| old.is_good(asked_at) && !old.is_to_be_renewed(asked_at)) {
-            return Ok(Arc::clone(old));
+        let outcome = self.obtained().await;
+        if outcome.is_err() {
+            self.held().not_before = self.clock.now().saturating_add(RENEWAL_PAUSE);
         }
-        let renewed = match &old {
-            Some(old) if old.is_good(asked_at) => self.renew(old, asked_at).await?,
-            _ => None,
+        outcome
+    }
+
+    async fn obtained(&self) -> Result<Arc<Token>> {
+        let asked_at = self.clock.now();
+        let (old, not_before) = {
+            let held = self.held();
+            (held.token.clone().filter(|token| token.is_good(asked_at)), held.not_before)
         };
+        let mut renewed = None;
+        if let Some(old) = &old {
+            // Another errand may have ended since this one was wanted.
+            if !old.is_to_be_renewed(asked_at) || asked_at < not_before {
+                return Ok(Arc::clone(old));
+            }
+            renewed = match self.renew(old, asked_at).await {
+                // It took so long that the token has ended, or was refused, meanwhile.
+                Err(_) if !self.held().token.as_ref().is_some_and(|token| token.is_good(self.clock.now())) => None,
+                renewed => renewed?,
+            };
+        }
         let token = match renewed {
             Some(token) => token,
-            None => self.log_in(asked_at).await?,
+            None => self.log_in().await?,
         };
         let token = Arc::new(token);
         let mut held = self.held();
         held.not_before = Duration::ZERO;
-        if old.is_some() && !held.refused {
-            // It came to its end in peace.
+        if held.token.is_some() && !held.refused {
+            // The one before came to its end in peace: nobody took it away.
             held.patience = JUST_MADE;
         }
         held.refused = false;
@@ -232,9 +241,10 @@ impl Inner {
         Ok(token)
     }
 
-    async fn log_in(&self, asked_at: Duration) -> Result<Token> {
+    async fn log_in(&self) -> Result<Token> {
+        let asked_at = self.clock.now();
         if let How::TokenFile(path) = self.auth.how() {
-            let token = read(path, "the token for the Vault")?;
+            let token = read(path, "the token for the Vault").await?;
             return Ok(Token { header: header(&token)?, made: asked_at, life: None });
         }
         let granted = self.auth.log_in(&self.logins.server, &self.logins.once).await?;

@@ -2,10 +2,12 @@
 
 use super::auth::VaultAuth;
 use super::fake::FakeVault;
+use super::wrapping::Wrapping;
 use super::*;
 use crate::context::EncryptionContext;
 use crate::error::{Error, ErrorKind};
 use crate::provider::http::policy::HttpPolicy;
+use crate::provider::http::transport::TransportFailure;
 use futures_util::FutureExt;
 use pollster::block_on;
 use std::time::Duration;
@@ -239,12 +241,32 @@ fn a_login_that_is_refused_shows_no_credential() {
 fn a_call_that_is_dropped_in_its_login_holds_nobody_up() {
     let vault = FakeVault::new();
     let provider = app_role(&vault);
-    let mut lost = Box::pin(provider.0.tokens.current());
-    // Begun, perhaps ended: either way the next one is served.
-    let _ = (&mut lost).now_or_never();
-    drop(lost);
+    vault.state().hung = vec!["login"];
+    assert!(provider.0.tokens.current().now_or_never().is_none());
+    vault.wait_for("login", 1);
+    vault.go_on();
     encrypt(&provider).unwrap();
-    assert!(vault.count("login") <= 2);
+    assert_eq!(vault.count("login"), 1);
+}
+
+#[test]
+fn a_call_does_not_depend_on_the_runtime_of_the_one_that_began_what_it_waits_for() {
+    // A login, and a proof.
+    for auth in [VaultAuth::app_role("the-role-id", "the-secret-id"), VaultAuth::token("root-token")] {
+        let vault = FakeVault::new();
+        vault.state().takes = Duration::from_millis(20);
+        let provider = provider(&vault, auth);
+        let key = DataKey::from_slice(&[1; 32]).unwrap();
+        let context = KmsContext::new(&EncryptionContext::from([("tenant", "acme")])).unwrap();
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (one, two) = (runtime(), runtime());
+        let mut first = provider.encrypt_data_key(&key, &context);
+        assert!(one.block_on(async { (&mut first).now_or_never() }).is_none());
+        drop(one);
+        two.block_on(provider.encrypt_data_key(&key, &context)).unwrap();
+        assert!(vault.count("login") <= 1 && vault.count("encrypt") == 2, "each was done once");
+        two.block_on(first).unwrap();
+    }
 }
 
 /// `None` where the call waits for something.
@@ -259,7 +281,7 @@ fn a_wrapping_token_is_sent_once_and_nobody_is_accused_of_an_answer_that_was_los
     let vault = FakeVault::new();
     let auth = VaultAuth::app_role_wrapped("the-role-id", "wrapping-token");
     let provider = under(HttpPolicy::default().attempts(4), &vault, auth);
-    vault.state().lost = vec!["unwrap"];
+    vault.state().lost = vec![("unwrap", TransportFailure::Broken)];
     let error = encrypt(&provider).unwrap_err();
     assert_eq!((error.kind(), vault.count("unwrap")), (ErrorKind::Unavailable, 1), "{error}");
     assert!(!error.to_string().contains("somebody else"), "{error}");
@@ -285,16 +307,70 @@ fn a_wrapping_token_that_reached_nobody_is_sent_again_by_the_next_call() {
 fn a_call_that_is_dropped_while_a_secret_id_is_unwrapped_loses_nothing() {
     let vault = FakeVault::new();
     let provider = provider(&vault, VaultAuth::app_role_wrapped("the-role-id", "wrapping-token"));
+    vault.state().hung = vec!["unwrap"];
+    assert!(encrypt_at_once(&provider).is_none());
+    vault.wait_for("unwrap", 1);
+    vault.go_on();
+    // Nobody waits for it.
+    vault.wait_for("login", 1);
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("unwrap"), vault.count("login")), (1, 1));
+}
+
+#[test]
+fn only_what_may_have_come_to_the_server_may_have_used_the_wrapping_token_up() {
+    use TransportFailure::{Broken, Connect, Dns, NotHttp, Timeout, Tls, TooLarge, Unusable};
+    type Before = fn(&FakeVault);
+    let cases: [(Before, bool); 15] = [
+        (|vault| vault.state().away = Some(Connect), false),
+        (|vault| vault.state().away = Some(Dns), false),
+        (|vault| vault.state().away = Some(Tls), false),
+        (|vault| vault.state().away = Some(Unusable), false),
+        (|vault| vault.say(503, r#"{"errors":["Vault is sealed"]}"#), false),
+        (|vault| vault.say(501, r#"{"errors":["Vault is not initialized"]}"#), false),
+        (|vault| vault.say(307, ""), false),
+        (|vault| vault.state().lost = vec![("unwrap", Timeout)], true),
+        (|vault| vault.state().lost = vec![("unwrap", Broken)], true),
+        (|vault| vault.state().lost = vec![("unwrap", NotHttp)], true),
+        (|vault| vault.state().lost = vec![("unwrap", TooLarge)], true),
+        (|vault| vault.say(500, r#"{"errors":["internal error"]}"#), true),
+        (|vault| vault.say(504, "<html>gateway time-out</html>"), true),
+        (|vault| vault.say(200, "<html>"), true),
+        (|vault| vault.say(200, r#"{"data":{}}"#), true),
+    ];
+    for (number, (before, may_be_used)) in cases.into_iter().enumerate() {
+        let vault = FakeVault::new();
+        let provider = provider(&vault, VaultAuth::app_role_wrapped("the-role-id", "wrapping-token"));
+        before(&vault);
+        encrypt(&provider).unwrap_err();
+        {
+            let mut state = vault.state();
+            state.away = None;
+            state.lost.clear();
+            state.unwrapped = true;
+        }
+        let text = encrypt(&provider).unwrap_err().to_string();
+        assert_eq!(text.contains("may have used it up"), may_be_used, "{number}: {text}");
+        assert_eq!(text.contains("somebody else has the secret id"), !may_be_used, "{number}: {text}");
+    }
+}
+
+#[test]
+fn a_wrapping_token_whose_request_hung_to_the_end_of_its_time_may_be_used_up() {
+    let vault = FakeVault::new();
+    let server = provider(&vault, VaultAuth::token("root-token")).0.server.clone();
+    let wrapping = Wrapping::new("wrapping-token".to_owned().into());
     {
         let mut state = vault.state();
         state.hung = vec!["unwrap"];
-        state.sleeps = Duration::ZERO;
+        state.sleeps = Duration::MAX;
     }
-    assert!(encrypt_at_once(&provider).is_none());
-    assert_eq!(vault.count("unwrap"), 1);
-    vault.state().hung.clear();
-    encrypt_at_once(&provider).unwrap().unwrap();
-    assert_eq!((vault.count("unwrap"), vault.count("login")), (1, 1));
+    assert_eq!(block_on(wrapping.unwrap(&server)).unwrap_err().kind(), ErrorKind::Unavailable);
+    vault.state().sleeps = Duration::ZERO;
+    vault.go_on();
+    let error = block_on(wrapping.unwrap(&server)).unwrap_err();
+    assert!(error.to_string().contains("may have used it up"), "{error}");
+    assert_eq!(vault.count("unwrap"), 2);
 }
 
 #[test]
@@ -313,7 +389,33 @@ fn a_renewal_without_an_answer_fails_no_call_and_one_call_waits_for_it_a_little(
     for _ in 0..20 {
         encrypt_at_once(&provider).expect("no call waits for long").unwrap();
     }
+    vault.wait_for("renew-self", 1);
     assert_eq!(vault.count("renew-self"), 1);
+}
+
+#[test]
+fn a_renewal_that_takes_longer_than_a_call_waits_goes_on_and_is_not_begun_again() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    encrypt(&provider).unwrap();
+    vault.clock.advance(46);
+    {
+        let mut state = vault.state();
+        state.hung = vec!["renew-self"];
+        // The two seconds of a call pass, and the pause after a failure; the whole time of a renewal does not.
+        state.sleeps = Duration::from_secs(2);
+    }
+    for _ in 0..3 {
+        encrypt_at_once(&provider).expect("no call waits for long").unwrap();
+        vault.wait_for("renew-self", 1);
+        vault.clock.advance(4);
+    }
+    assert_eq!(vault.count("renew-self"), 1);
+    vault.go_on();
+    // The token of the login is over then. What the renewal gave is kept, though nobody waited for it any more.
+    vault.clock.advance(15);
+    encrypt(&provider).unwrap();
+    assert_eq!((vault.count("renew-self"), vault.count("login")), (1, 1));
 }
 
 #[test]
@@ -322,20 +424,35 @@ fn a_call_that_is_dropped_in_a_renewal_is_the_only_one_that_waited() {
     let provider = app_role(&vault);
     encrypt(&provider).unwrap();
     vault.clock.advance(46);
-    {
-        let mut state = vault.state();
-        state.hung = vec!["renew-self"];
-        state.sleeps = Duration::ZERO;
-    }
+    vault.state().hung = vec!["renew-self"];
     assert!(encrypt_at_once(&provider).is_none());
     for _ in 0..19 {
         encrypt_at_once(&provider).expect("nobody else waits").unwrap();
     }
-    assert_eq!(vault.count("renew-self"), 1);
-    vault.state().hung.clear();
+    vault.wait_for("renew-self", 1);
+    vault.go_on();
     vault.clock.advance(6);
-    encrypt_at_once(&provider).unwrap().unwrap();
-    assert_eq!(vault.count("renew-self"), 2);
+    encrypt(&provider).unwrap();
+    assert_eq!(vault.count("renew-self"), 1, "what it began goes on");
+}
+
+#[test]
+fn a_token_that_came_to_its_end_in_peace_makes_up_for_one_that_was_refused() {
+    let vault = FakeVault::new();
+    let provider = app_role(&vault);
+    let revoke = || vault.state().tokens.retain(|token, _| !token.starts_with("s."));
+    encrypt(&provider).unwrap();
+    vault.clock.advance(1);
+    revoke();
+    encrypt(&provider).unwrap();
+    // The next one would have to be two seconds old.
+    vault.clock.advance(3_600);
+    encrypt(&provider).unwrap();
+    assert_eq!(vault.count("login"), 3);
+    vault.clock.advance(1);
+    revoke();
+    encrypt(&provider).unwrap();
+    assert_eq!(vault.count("login"), 4);
 }
 
 #[test]

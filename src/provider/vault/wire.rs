@@ -1,6 +1,7 @@
 //! Bodies of requests: JSON that may hold secrets, in one piece of memory that is wiped.
 
 use crate::error::{Error, Result};
+use crate::provider::http::body::wiped;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -10,12 +11,10 @@ use zeroize::Zeroizing;
 /// A value of a JSON object.
 pub(super) enum Field<'a> {
     Text(&'a str),
-    /// Text that no error may repeat.
+    /// Text that no error may repeat, though it shows what the server says.
     Secret(&'a str),
     /// Bytes, as standard base64 with padding.
     Base64(&'a [u8]),
-    /// The same, that no error may repeat.
-    SecretBase64(&'a [u8]),
 }
 
 /// A body to send. Clones share its memory, which is wiped with the last of them.
@@ -82,7 +81,7 @@ impl Json {
             Field::Text(text) | Field::Secret(text) => {
                 serde_json::to_writer(&mut *self.text, text).map_err(|_| Error::internal("a text is always JSON"))?
             }
-            Field::Base64(bytes) | Field::SecretBase64(bytes) => {
+            Field::Base64(bytes) => {
                 self.raw("\"");
                 let (from, len) = (self.text.len(), encoded_len(bytes));
                 self.text.resize(from + len, 0);
@@ -93,7 +92,7 @@ impl Json {
                 self.raw("\"");
             }
         }
-        if matches!(field, Field::Secret(_) | Field::SecretBase64(_)) {
+        if matches!(field, Field::Secret(_)) {
             // Without the quotes.
             self.secrets.push(start + 1..self.text.len() - 1);
         }
@@ -101,7 +100,7 @@ impl Json {
     }
 
     fn finish(self) -> Body {
-        let bytes = Bytes::from_owner(self.text);
+        let bytes = wiped(self.text);
         let secrets = self.secrets.into_iter().map(|range| bytes.slice(range)).collect();
         Body { bytes, secrets }
     }
@@ -115,7 +114,7 @@ fn encoded_len(bytes: &[u8]) -> usize {
 fn room(fields: &[(&str, Field<'_>)]) -> usize {
     let value = |field: &Field<'_>| match field {
         Field::Text(text) | Field::Secret(text) => 6 * text.len(),
-        Field::Base64(bytes) | Field::SecretBase64(bytes) => encoded_len(bytes),
+        Field::Base64(bytes) => encoded_len(bytes),
     };
     fields.iter().map(|(name, field)| name.len() + value(field) + 6).sum::<usize>() + 2
 }
@@ -148,7 +147,7 @@ mod tests {
     #[test]
     fn an_object_is_json_and_knows_its_secrets() {
         let body = Body::object(&[
-            ("plaintext", Field::SecretBase64(&[0xFB; 4])),
+            ("plaintext", Field::Base64(&[0xFB; 4])),
             ("role", Field::Text("a\"b\u{1}")),
             ("jwt", Field::Secret("x\ny")),
         ])
@@ -157,7 +156,7 @@ mod tests {
         assert_eq!(json["plaintext"], "+/v7+w==");
         assert_eq!(json["role"], "a\"b\u{1}");
         assert_eq!(json["jwt"], "x\ny");
-        assert_eq!(body.secrets, [Bytes::from("+/v7+w=="), Bytes::from("x\\ny")]);
+        assert_eq!(body.secrets, [Bytes::from("x\\ny")]);
     }
 
     #[test]

@@ -113,7 +113,15 @@ async fn requests_by_renewed_credentials_are_paid_from_the_budget_too() {
     let ask = Ask::default();
     let client = super::scripted::client(&network, HttpPolicy::default().retry_budget(0.0, 0));
     let error = client.call(&ask).await.unwrap_err();
-    assert_eq!((error.kind(), ask.renewals.load(Ordering::SeqCst), network.count()), (ErrorKind::KeyDenied, 1, 1));
+    assert_eq!((error.kind(), ask.renewals.load(Ordering::SeqCst), network.count()), (ErrorKind::Unavailable, 1, 1));
+    // The refusal is what it comes from, and no word about the new ones.
+    let refusal = error.source().unwrap().downcast_ref::<Error>().unwrap();
+    assert_eq!((refusal.kind(), refusal.to_string().as_str()), (ErrorKind::KeyDenied, "HTTP 401"));
+    assert!(error.is_retryable() && error.to_string().contains("the retry budget is used up"), "{error}");
+    assert_eq!(
+        client.call(&Ask { renewal_fails: true, ..Ask::default() }).await.unwrap_err().kind(),
+        ErrorKind::KeyDenied
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -109,6 +109,27 @@ async fn a_refusal_of_the_second_leaves_the_answer_to_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_credentials_of_the_first_are_not_renewed_where_the_second_has_an_answer() {
+    let script = |number| if number == 0 { (60, Reply::Status(401)) } else { (100, Reply::Status(200)) };
+    let (network, client) = warmed(HttpPolicy::default(), script).await;
+    let ask = READS();
+    assert_eq!(client.call(&ask).await.unwrap(), 200);
+    assert_eq!((network.count(), ask.renewals.load(Ordering::SeqCst)), (102, 0));
+    // Where it has none, or is refused as well, they are.
+    for second in [400, 401, 503].map(Reply::Status).into_iter().chain([Reply::Nothing(TransportFailure::Broken)]) {
+        let script = move |number| match number {
+            0 => (60, Reply::Status(401)),
+            1 => (100, second.clone()),
+            _ => (1, Reply::Status(200)),
+        };
+        let (network, client) = warmed(HttpPolicy::default(), script).await;
+        let ask = READS();
+        assert_eq!(client.call(&ask).await.unwrap(), 200);
+        assert_eq!((network.count(), ask.renewals.load(Ordering::SeqCst)), (103, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_with_second_requests_sends_no_more_than_its_attempts() {
     let (network, client) = warmed(HttpPolicy::default().attempts(4), |_| (200, Reply::Status(503))).await;
     client.call(&READS()).await.unwrap_err();

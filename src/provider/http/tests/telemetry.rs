@@ -1,6 +1,7 @@
 //! What the crates `tracing` and `metrics` are told of calls, and that it holds no secret.
 
 use super::scripted::{Ask, Reply, Scripted, client, ms};
+use crate::provider::http::errand::Errand;
 use crate::provider::http::policy::HttpPolicy;
 use crate::provider::http::transport::TransportFailure;
 use metrics::{
@@ -166,6 +167,19 @@ fn watch(work: impl Future<Output = ()>) -> (Vec<String>, Vec<String>, BTreeMap<
         assert!(described.contains_key(&format!("described {name}")), "{name}");
     }
     (spans, events, recorded)
+}
+
+#[test]
+fn what_goes_on_elsewhere_is_told_to_the_subscriber_of_whoever_began_it() {
+    let network = Scripted::new(|_, _| (ms(0), Reply::Status(200)));
+    let client = client(&network, HttpPolicy::default());
+    let lines = Lines::default();
+    tracing::subscriber::with_default(lines.clone(), || {
+        let work = || async move { client.call(&Ask::default()).await.map(drop) };
+        pollster::block_on(Errand::new().join(work)).unwrap();
+    });
+    let spans = lines.spans.lock().unwrap().values().cloned().collect::<String>();
+    assert!(spans.contains("kms.call") && spans.contains("http.request"), "{spans}");
 }
 
 #[test]
