@@ -1,13 +1,12 @@
 //! What the target `vault_answer` does with its input: a Vault that answers anything. Apart from the others, since it
 //! needs the feature `vault`.
 
+use envelock::blocking::wait;
 use envelock::http::{Request, Response};
 use envelock::{
     DataKey, DataKeyAnswer, EncryptedDataKey, EncryptionContext, Error, ExchangeLimits, HttpPolicy, HttpTransport,
     KeyProvider, KmsContext, TransportError, VaultAuth, VaultProvider, async_trait,
 };
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 const TOKEN: &str = "s.THE-TOKEN-THAT-IS-PLANTED";
@@ -29,7 +28,12 @@ impl HttpTransport for Always {
         Ok(answer.expect("a status of the list"))
     }
 
-    async fn sleep(&self, _: Duration) {}
+    /// What bounds a wait never comes before the answer, which is there at once.
+    async fn sleep(&self, time: Duration) {
+        if time > Duration::from_secs(1) {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// One byte for the status, one for the login and the proof, the rest is the body of every answer.
@@ -49,19 +53,19 @@ pub fn vault_answer(data: &[u8]) {
         DataKey::from_slice(&[0x5A; 32]).expect("a length that there is"),
     );
 
-    match at_once(provider.encrypt_data_key(&key, &context)) {
+    match wait(provider.encrypt_data_key(&key, &context)) {
         Ok(slots) => slots.iter().for_each(|slot| judge_slot(slot, body)),
         Err(error) => judge_error(&error),
     }
-    judge_answer(&at_once(provider.decrypt_data_key(&slot, &context)));
-    for answer in at_once(provider.encrypt_data_keys(&[(&key, &context), (&key, &context)])) {
+    judge_answer(&wait(provider.decrypt_data_key(&slot, &context)));
+    for answer in wait(provider.encrypt_data_keys(&[(&key, &context), (&key, &context)])) {
         match answer {
             Ok(slots) => slots.iter().for_each(|slot| judge_slot(slot, body)),
             Err(error) => judge_error(&error),
         }
     }
-    at_once(provider.decrypt_data_keys(&[(&slot, &context), (&slot, &context)])).iter().for_each(judge_answer);
-    let _ = at_once(provider.check()).map_err(|error| judge_error(&error));
+    wait(provider.decrypt_data_keys(&[(&slot, &context), (&slot, &context)])).iter().for_each(judge_answer);
+    let _ = wait(provider.check()).map_err(|error| judge_error(&error));
 }
 
 /// A slot is a text of Transit's own form, and out of the answer.
@@ -84,16 +88,4 @@ fn judge_error(error: &Error) {
     assert!(text.len() < 4_000, "{text}");
     assert!(!text.chars().any(|c| c.is_control()), "{text:?}");
     assert!(!text.contains(TOKEN) && !text.contains("WlpaWlpaWlpa"), "{text}");
-}
-
-/// Everything is there at once, so that nobody has to wake anybody.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let mut context = Context::from_waker(Waker::noop());
-    for _ in 0..1_000 {
-        if let Poll::Ready(answer) = future.as_mut().poll(&mut context) {
-            return answer;
-        }
-    }
-    panic!("it waits for what never comes");
 }
