@@ -1,4 +1,3 @@
-#[cfg(feature = "aws-kms")]
 async fn seal(text: &[u8]) -> Result<Vec<u8>, envelock::Error> {
     use envelock::{AwsKmsProvider, EncryptionContext, Envelope};
 

@@ -1,4 +1,3 @@
-#[cfg(feature = "vault")]
 fn orders() -> Result<envelock::Envelope, envelock::Error> {
     use envelock::{CacheLimits, Envelope, HttpPolicy, VaultProvider};
     use std::time::Duration;
