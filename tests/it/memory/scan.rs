@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 /// Bytes that are looked for at a time. Less than a whole key: an allocator writes its own links over the
 /// first 16 bytes of what is freed, and the rest of an unwiped key stays.
@@ -131,7 +132,18 @@ impl Scanner {
     /// Nothing of it is in memory now.
     #[track_caller]
     pub(super) fn expect_nothing(&mut self) {
-        let counts = self.search();
+        self.expect_nothing_within(Duration::ZERO);
+    }
+
+    /// Nothing of it is in memory, at the latest after `time`.
+    #[track_caller]
+    pub(super) fn expect_nothing_within(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        let mut counts = self.search();
+        while !counts.is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+            counts = self.search();
+        }
         assert!(counts.is_empty(), "left in memory: {counts:?}");
         tell(format!("afterwards {}", self.needles.len() / 2));
     }
