@@ -3,7 +3,7 @@
 use super::calls::{Calls, Stopped};
 use super::files::FoundFile;
 use super::journal::{Done, Journal};
-use super::look::{HeadFacts, digest};
+use super::look::{HeadFacts, digest, io_kind, is_gone};
 use super::outcome::{Change, Outcome};
 use super::plan::{Aim, Mode, Plan, Role, Step, Target};
 use crate::context::{ContextMatch, EncryptionContext, ReaderContext};
@@ -449,11 +449,6 @@ impl Run {
     }
 }
 
-/// What the system said, where that is what an error comes from.
-fn io_kind(error: &Error) -> Option<io::ErrorKind> {
-    std::error::Error::source(error)?.downcast_ref::<io::Error>().map(io::Error::kind)
-}
-
 fn changed(old: &[EncryptedDataKey], new: &[EncryptedDataKey]) -> Change {
     let names = |slots: &[EncryptedDataKey], missing| -> Vec<Recipient> {
         slots.iter().filter(|slot| slot.is_missing() == missing).map(Recipient::from).collect()
@@ -562,10 +557,6 @@ impl Item {
 fn not_blind() -> Error {
     Error::new(ErrorKind::Unsupported, "no key provider re-encrypts the keys of this message inside its KMS")
         .with_advice("rewrap openly, with a provider that may decrypt")
-}
-
-fn is_gone(error: &Error) -> bool {
-    io_kind(error) == Some(io::ErrorKind::NotFound)
 }
 
 /// Files in a row that there was no space for, after which the others are not paid for either.

@@ -1,7 +1,7 @@
 //! What is where, without any key.
 
 use super::files::Files;
-use super::look::{HeadFacts, Seen, SeenFile};
+use super::look::{HeadFacts, Seen, SeenFile, is_passing};
 use super::scan::Scan;
 use super::select::Selection;
 use crate::clock::{Clock, SystemClock};
@@ -127,6 +127,8 @@ pub struct InventoryReport {
     pub damaged: u64,
     /// Files and folders that could not be read.
     pub unreadable: u64,
+    /// Files that were gone before they could be looked at.
+    pub vanished: u64,
     /// Messages that are being written, or whose writing ended early.
     pub unfinished: u64,
     /// Other regular files.
@@ -231,6 +233,7 @@ impl Tally {
             Seen::Unfinished => return report.unfinished += 1,
             Seen::Damaged(_) => return report.damaged += 1,
             Seen::Unreadable(_) => return report.unreadable += 1,
+            Seen::Vanished => return report.vanished += u64::from(!is_passing(&file.path)),
             Seen::Other => return report.not_envelock += 1,
             Seen::Again => return report.other_names += 1,
             Seen::Link => return report.links += 1,

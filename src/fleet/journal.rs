@@ -66,11 +66,10 @@ impl Journal {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(cannot_write(path, e)),
         };
-        let file =
-            LockedFile::open(Arc::clone(&fs), path, Duration::ZERO).map_err(|error| match error.is_retryable() {
-                true => error.with_advice("another run works with this journal: wait for its end, or name another one"),
-                false => error,
-            })?;
+        let file = LockedFile::open(Arc::clone(&fs), path, LOCK_WAIT).map_err(|error| match error.is_retryable() {
+            true => error.with_advice("another run works with this journal: wait for its end, or name another one"),
+            false => error,
+        })?;
         let mut journal = Self { fs, file, run, done: Done::default(), end: 0, unsynced: 0 };
         let first = first_line(run);
         match journal.read()? {
@@ -219,6 +218,8 @@ fn digest_of(line: &[u8]) -> Option<Digest> {
 const MAGIC: &str = "envelock fleet journal 1 ";
 const LINE_LEN: usize = 44;
 const SYNC_EVERY: u32 = 64;
+/// A program that this process just starts holds copies of its open files, and so their locks, for a moment.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Read into memory at the start of a run: half of it, at the most.
 const JOURNAL_LEN_MAX: u64 = 1 << 30;
 

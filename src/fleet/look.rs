@@ -16,7 +16,7 @@ use crate::native::record::RecordSetHeader;
 use crate::provider::Recipient;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub enum Seen {
     Damaged(Error),
     /// It could not be read, or not be looked at.
     Unreadable(Error),
+    /// The walk came by it, and then it was gone: removed, renamed, or something that another program kept for a moment.
+    Vanished,
     /// A regular file that is no message: plaintext, or anything else.
     Other,
     /// Another name of a file that was seen before.
@@ -124,6 +126,9 @@ pub(super) fn look(found: FoundFile, limits: &Limits) -> SeenFile {
     let failed = |path, error| SeenFile { path, modified: None, what: Seen::Unreadable(error), by_link, id: None };
     let (target, file) = match opened {
         Ok(opened) => opened,
+        Err(error) if is_gone(&error) => {
+            return SeenFile { path, modified: None, what: Seen::Vanished, by_link, id: None };
+        }
         Err(error) => return failed(path, error),
     };
     let metadata = match file.metadata() {
@@ -195,6 +200,21 @@ fn pending(path: &Path, file: &mut File, limits: &Limits) -> Option<Header> {
         Ok(HeaderParse::Complete(header)) => Some(header),
         _ => None,
     }
+}
+
+/// Whether an error says that there is no such file.
+pub(super) fn is_gone(error: &Error) -> bool {
+    io_kind(error) == Some(io::ErrorKind::NotFound)
+}
+
+/// What the system said, where that is what an error comes from.
+pub(super) fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    std::error::Error::source(error)?.downcast_ref::<io::Error>().map(io::Error::kind)
+}
+
+/// Whether this crate keeps a file of that name for a moment, beside one that it writes.
+pub(super) fn is_passing(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| is_unfinished(name) || journal::is_journal_name(name))
 }
 
 /// The names that this crate gives to what it writes beside a target.

@@ -5,7 +5,7 @@ use super::crowd::Crowd;
 use super::files::{Files, FoundFile};
 use super::group::{Run, Worked};
 use super::journal::{Done, Journal, RunId};
-use super::look::{FileId, HeadFacts, Seen, SeenFile};
+use super::look::{FileId, HeadFacts, Seen, SeenFile, is_passing};
 use super::names::{Further, Names};
 use super::outcome::{Change, Outcome, RewrapReport};
 use super::plan::{Aim, Mode, Others, Rules, Step};
@@ -386,6 +386,9 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
                 self.report.unfinished += 1;
                 return (self.each)(&path, &Outcome::Ignored);
             }
+            // What other runs, or this one, keep beside a message is no file of anybody's.
+            Seen::Vanished if is_passing(&path) => return self.outcome(&file, Outcome::Ignored, false),
+            Seen::Vanished => return self.outcome(&file, Outcome::Vanished, false),
             Seen::Again => return self.further(id, file),
             Seen::Other | Seen::Link | Seen::Special => return self.outcome(&file, Outcome::Ignored, false),
         };

@@ -15,9 +15,10 @@ use crate::crypto::sha256;
 use crate::durable::{Access, AtomicFile, FileSystem, LockedFile, OsFileSystem, folder_of, resolve};
 use crate::error::{Error, Result};
 use rustix::io::Errno;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -283,9 +284,16 @@ fn harmless(journal: &Path, source: io::Error) -> Error {
 /// Where the journal of the message at this path is, links resolved.
 pub(crate) fn journal_path(message: &Path) -> PathBuf {
     let mut path = OsString::from(message);
-    path.push(".rewrap");
+    path.push(SUFFIX);
     path.into()
 }
+
+/// Whether a journal may have this name.
+pub(crate) fn is_journal_name(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(SUFFIX.as_bytes())
+}
+
+const SUFFIX: &str = ".rewrap";
 
 pub(super) const VERSION: u8 = 1;
 const HASH_LEN: usize = 32;

@@ -1,18 +1,19 @@
 //! Trees that somebody else filled.
 
-use super::{by, context, fill, moved, new, old, plaintext, put, run, state};
+use super::{by, context, fill, moved, new, old, plaintext, put, run, state, try_run};
 use crate::disk::as_nobody;
 use crate::support::child::tell;
 use crate::support::providers::Scripted;
 use crate::support::random::Random;
-use envelock::fleet::{Files, Inventory, InventoryReport, Outcome, Rewrap};
+use envelock::fleet::{Files, Inventory, InventoryReport, Outcome, Rewrap, Separator};
 use envelock::{DataKeyAnswer, EncryptedDataKey, Envelope, blocking};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -180,4 +181,35 @@ fn files_that_come_and_go_meanwhile_are_moved_or_gone_and_nothing_else() {
     let left: Vec<_> = paths.into_iter().filter(|path| path.exists()).collect();
     assert!(left.len() > 200);
     moved(folder.path(), &left);
+}
+
+/// A list that removes the file that it has just named before it names the next one.
+struct Fickle(Vec<PathBuf>, Option<PathBuf>);
+
+impl Read for Fickle {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(gone) = self.1.take() {
+            fs::remove_file(gone)?;
+        }
+        let Some(path) = self.0.pop() else { return Ok(0) };
+        let line = format!("{}\n", path.display());
+        into[..line.len()].copy_from_slice(line.as_bytes());
+        self.1 = (!self.0.is_empty()).then_some(path);
+        Ok(line.len())
+    }
+}
+
+#[test]
+fn what_is_gone_before_it_is_looked_at_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = || {
+        // Last first: a message, the journal that a rewrap of it keeps for a moment, and one that stays.
+        let paths = ["stays.elk", "a.elk.rewrap", "a.elk"].map(|name| put(folder.path(), name, &old()));
+        Files::default().and_list(Fickle(paths.to_vec(), None), Separator::Line)
+    };
+    let report = blocking::wait(Inventory::new().take(list(), |_| {})).unwrap();
+    assert_eq!((report.messages, report.vanished, report.unreadable), (1, 1, 0));
+    let (report, told) = try_run(Rewrap::to([new()]).from([old()]), list());
+    let report = report.unwrap();
+    assert_eq!((report.rewrapped, report.vanished, report.failed), (1, 1, 0), "{told:?}");
 }

@@ -78,7 +78,7 @@ fn the_missing_are_listed_and_filled_and_then_each_opens_every_message() -> Resu
 
     let (counted, calls): (Vec<_>, Vec<_>) = [&a, &b, &c].map(|it| Counted::wrap(Arc::clone(it))).into_iter().unzip();
     let (filled, _) = run(Rewrap::to(counted.clone()).only(Selection::all().with_missing()), folder.path());
-    assert_eq!((filled.rewrapped, filled.failed), (files as u64, 0));
+    assert_eq!((filled.rewrapped, filled.failed), (files as u64, 0), "{:?}", filled.first_failure);
     // One to open the message, one for the recipient who was missing.
     // That a provider cannot re-encrypt, it says without a call.
     let decrypts: usize = calls.iter().map(|calls| calls.decrypts()).sum();
