@@ -182,14 +182,14 @@ impl KmsContext {
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) above 8,192 encoded bytes.
     pub fn new(entries: &EncryptionContext) -> Result<Self> {
         entries.check()?;
-        Self::from_pairs(entries.iter())
+        Self::from_pairs(entries.iter().map(bytes))
     }
 
     /// The context of a keystore's root key: `envelock-use` = `root/1` and `envelock-keystore` = the keystore's id,
     /// so that nothing else wrapped under the same key passes for a root key.
     #[cfg(feature = "local-kms")]
     pub(crate) fn for_root_key(keystore_id: &str) -> Result<Self> {
-        Self::from_pairs([(KEYSTORE_KEY, keystore_id), (USE_KEY, "root/1")].into_iter())
+        Self::from_pairs([(KEYSTORE_KEY, keystore_id), (USE_KEY, "root/1")].into_iter().map(bytes))
     }
 
     /// A context that is asked about and used for nothing: it may have the constant entries of messages.
@@ -199,10 +199,10 @@ impl KmsContext {
     #[cfg(feature = "local-kms")]
     pub(crate) fn asked_about(entries: &EncryptionContext) -> Result<Self> {
         entries.check_form()?;
-        Self::from_pairs(entries.iter())
+        Self::from_pairs(entries.iter().map(bytes))
     }
 
-    fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+    fn from_pairs<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> Result<Self> {
         let encoded = encode(pairs)?;
         if encoded.len() > KMS_CONTEXT_MAX {
             return Err(Error::limit(format!(
@@ -215,7 +215,7 @@ impl KmsContext {
 
     /// The entries, sorted by key bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        Pairs(Reader::new(self.encoded.get(2..).unwrap_or_default()))
+        Stored::checked(&self.encoded).pairs().filter_map(text)
     }
 
     /// `u16(count)` and the sorted pairs: what providers bind as associated data.
@@ -244,10 +244,11 @@ impl WriterContext {
     pub(crate) fn new(context: &EncryptionContext, key_use: KeyUse) -> Result<Self> {
         context.check()?;
         // "Given by a caller, a KMS context above 8,192 bytes is invalid input."
-        let kms = with_use(context.iter(), key_use).map_err(|error| Error::invalid_input(error.to_string()))?;
+        let kms =
+            with_use(context.iter().map(bytes), key_use).map_err(|error| Error::invalid_input(error.to_string()))?;
         Ok(Self {
-            stored: encode_or_empty(context.of(Storage::Stored))?,
-            unstored: encode_unstored(context.of(Storage::Unstored))?,
+            stored: encode_or_empty(context.of(Storage::Stored).map(bytes))?,
+            unstored: encode_unstored(context.of(Storage::Unstored).map(bytes))?,
             kms,
         })
     }
@@ -264,7 +265,7 @@ impl ReaderContext {
     ///
     /// "Unstored entries are the reader's entries whose keys are not stored."
     pub(crate) fn new(
-        stored: &StoredContext,
+        stored: Stored<'_>,
         has_unstored: bool,
         given: &EncryptionContext,
         how: ContextMatch,
@@ -274,17 +275,17 @@ impl ReaderContext {
         let mut unstored = Vec::new();
         let mut matched = 0_usize;
         for (key, entry) in &given.entries {
-            match stored.value(key) {
-                Some(value) if bool::from(value.as_bytes().ct_eq(entry.value.as_bytes())) => matched += 1,
+            match stored.value_of(key.as_bytes()) {
+                Some(value) if bool::from(value.ct_eq(entry.value.as_bytes())) => matched += 1,
                 Some(_) => {
                     return Err(Error::context_mismatch(format!("the message has another value for {key:?}")));
                 }
-                None if has_unstored => unstored.push((key.as_str(), entry.value.as_str())),
+                None if has_unstored => unstored.push((key.as_bytes(), entry.value.as_bytes())),
                 None => return Err(Error::context_mismatch(format!("the message has no entry {key:?}"))),
             }
         }
         if how == ContextMatch::Exact && matched < stored.len() {
-            let extra = stored.iter().find(|(key, _)| !given.entries.contains_key(*key));
+            let extra = stored.pairs().filter_map(text).find(|(key, _)| !given.entries.contains_key(*key));
             let name = extra.map(|(key, _)| key).unwrap_or_default();
             return Err(Error::context_mismatch(format!("the message has an entry {name:?} that was not given")));
         }
@@ -293,9 +294,9 @@ impl ReaderContext {
                 .with_advice("give the unstored entries too: only whoever encrypted it knows them"));
         }
         let kms = if unstored.is_empty() {
-            with_use(stored.iter(), key_use)?
+            with_use(stored.pairs(), key_use)?
         } else {
-            let mut all: Vec<_> = stored.iter().chain(unstored.iter().copied()).collect();
+            let mut all: Vec<_> = stored.pairs().chain(unstored.iter().copied()).collect();
             all.sort_unstable();
             with_use(all.into_iter(), key_use)?
         };
@@ -310,24 +311,19 @@ pub struct StoredContext {
 }
 
 impl StoredContext {
-    /// Parses a core's context field, which is judged as a whole: all of its bytes are here.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
-        if !bytes.is_empty() {
-            check_encoded(bytes)
-                .map_err(|Flaw(what)| Error::malformed(format!("the stored encryption context {what}")))?;
-        }
-        Ok(Self { encoded: bytes.to_vec() })
-    }
-
     /// The stored entries, sorted by key bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        Pairs(Reader::new(self.encoded.get(2..).unwrap_or_default()))
+        self.view().pairs().filter_map(text)
+    }
+
+    pub(crate) fn view(&self) -> Stored<'_> {
+        Stored { encoded: &self.encoded }
     }
 
     /// How many entries are stored.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.encoded.first_chunk().map_or(0, |count| usize::from(u16::from_be_bytes(*count)))
+        self.view().len()
     }
 
     /// Whether no entry is stored.
@@ -339,7 +335,46 @@ impl StoredContext {
     /// The value stored under `key`.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&str> {
-        self.iter().find(|(stored, _)| *stored == key).map(|(_, value)| value)
+        self.view().value_of(key.as_bytes()).and_then(|value| std::str::from_utf8(value).ok())
+    }
+}
+
+/// A [`StoredContext`] where it lies: in the head of a message, as checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored<'a> {
+    encoded: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    /// Parses a core's context field, which is judged as a whole: all of its bytes are here.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let stored = Self::checked(bytes);
+        if !bytes.is_empty() {
+            check_encoded(bytes)
+                .map_err(|Flaw(what)| Error::malformed(format!("the stored encryption context {what}")))?;
+        }
+        Ok(stored)
+    }
+
+    /// Bytes that were parsed before.
+    pub(crate) fn checked(encoded: &'a [u8]) -> Self {
+        Self { encoded }
+    }
+
+    pub(crate) fn to_owned(self) -> StoredContext {
+        StoredContext { encoded: self.encoded.to_vec() }
+    }
+
+    fn pairs(self) -> Pairs<'a> {
+        Pairs(Reader::new(self.encoded.get(2..).unwrap_or_default()))
+    }
+
+    fn len(self) -> usize {
+        self.encoded.first_chunk().map_or(0, |count| usize::from(u16::from_be_bytes(*count)))
+    }
+
+    fn value_of(self, key: &[u8]) -> Option<&'a [u8]> {
+        self.pairs().find(|(stored, _)| *stored == key).map(|(_, value)| value)
     }
 }
 
@@ -388,35 +423,45 @@ fn check_encoded(bytes: &[u8]) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// A key and its value, both UTF-8.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+fn bytes<'a>((key, value): (&'a str, &'a str)) -> Pair<'a> {
+    (key.as_bytes(), value.as_bytes())
+}
+
+/// Of a pair that was checked before.
+fn text<'a>((key, value): Pair<'a>) -> Option<(&'a str, &'a str)> {
+    Some((std::str::from_utf8(key).ok()?, std::str::from_utf8(value).ok()?))
+}
+
 /// The pairs of an encoding that was checked before; ends early where the bytes do.
 struct Pairs<'a>(Reader<'a>);
 
 impl<'a> Iterator for Pairs<'a> {
-    type Item = (&'a str, &'a str);
+    type Item = Pair<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let key = std::str::from_utf8(self.0.byte_string().ok()?).ok()?;
-        let value = std::str::from_utf8(self.0.byte_string().ok()?).ok()?;
-        Some((key, value))
+        Some((self.0.byte_string().ok()?, self.0.byte_string().ok()?))
     }
 }
 
-fn with_use<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>, key_use: KeyUse) -> Result<KmsContext> {
+fn with_use<'a>(entries: impl Iterator<Item = Pair<'a>>, key_use: KeyUse) -> Result<KmsContext> {
     let value = match key_use {
         KeyUse::Message => "message/1",
         KeyUse::Records => "records/1",
     };
-    KmsContext::from_pairs(Inserted { entries: entries.peekable(), extra: Some((USE_KEY, value)) })
+    KmsContext::from_pairs(Inserted { entries: entries.peekable(), extra: Some(bytes((USE_KEY, value))) })
 }
 
 /// Sorted entries and one more, in its place: this runs for every message, and allocates nothing.
-struct Inserted<'a, I: Iterator<Item = (&'a str, &'a str)>> {
+struct Inserted<'a, I: Iterator<Item = Pair<'a>>> {
     entries: Peekable<I>,
-    extra: Option<(&'a str, &'a str)>,
+    extra: Option<Pair<'a>>,
 }
 
-impl<'a, I: Iterator<Item = (&'a str, &'a str)>> Iterator for Inserted<'a, I> {
-    type Item = (&'a str, &'a str);
+impl<'a, I: Iterator<Item = Pair<'a>>> Iterator for Inserted<'a, I> {
+    type Item = Pair<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let extra = self.extra.take_if(|(extra, _)| self.entries.peek().is_none_or(|(key, _)| *extra <= *key));
@@ -425,7 +470,7 @@ impl<'a, I: Iterator<Item = (&'a str, &'a str)>> Iterator for Inserted<'a, I> {
 }
 
 /// `u16(count)` and the pairs, which must come sorted.
-fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
+fn encode<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> Result<Vec<u8>> {
     // Room for a few short entries at once: this runs for every message.
     let mut out = Vec::with_capacity(128);
     out.extend_from_slice(&[0; 2]);
@@ -433,8 +478,8 @@ fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>
     for (key, value) in pairs {
         count =
             count.checked_add(1).ok_or_else(|| Error::limit("the encryption context has more than 65,535 entries"))?;
-        put_byte_string(&mut out, key.as_bytes())?;
-        put_byte_string(&mut out, value.as_bytes())?;
+        put_byte_string(&mut out, key)?;
+        put_byte_string(&mut out, value)?;
     }
     if let Some(field) = out.first_chunk_mut() {
         *field = count.to_be_bytes();
@@ -443,12 +488,12 @@ fn encode<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>
 }
 
 /// As in a core: no bytes at all for no entries.
-fn encode_or_empty<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
+fn encode_or_empty<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> Result<Vec<u8>> {
     let mut pairs = pairs.peekable();
     if pairs.peek().is_none() { Ok(Vec::new()) } else { encode(pairs) }
 }
 
-fn encode_unstored<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
+fn encode_unstored<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> Result<Vec<u8>> {
     let encoded = encode_or_empty(pairs)?;
     let mut out = Vec::new();
     if !encoded.is_empty() {

@@ -71,16 +71,23 @@ impl fmt::Debug for DataKey {
 /// each. An empty wrapped key marks a recipient that could not be reached when the message was made.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EncryptedDataKey {
-    provider: String,
-    key_id: Vec<u8>,
-    wrapped: Vec<u8>,
+    /// Provider name, key id and wrapped key, one after the other: every reader of a message makes some of these.
+    bytes: Box<[u8]>,
+    provider_len: usize,
+    key_id_len: usize,
 }
 
 impl EncryptedDataKey {
     /// A wrapped key of `provider`, made under its key `key_id`.
     #[must_use]
     pub fn new(provider: impl Into<String>, key_id: impl Into<Vec<u8>>, wrapped: impl Into<Vec<u8>>) -> Self {
-        Self { provider: provider.into(), key_id: key_id.into(), wrapped: wrapped.into() }
+        let (provider, key_id, wrapped) = (provider.into(), key_id.into(), wrapped.into());
+        Self::from_parts(&provider, &key_id, &wrapped)
+    }
+
+    pub(crate) fn from_parts(provider: &str, key_id: &[u8], wrapped: &[u8]) -> Self {
+        let bytes = [provider.as_bytes(), key_id, wrapped].concat().into_boxed_slice();
+        Self { bytes, provider_len: provider.len(), key_id_len: key_id.len() }
     }
 
     /// A recipient that is missing: named, without a wrapped key.
@@ -92,35 +99,36 @@ impl EncryptedDataKey {
     /// The name of the provider that made it.
     #[must_use]
     pub fn provider(&self) -> &str {
-        &self.provider
+        // It was a string.
+        self.bytes.get(..self.provider_len).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
     }
 
     /// The provider's name for the key it was made under.
     #[must_use]
     pub fn key_id(&self) -> &[u8] {
-        &self.key_id
+        self.bytes.get(self.provider_len..self.provider_len + self.key_id_len).unwrap_or_default()
     }
 
     /// The key id as text for people: one with control characters, invisible ones, ones that turn the
     /// direction of writing, or bytes that are not UTF-8 is escaped.
     #[must_use]
     pub fn key_id_text(&self) -> String {
-        match std::str::from_utf8(&self.key_id) {
+        match std::str::from_utf8(self.key_id()) {
             Ok(text) if text.chars().all(is_visible) => text.to_owned(),
-            _ => self.key_id.escape_ascii().to_string(),
+            _ => self.key_id().escape_ascii().to_string(),
         }
     }
 
     /// The encrypted data key; empty if the recipient is missing.
     #[must_use]
     pub fn wrapped(&self) -> &[u8] {
-        &self.wrapped
+        self.bytes.get(self.provider_len + self.key_id_len..).unwrap_or_default()
     }
 
     /// Whether this only records a recipient that could not be reached.
     #[must_use]
     pub fn is_missing(&self) -> bool {
-        self.wrapped.is_empty()
+        self.wrapped().is_empty()
     }
 }
 
@@ -132,9 +140,9 @@ fn is_visible(c: char) -> bool {
 impl fmt::Debug for EncryptedDataKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EncryptedDataKey")
-            .field("provider", &self.provider)
+            .field("provider", &self.provider())
             .field("key_id", &self.key_id_text())
-            .field("wrapped_len", &self.wrapped.len())
+            .field("wrapped_len", &self.wrapped().len())
             .finish()
     }
 }

@@ -1,8 +1,9 @@
 //! Secret bytes: wiped on drop, compared in constant time, never printed.
 
 use std::fmt;
+use std::hint::black_box;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// `N` secret bytes on the heap.
 ///
@@ -16,16 +17,21 @@ impl<const N: usize> Secret<N> {
     /// # Errors
     /// Whatever `fill` returns; what it wrote is wiped.
     pub fn try_init<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
-        let mut secret = Self(Box::new([0; N]));
+        let mut secret = Self::zeroed();
         fill(&mut secret.0)?;
         Ok(secret)
     }
 
     /// A secret that `fill` writes in place.
     pub fn init(fill: impl FnOnce(&mut [u8; N])) -> Self {
-        let mut secret = Self(Box::new([0; N]));
+        let mut secret = Self::zeroed();
         fill(&mut secret.0);
         secret
+    }
+
+    /// Zeros that nobody can see to be zeros: memory that is to come zeroed costs an allocator more than to zero it.
+    fn zeroed() -> Self {
+        Self(Box::new([black_box(0); N]))
     }
 
     /// A copy of `bytes`, or `None` if they are not exactly `N`.
@@ -56,6 +62,27 @@ impl<const N: usize> PartialEq for Secret<N> {
 
 impl<const N: usize> Eq for Secret<N> {}
 
+/// A buffer of so many zero bytes for a plaintext, wiped unless it is taken out.
+///
+/// A short one is written here: memory that is to come zeroed costs an allocator more than to zero it. Where it is
+/// long, its pages come zeroed from the system, and are written once.
+pub(crate) fn plaintext_buffer(len: usize) -> Zeroizing<Vec<u8>> {
+    let mut buffer = if len > SHORT { vec![0; len] } else { Vec::with_capacity(SHORT.min(len)) };
+    buffer.resize(len, 0);
+    Zeroizing::new(buffer)
+}
+
+const SHORT: usize = 16 << 10;
+
+/// Whether both are the same, in constant time: sixteen bytes at once, where a slice is compared byte by byte.
+pub(crate) fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
+    let ((one, one_rest), (other, other_rest)) = (one.as_chunks::<16>(), other.as_chunks::<16>());
+    let wide = one.iter().zip(other).fold(one_rest.ct_eq(other_rest), |same, (one, other)| {
+        same & u128::from_ne_bytes(*one).ct_eq(&u128::from_ne_bytes(*other))
+    });
+    wide.into()
+}
+
 impl<const N: usize> fmt::Debug for Secret<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret<{N}>(..)")
@@ -70,6 +97,17 @@ mod tests {
     fn debug_prints_no_byte() {
         let secret = Secret::<4>::from_slice(&[0xAB; 4]).unwrap();
         assert_eq!(format!("{secret:?}"), "Secret<4>(..)");
+    }
+
+    #[test]
+    fn bytes_are_the_same_only_where_each_of_them_is() {
+        let one: [u8; 40] = std::array::from_fn(|at| at as u8);
+        assert!(same(&one, &one) && same(&[], &[]));
+        for bit in 0..8 * one.len() {
+            let mut other = one;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!same(&one, &other), "{bit}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::cache::accounts::{Account, Counters};
 use crate::cache::call::Ride;
 use crate::cache::flight::{Caller, Lead, Look, Old, Turn, Way};
 use crate::cache::handed::{ReadingAnswer, ReadingKey, WritingKey};
-use crate::cache::held::{Age, Epoch, Grant, Held, Life, Need, Usage};
+use crate::cache::held::{Age, Epoch, Held, Left, Life, Need, Taken, Usage};
 use crate::cache::key::{Partition, Probe, ProviderKey};
 use crate::cache::{Cause, DataKeyCache, Failure, Happened, Slot, background};
 use crate::clock::Clock;
@@ -79,7 +79,7 @@ impl Binding {
                 Err(refusal) => Err(refusal.error()),
             },
             Turn::Lead(lead) => match self.call(&slot, lead, Why::Miss, move |held| take(held, need)).await {
-                Ok(Some(used)) => Ok(used),
+                Ok(Some((used, _))) => Ok(used),
                 Ok(None) => Err(Error::internal("a fresh data key takes what its limits allow")),
                 Err(failure) => Err(failure.error()),
             },
@@ -268,12 +268,12 @@ impl Binding {
         slots: Vec<EncryptedDataKey>,
         grace: Duration,
     ) -> Held {
-        let limits = &self.cache.inner.limits;
-        let mut life = Life::new(asked, limits.age, grace, random_part());
+        let (limits, jitter) = (&self.cache.inner.limits, random_part());
+        let mut life = Life::new(asked, limits.age, grace, jitter);
         if slots.iter().any(EncryptedDataKey::is_missing) {
             life = life.renewed_by(asked.saturating_add(MISSING_FOR.mul_f64(0.5 + random_part())));
         }
-        Held::new(key, slots, Usage::new(limits, Arc::clone(&self.account)), life, epoch)
+        Held::new(key, slots, Usage::new(limits, Arc::clone(&self.account), jitter), life, epoch)
     }
 }
 
@@ -290,9 +290,9 @@ struct Writer<'a> {
     need: Need,
 }
 
-fn take(held: &Arc<Held>, need: Need) -> Option<WritingKey> {
-    let grant: Option<Grant> = held.take(need)?;
-    Some(WritingKey::Cached { held: Arc::clone(held), grant })
+fn take(held: &Arc<Held>, need: Need) -> Option<(WritingKey, Left)> {
+    let Taken { grant, left } = held.take(need)?;
+    Some((WritingKey::Cached { held: Arc::clone(held), grant }, left))
 }
 
 impl Caller<Arc<Held>, Failure> for Writer<'_> {
@@ -305,8 +305,8 @@ impl Caller<Arc<Held>, Failure> for Writer<'_> {
             Age::Grace | Age::Over => return Look::Useless,
         }
         match take(held, self.need) {
-            Some(taken) if age == Age::Ageing => Look::UseAndRenew(taken),
-            Some(taken) => Look::Use(taken),
+            Some((taken, left)) if age == Age::Ageing || left == Left::Little => Look::UseAndRenew(taken),
+            Some((taken, _)) => Look::Use(taken),
             None => Look::Useless,
         }
     }

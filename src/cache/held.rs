@@ -35,7 +35,7 @@ impl Life {
     /// Of an entry whose provider was asked at `asked`. `grace` is how much longer it serves an outage.
     pub(super) fn new(asked: Duration, age: Duration, grace: Duration, jitter: f64) -> Self {
         let end = asked.saturating_add(age);
-        let renew = asked.saturating_add(age.mul_f64(RENEW_FROM + jitter * (RENEW_TO - RENEW_FROM)));
+        let renew = asked.saturating_add(age.mul_f64(renewed_at(jitter)));
         Self { renew, end, grace: end.saturating_add(grace) }
     }
 
@@ -99,16 +99,17 @@ impl Held {
     }
 
     /// Takes one message and its bytes from what is left; `None` if that is too little.
-    pub(super) fn take(&self, need: Need) -> Option<Option<Grant>> {
-        self.usage.take_message(need.whole().unwrap_or(self.usage.grant))?;
-        Some(match need {
+    pub(super) fn take(&self, need: Need) -> Option<Taken> {
+        let left = self.usage.take_message(need.whole().unwrap_or(self.usage.grant))?;
+        let grant = match need {
             Need::Whole(bytes) => {
                 self.usage.account.encrypt.bytes.fetch_add(bytes, Ordering::Relaxed);
                 None
             }
             Need::About(bytes) => Some(self.grant(bytes)),
             Need::Growing => Some(self.grant(self.usage.grant)),
-        })
+        };
+        Some(Taken { grant, left })
     }
 
     /// Of bytes that were taken.
@@ -137,34 +138,56 @@ impl Need {
     }
 }
 
+/// What a message was given of a data key.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// What pays for plaintext, where its length is not known.
+    pub(super) grant: Option<Grant>,
+    pub(super) left: Left,
+}
+
+/// How much of a data key's limits is left for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Enough,
+    /// So little that it is to be renewed ahead.
+    Little,
+}
+
 /// What is left of a data key's limits.
 #[derive(Debug)]
 pub(super) struct Usage {
     messages: AtomicU64,
     bytes: AtomicU64,
+    /// With fewer messages or bytes left, it is to be renewed ahead.
+    few_messages: u64,
+    few_bytes: u64,
     grant: u64,
     account: Arc<Account>,
 }
 
 impl Usage {
-    pub(super) fn new(limits: &CacheLimits, account: Arc<Account>) -> Self {
+    pub(super) fn new(limits: &CacheLimits, account: Arc<Account>, jitter: f64) -> Self {
         let (messages, bytes) = (AtomicU64::new(limits.messages), AtomicU64::new(limits.bytes));
-        Self { messages, bytes, grant: limits.grant(), account }
+        let (few_messages, few_bytes) = limits.few(1.0 - renewed_at(jitter));
+        Self { messages, bytes, few_messages, few_bytes, grant: limits.grant(), account }
     }
 
-    fn take_message(&self, bytes: u64) -> Option<()> {
-        take(&self.messages, 1)?;
-        // The message given back may come too late for somebody else: then the key serves one less.
-        take(&self.bytes, bytes).or_else(|| {
+    fn take_message(&self, bytes: u64) -> Option<Left> {
+        let messages = take(&self.messages, 1)?;
+        let Some(bytes) = take(&self.bytes, bytes) else {
+            // The message given back may come too late for somebody else: then the key serves one less.
             self.messages.fetch_add(1, Ordering::AcqRel);
-            None
-        })
+            return None;
+        };
+        Some(if messages < self.few_messages || bytes < self.few_bytes { Left::Little } else { Left::Enough })
     }
 }
 
-/// All of `count`, or nothing.
-fn take(from: &AtomicU64, count: u64) -> Option<()> {
-    from.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(count)).ok().map(|_| ())
+/// All of `count`, or nothing; what is left after it.
+fn take(from: &AtomicU64, count: u64) -> Option<u64> {
+    let before = from.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(count)).ok()?;
+    Some(before - count)
 }
 
 /// Bytes that a message has drawn whose length is not sure, and may draw. Given back what it did not use.
@@ -179,7 +202,7 @@ impl Meter for Grant {
         while take(&self.left, bytes).is_none() {
             let usual = self.usage.grant.max(bytes);
             let drawn = match take(&self.usage.bytes, usual) {
-                Some(()) => usual,
+                Some(_) => usual,
                 None => self.usage.bytes.swap(0, Ordering::AcqRel),
             };
             if drawn == 0 {
@@ -201,7 +224,11 @@ impl Drop for Grant {
     }
 }
 
-/// An entry in use is renewed at a random part of its age between these, so that those of one moment are
-/// not all renewed in another one.
+/// The part of an entry's age, messages or bytes at which it is renewed if it is in use. `jitter`, from 0 to 1, is
+/// drawn for each, so that those of one moment are not all renewed in another one.
+fn renewed_at(jitter: f64) -> f64 {
+    RENEW_FROM + jitter * (RENEW_TO - RENEW_FROM)
+}
+
 const RENEW_FROM: f64 = 0.75;
 const RENEW_TO: f64 = 0.9;

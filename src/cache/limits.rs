@@ -31,6 +31,9 @@ impl Default for CacheLimits {
 impl CacheLimits {
     /// Messages that one data key encrypts, 1 to 2^32. Default: 2^24. Exact: the next one is under a new
     /// data key.
+    ///
+    /// From three quarters of them on, a data key is renewed ahead, as for its [age](Self::max_age); one that
+    /// serves fewer than 10,000 is used to its last.
     pub fn max_messages(mut self, messages: u64) -> Self {
         self.messages = messages;
         self
@@ -38,7 +41,8 @@ impl CacheLimits {
 
     /// Bytes of plaintext that one data key encrypts, at least 1. Default: 2^40 (1 TiB). Exact: a message
     /// that does not fit is under a new data key, and one that is longer than this is under one that
-    /// nothing else uses.
+    /// nothing else uses. From three quarters of them on, a data key is renewed ahead; one that serves for less
+    /// than 16 MiB is used to its last byte.
     ///
     /// A file is taken for as long as it is when it is begun. A message whose length is not known then (a
     /// writer, a stream, a pipe) draws a 1,024th of this at a time, at least 64 KiB, and gives back what is left
@@ -123,6 +127,18 @@ impl CacheLimits {
         Ok(())
     }
 
+    /// Messages and bytes that are few, at this part of the limits; none of a limit that is small itself.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part of a limit is as good as the part of its first 53 bits, and from 0 to the limit"
+    )]
+    pub(super) fn few(&self, part: f64) -> (u64, u64) {
+        let few = |limit: u64, small| if limit < small { 0 } else { (limit as f64 * part) as u64 };
+        (few(self.messages, AHEAD_MESSAGES), few(self.bytes, AHEAD_BYTES))
+    }
+
     /// What a message of unknown length draws at a time.
     pub(super) fn grant(&self) -> u64 {
         (self.bytes / GRANTS).max(GRANT_MIN).min(self.bytes)
@@ -132,6 +148,11 @@ impl CacheLimits {
 /// Beyond it nobody has to argue about random IVs: a FLOE IV has 256 bits (docs/cache.md).
 const MESSAGES_MAX: u64 = 1 << 32;
 const ENTRIES_MAX: usize = 1_000_000;
+/// A data key for fewer messages or bytes is not renewed ahead of its last: whoever asks for so few is busy for a
+/// tenth of them no longer than a call takes, and the tenth to a quarter that a renewal may leave unused would be
+/// calls for nothing.
+const AHEAD_MESSAGES: u64 = 10_000;
+const AHEAD_BYTES: u64 = 16 << 20;
 /// So many messages of unknown length may be under way under one data key.
 const GRANTS: u64 = 1_024;
 const GRANT_MIN: u64 = 64 << 10;

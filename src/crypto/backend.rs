@@ -102,7 +102,9 @@ impl<'a> Parts<'a> {
     }
 
     pub(crate) fn each(&self, mut take: impl FnMut(&[u8])) {
-        take(self.first);
+        if !self.first.is_empty() {
+            take(self.first);
+        }
         self.middle.iter().for_each(|part| take(part));
         take(self.last);
     }

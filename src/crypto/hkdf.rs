@@ -48,10 +48,47 @@ pub(super) fn aead_once<B: Backend, A: Backend>(
     info: &[&[u8]],
     algorithm: AeadAlgorithm,
 ) -> Result<A::Aead> {
+    stack::wiped(B::HMAC_STACK_KIB, || aead::<B, A>(hash, key, info, algorithm))
+}
+
+/// What lies on the stack after it is for every caller to overwrite.
+fn aead<B: Backend, A: Backend>(hash: Sha2, key: &[u8], info: &[&[u8]], algorithm: AeadAlgorithm) -> Result<A::Aead> {
+    let mut derived = [0; AEAD_KEY_LEN];
+    B::with_hmac(hash, key, |hmac| expand(hmac, info, &mut derived))?;
+    Ok(A::aead(algorithm, &derived))
+}
+
+/// Two HKDF-Expand under one key, and the AEAD key under the second of their outputs.
+pub(crate) struct Chain<'a> {
+    pub(crate) first: Expansion<'a>,
+    /// What it fills is a key itself.
+    pub(crate) second: Expansion<'a>,
+    /// What the AEAD key is expanded from.
+    pub(crate) info: &'a [&'a [u8]],
+    pub(crate) algorithm: AeadAlgorithm,
+}
+
+impl<B: Backend> Hkdf<B> {
+    /// All of `chain`, at the price of one wipe.
+    pub(super) fn chain<A: Backend>(&self, chain: Chain<'_>) -> Result<A::Aead> {
+        stack::wiped(B::HMAC_STACK_KIB, || {
+            let Chain { first, second, info, algorithm } = chain;
+            expand(&self.0, first.0, first.1)?;
+            expand(&self.0, second.0, second.1)?;
+            aead::<B, A>(self.0.hash(), second.1, info, algorithm)
+        })
+    }
+}
+
+/// All of `chain` under a key that is used this once, at the price of one wipe.
+pub(super) fn chain_once<B: Backend, A: Backend>(hash: Sha2, key: &[u8], chain: Chain<'_>) -> Result<A::Aead> {
     stack::wiped(B::HMAC_STACK_KIB, || {
-        let mut derived = [0; AEAD_KEY_LEN];
-        B::with_hmac(hash, key, |hmac| expand(hmac, info, &mut derived))?;
-        Ok(A::aead(algorithm, &derived))
+        let Chain { first, second, info, algorithm } = chain;
+        B::with_hmac(hash, key, |hmac| {
+            expand(hmac, first.0, first.1)?;
+            expand(hmac, second.0, &mut *second.1)
+        })?;
+        aead::<B, A>(hash, second.1, info, algorithm)
     })
 }
 

@@ -47,7 +47,7 @@ use choice_both as choice;
 use choice_none as choice;
 #[cfg(all(feature = "rust-crypto", not(feature = "aws-lc-rs")))]
 use choice_rust_crypto as choice;
-pub(crate) use hkdf::Expansion;
+pub(crate) use hkdf::{Chain, Expansion};
 use std::fmt;
 
 /// An AEAD that FLOE segments and wrapped keys can use. Both have 32-byte keys, 12-byte nonces and
@@ -158,6 +158,22 @@ pub(crate) fn hkdf_expand_sha384_each(key: &[u8], each: &mut [Expansion<'_>]) ->
 /// None that a caller could cause: the length is within HKDF's.
 pub(crate) fn aead_of_hkdf_sha384(algorithm: AeadAlgorithm, key: &[u8], info: &[&[u8]]) -> Result<AeadKey> {
     hkdf::aead_once::<choice::ForHmac, choice::ForAead>(Sha2::Sha384, key, info, algorithm)
+}
+
+/// All of `chain` under a prepared key.
+///
+/// # Errors
+/// As [`hkdf_expand_sha384`].
+pub(crate) fn aead_of_chain(key: &HkdfKey, chain: Chain<'_>) -> Result<AeadKey> {
+    key.chain::<choice::ForAead>(chain)
+}
+
+/// All of `chain`, with HKDF-Expand-SHA-384, under a key that is used this once.
+///
+/// # Errors
+/// As [`hkdf_expand_sha384`].
+pub(crate) fn aead_of_chain_sha384(key: &[u8], chain: Chain<'_>) -> Result<AeadKey> {
+    hkdf::chain_once::<choice::ForHmac, choice::ForAead>(Sha2::Sha384, key, chain)
 }
 
 /// HMAC-SHA-256 of the concatenated `parts`, under a key of any length.

@@ -16,8 +16,8 @@ use crate::io::sealer::Sealer;
 use crate::io::whole;
 use crate::io::write::EncryptWriter;
 use crate::material::{DataKeyLength, EncryptedDataKey};
-use crate::native::floe::Floe;
-use crate::native::header::{Committed, Form, Head, Header, encode_core};
+use crate::native::floe::{FLOE_HEADER_LEN, Floe, one_segment_len};
+use crate::native::header::{Committed, Form, Head, core_len, encode_core};
 use crate::native::slots::{PASSPHRASE, SlotsRoom, encode_slots};
 use crate::provider::multi::more_retryable;
 use crate::provider::{Recipient, Recipients};
@@ -83,7 +83,7 @@ impl Encryptor {
 
     /// Head, segments, and the process that may seal them.
     pub(super) fn into_parts(self) -> (Vec<u8>, Arc<Floe>, Process) {
-        (self.message.head, self.message.segments, self.made_by)
+        (self.message.head, Arc::new(self.message.segments), self.made_by)
     }
 
     /// A writer of the segments alone, for a [head](Self::head) that is kept apart.
@@ -93,12 +93,14 @@ impl Encryptor {
 
     /// The head and the segments, for a shell.
     pub(super) fn into_sealer(self) -> Sealer {
-        Sealer::new(self.message.head, self.message.segments, SegmentIvs::new(self.made_by))
+        let (head, segments, made_by) = self.into_parts();
+        Sealer::new(head, segments, SegmentIvs::new(made_by))
     }
 
     /// The segments alone, for a shell.
     pub(super) fn into_segment_sealer(self) -> Sealer {
-        Sealer::new(Vec::new(), self.message.segments, SegmentIvs::new(self.made_by))
+        let (_, segments, made_by) = self.into_parts();
+        Sealer::new(Vec::new(), segments, SegmentIvs::new(made_by))
     }
 }
 
@@ -110,8 +112,9 @@ impl fmt::Debug for Encryptor {
 
 /// Head and key of a new message, for the call that made them, or with the process it may serve.
 pub(crate) struct Prepared {
+    /// With room for the one segment behind it, where that is short and its length was known.
     head: Vec<u8>,
-    segments: Arc<Floe>,
+    segments: Floe,
     /// For calls on slices.
     threads: Threads,
 }
@@ -121,11 +124,18 @@ impl Prepared {
         Ok(self.segments.layout().sealed_len(plaintext_len)? + self.head.len() as u64)
     }
 
-    pub(crate) fn seal(self, plaintext: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn seal(mut self, plaintext: &[u8]) -> Result<Vec<u8>> {
         let sealed_len = usize::try_from(self.sealed_len(plaintext.len() as u64)?)
             .map_err(|_| Error::limit("the message does not fit into memory: use a writer"))?;
-        let mut out = vec![0; sealed_len];
-        self.seal_to(plaintext, &mut out)?;
+        let mut out = std::mem::take(&mut self.head);
+        let start = out.len();
+        if out.capacity() < sealed_len {
+            // Pages that come zeroed from the system are written once.
+            let head = std::mem::replace(&mut out, vec![0; sealed_len]);
+            out[..start].copy_from_slice(&head);
+        }
+        out.resize(sealed_len, 0);
+        self.seal_segments(plaintext, &mut out[start..])?;
         Ok(out)
     }
 
@@ -133,17 +143,21 @@ impl Prepared {
         let (head, segments) = out
             .split_at_mut_checked(self.head.len())
             .ok_or_else(|| Error::invalid_input("the output is shorter than the message's head"))?;
-        let threads = self.threads.plan(self.segments.layout(), Some(plaintext.len() as u64)).threads;
-        whole::seal(&*self.segments, plaintext, segments, threads)?;
+        self.seal_segments(plaintext, segments)?;
         head.copy_from_slice(&self.head);
         Ok(())
+    }
+
+    fn seal_segments(&self, plaintext: &[u8], out: &mut [u8]) -> Result<()> {
+        let threads = self.threads.plan(self.segments.layout(), Some(plaintext.len() as u64)).threads;
+        whole::seal(&self.segments, plaintext, out, threads)
     }
 }
 
 /// A message whose head was found authentic, with the key for its segments.
 #[derive(Debug)]
 pub struct Decryptor {
-    segments: Arc<Floe>,
+    segments: Floe,
     /// For calls on slices.
     threads: Threads,
 }
@@ -177,11 +191,11 @@ impl Decryptor {
     /// shorter than the plaintext.
     pub fn open_to(&self, segments: &[u8], out: &mut [u8]) -> Result<usize> {
         let threads = self.threads.plan(self.layout(), Some(segments.len() as u64)).threads;
-        whole::open(&*self.segments, segments, out, threads)
+        whole::open(&self.segments, segments, out, threads)
     }
 
     pub(super) fn segments(&self) -> &dyn Segments {
-        &*self.segments
+        &self.segments
     }
 
     /// Opens one segment by position into `plaintext`, which is exactly
@@ -204,7 +218,7 @@ impl Decryptor {
     }
 
     pub(super) fn into_segments(self) -> Arc<Floe> {
-        self.segments
+        Arc::new(self.segments)
     }
 
     /// A reader of the plaintext; `inner` stands at the first segment.
@@ -228,12 +242,12 @@ impl Decryptor {
 
     /// All segments, for a shell.
     pub(super) fn into_opener(self) -> Opener {
-        Opener::new(self.segments)
+        Opener::new(self.into_segments())
     }
 
     /// The segments from `point` on, for a shell.
     pub(super) fn into_opener_at(self, point: ResumePoint) -> Result<Opener> {
-        Opener::resuming(self.segments, point)
+        Opener::resuming(self.into_segments(), point)
     }
 
     /// Ranges of the plaintext out of `source`, whose first segment is at `body_start`.
@@ -241,7 +255,7 @@ impl Decryptor {
     /// # Errors
     /// As [`open`](Self::open) for the final segment, which is verified here.
     pub fn into_range_reader<S: ReadAt>(self, source: S, body_start: u64) -> Result<RangeReader<S>> {
-        RangeReader::new(source, self.segments, body_start)
+        RangeReader::new(source, self.into_segments(), body_start)
     }
 
     /// Ranges of the plaintext out of `source`, whose first segment is at `body_start`: 0 where the head
@@ -264,9 +278,12 @@ impl Decryptor {
         opening: Opening<S>,
         body_start: u64,
     ) -> Result<AsyncRangeReader<S>> {
-        opening.finish(self.segments, body_start).await
+        opening.finish(self.into_segments(), body_start).await
     }
 }
+
+/// Bytes of a plaintext whose one segment is put right behind the head, which has room for it.
+const SHORT: u64 = 16 << 10;
 
 /// What may still be tried: counted over all attempts to open one message, its journal's heads too.
 pub(crate) struct Tries {
@@ -298,29 +315,32 @@ impl Envelope {
     pub(crate) async fn prepare(&self, context: &EncryptionContext, room: SlotsRoom, need: Need) -> Result<Prepared> {
         let config = &self.config;
         let context = WriterContext::new(context, KeyUse::Message)?;
-        let mut head = encode_core(&context)?;
         let key = self.writing_key(&context.kms, need).await?;
-        let area = encode_slots(key.slots(), room, head.len())?;
+        let area = encode_slots(key.slots(), room, core_len(&context))?;
+        let body = match need {
+            Need::Whole(bytes) if bytes <= SHORT => one_segment_len(bytes, config.segment_len).unwrap_or_default(),
+            _ => 0,
+        };
+        let mut head = encode_core(&context, 2 + area.len() + FLOE_HEADER_LEN + body)?;
         let aad = [head.as_slice(), &context.unstored].concat();
-        let segments = Floe::create(key.key(), config.aead, config.segment_len, aad)?.metered(key.into_meter());
-        let floe = segments.header().encode();
-        head.reserve_exact(2 + area.len() + floe.len());
+        let mut segments = Floe::create(key.key(), config.aead, config.segment_len, aad)?;
+        segments.set_meter(key.into_meter());
         #[expect(clippy::cast_possible_truncation, reason = "encode_slots checks it")]
         head.extend_from_slice(&(area.len() as u16).to_be_bytes());
         head.extend_from_slice(&area);
-        head.extend_from_slice(&floe);
-        Ok(Prepared { head, segments: Arc::new(segments), threads: config.threads })
+        head.extend_from_slice(&segments.header().encode());
+        Ok(Prepared { head, segments, threads: config.threads })
     }
 
     /// Opens a message's head.
-    pub(crate) async fn unlock(
+    pub(crate) async fn unlock<H: Committed<Keys = Floe>>(
         &self,
-        header: &Header,
+        header: &H,
         context: &EncryptionContext,
         tries: &mut Tries,
     ) -> Result<Decryptor> {
         let (floe, ..) = self.unlock_head(header, context, tries).await?;
-        Ok(Decryptor { segments: Arc::new(floe), threads: self.config.threads })
+        Ok(Decryptor { segments: floe, threads: self.config.threads })
     }
 
     /// Finds the data key of a message or record set among the slots. "A key that fails the FLOE header
@@ -381,7 +401,7 @@ impl Envelope {
         })
     }
 
-    pub(crate) fn reader_context(&self, header: &Head, given: &EncryptionContext) -> Result<ReaderContext> {
+    pub(crate) fn reader_context(&self, header: &Head<'_>, given: &EncryptionContext) -> Result<ReaderContext> {
         let (how, key_use) = (self.config.context_match, header.form().key_use());
         ReaderContext::new(header.stored_context(), header.has_unstored_context(), given, how, key_use)
     }
@@ -399,7 +419,7 @@ fn too_many_derivations() -> Error {
     .with_advice("the file was changed while it was read: try again")
 }
 
-fn no_matching_key(header: &Head) -> Error {
+fn no_matching_key(header: &Head<'_>) -> Error {
     let recipients = Recipients(header.slots().iter().map(Recipient::from).collect());
     let what = match header.form() {
         Form::Message => "message",
@@ -420,7 +440,7 @@ fn no_matching_key(header: &Head) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::native::header::Limits;
+    use crate::native::header::{Header, Limits};
     use crate::provider::Recipient;
     use crate::provider::raw::RawKeyProvider;
     use crate::secret::Secret;

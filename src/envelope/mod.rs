@@ -34,7 +34,7 @@ use crate::io::parallel::Threads;
 use crate::io::range::{RangeReader, ReadAt};
 use crate::io::read::DecryptReader;
 use crate::io::write::EncryptWriter;
-use crate::native::header::{Header, HeaderParse, Limits};
+use crate::native::header::{Header, Limits, ParsedHeader};
 use crate::native::slots::SlotsRoom;
 use crate::provider::KeyProvider;
 use head::read_header;
@@ -110,12 +110,9 @@ impl Envelope {
     /// [`AuthenticationFailed`](crate::ErrorKind::AuthenticationFailed),
     /// [`Truncated`](crate::ErrorKind::Truncated), [`TrailingData`](crate::ErrorKind::TrailingData).
     pub async fn decrypt(&self, sealed: &[u8], context: &EncryptionContext) -> Result<Vec<u8>> {
-        let header = match Header::parse_some(sealed, &self.config.limits)? {
-            HeaderParse::Complete(header) => header,
-            HeaderParse::More(_) => return Err(Error::truncated()),
-        };
+        let header = ParsedHeader::parse(sealed, &self.config.limits)?.ok_or_else(Error::truncated)?;
         let segments = sealed.get(header.len()..).unwrap_or_default();
-        self.decryptor(&header, context).await?.open(segments)
+        self.unlock(&header, context, &mut self.tries()).await?.open(segments)
     }
 
     /// A writer that encrypts into `inner`. Call [`finish`](EncryptWriter::finish) at the end.
@@ -188,5 +185,5 @@ impl<S: ReadAt> Read for Positioned<'_, S> {
 /// A buffer for a whole plaintext, wiped unless it is handed out.
 fn plaintext_buffer(len: u64) -> Result<Zeroizing<Vec<u8>>> {
     let len = usize::try_from(len).map_err(|_| Error::limit("the message does not fit into memory: use a reader"))?;
-    Ok(Zeroizing::new(vec![0; len]))
+    Ok(crate::secret::plaintext_buffer(len))
 }

@@ -176,7 +176,7 @@ impl Envelope {
     ) -> Result<Resumed> {
         // Before the key is at hand: whoever forks later has another process id.
         let made_by = Process::current();
-        let core = encode_core(&WriterContext::new(context, KeyUse::Message)?)?;
+        let core = encode_core(&WriterContext::new(context, KeyUse::Message)?, 0)?;
         let (mut work, found) = offload({
             let (from, to, limits) = (from.to_path_buf(), to.to_path_buf(), self.config.limits.clone());
             move |_| Work::open(fs, from, &to, options, &limits)

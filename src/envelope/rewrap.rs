@@ -232,7 +232,7 @@ impl Envelope {
     /// key of an alias, say, was moved by its owner.
     async fn keep_others(
         &self,
-        header: &Head,
+        header: &Head<'_>,
         slots: &[EncryptedDataKey],
         removed: &[Recipient],
         key: Option<&DataKey>,
@@ -284,7 +284,7 @@ impl Envelope {
 
     async fn slots_blind(
         &self,
-        header: &Head,
+        header: &Head<'_>,
         new: &Envelope,
         context: &EncryptionContext,
         tries: &mut Tries,
@@ -322,7 +322,7 @@ pub(super) enum Slots {
 }
 
 /// Who has a slot in the message and none among the new ones.
-fn removed(header: &Head, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
+fn removed(header: &Head<'_>, slots: &[EncryptedDataKey]) -> Vec<Recipient> {
     let stays = |old: &Recipient| slots.iter().any(|new| Recipient::from(new) == *old);
     header.slots().iter().map(Recipient::from).filter(|old| !stays(old)).collect()
 }

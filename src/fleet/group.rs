@@ -134,7 +134,7 @@ impl Run {
         let planned = self.aim.plan(&facts).and_then(|step| {
             let (how, form) = (ContextMatch::AtLeast, Form::Message);
             let (stored, unstored) = (header.stored_context(), header.has_unstored_context());
-            let context = ReaderContext::new(stored, unstored, &self.context, how, form.key_use())?;
+            let context = ReaderContext::new(stored.view(), unstored, &self.context, how, form.key_use())?;
             Ok((step, context))
         });
         let (plan, context) = match planned {

@@ -10,16 +10,15 @@
 //! ```
 
 use crate::codec::{Reader, Short};
-use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey, HkdfKey, KdfKey};
+use crate::crypto::{self, Aead, AeadAlgorithm, AeadKey, Chain, HkdfKey, KdfKey};
 use crate::error::{Error, Result};
 use crate::material::DataKey;
 use crate::native::header::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
-use crate::secret::Secret;
+use crate::secret::{Secret, same};
 use crate::segments::{Layout, Meter, Peek, Position, SEGMENTS_MAX, Segments};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
-use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 /// Bytes of parameters, IV and header tag.
@@ -37,6 +36,7 @@ const OVERHEAD: u32 = 32;
 const NOT_FINAL: u32 = u32::MAX;
 /// A segment key serves 2^20 segments.
 const ROTATION_BITS: u32 = 20;
+const FIRST_ROTATION: [u8; 8] = [0; 8];
 
 const AES_256_GCM: u8 = 0x00;
 /// Ours, not FLOE's: the same construction with another AEAD.
@@ -144,11 +144,23 @@ impl KeyRef<'_> {
     /// Kind InvalidInput for a key that has not 32 bytes.
     pub(crate) fn expand_each(self, each: &mut [crypto::Expansion<'_>]) -> Result<()> {
         match self {
-            Self::Fresh(key) if key.expose().len() == 32 => crypto::hkdf_expand_sha384_each(key.expose(), each),
-            Self::Fresh(_) => Err(Error::invalid_input("a native message takes a data key of 32 bytes")),
+            Self::Fresh(key) => crypto::hkdf_expand_sha384_each(whole(key)?, each),
             Self::Prepared(key) => key.expand_each(each),
         }
     }
+
+    /// # Errors
+    /// Kind InvalidInput for a key that has not 32 bytes.
+    fn chain(self, chain: Chain<'_>) -> Result<AeadKey> {
+        match self {
+            Self::Fresh(key) => crypto::aead_of_chain_sha384(whole(key)?, chain),
+            Self::Prepared(key) => crypto::aead_of_chain(key, chain),
+        }
+    }
+}
+
+fn whole(key: &DataKey) -> Result<&[u8; 32]> {
+    key.expose().try_into().map_err(|_| Error::invalid_input("a native message takes a data key of 32 bytes"))
 }
 
 impl<'a> From<&'a DataKey> for KeyRef<'a> {
@@ -190,9 +202,9 @@ impl Floe {
         Self::create_with_iv(key, aead, segment_len, aad, iv)
     }
 
-    /// The same body, where `meter` pays for each segment before it is sealed.
-    pub(crate) fn metered(self, meter: Option<Box<dyn Meter>>) -> Self {
-        Self { meter, ..self }
+    /// From now on, `meter` pays for each segment before it is sealed.
+    pub(crate) fn set_meter(&mut self, meter: Option<Box<dyn Meter>>) {
+        self.meter = meter;
     }
 
     /// With an IV that is given: for known answers. An IV must never serve twice under one key.
@@ -221,7 +233,7 @@ impl Floe {
 
     fn open_rotating(key: KeyRef<'_>, header: &FloeHeader, aad: Vec<u8>, rotation_bits: u32) -> Result<Option<Self>> {
         let (tag, floe) = Self::derive(key, *header, aad, rotation_bits)?;
-        Ok(bool::from(tag.ct_eq(&header.tag)).then_some(floe))
+        Ok(same(&tag, &header.tag).then_some(floe))
     }
 
     pub(crate) fn header(&self) -> &FloeHeader {
@@ -236,13 +248,17 @@ impl Floe {
     ) -> Result<([u8; HEADER_TAG_LEN], Self)> {
         let info = header.parameters_and_iv();
         let mut tag = [0; HEADER_TAG_LEN];
+        let mut first = None;
         let message_key = Secret::try_init(|message_key: &mut [u8; 48]| {
-            key.expand_each(&mut [
-                (&[&info, b"HEADER_TAG:", &aad], &mut tag),
-                (&[&info, b"MESSAGE_KEY:", &aad], message_key),
-            ])
+            first = Some(key.chain(Chain {
+                first: (&[&info, b"HEADER_TAG:", &aad], &mut tag),
+                second: (&[&info, b"MESSAGE_KEY:", &aad], message_key),
+                info: &[&info, b"DEK:", &FIRST_ROTATION, &aad],
+                algorithm: header.aead,
+            })?);
+            Ok::<_, Error>(())
         })?;
-        let first = segment_key(&header, &message_key, &aad, 0)?;
+        let first = first.ok_or_else(|| Error::internal("the key of the first segments was derived"))?;
         Ok((tag, Self { header, aad, message_key, rotation_bits, first, later: Mutex::new(None), meter: None }))
     }
 
@@ -372,6 +388,12 @@ impl fmt::Debug for Floe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Floe").field("header", &self.header).finish_non_exhaustive()
     }
+}
+
+/// Length of the only segment of so many bytes, if one of `segment_len` holds them.
+pub(crate) fn one_segment_len(plaintext_len: u64, segment_len: u32) -> Option<usize> {
+    let len = plaintext_len.checked_add(u64::from(OVERHEAD)).filter(|len| *len <= u64::from(segment_len))?;
+    usize::try_from(len).ok()
 }
 
 fn segment_key(header: &FloeHeader, message_key: &Secret<48>, aad: &[u8], rotation: u64) -> Result<AeadKey> {

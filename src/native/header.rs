@@ -16,12 +16,13 @@
 //! ```
 
 use crate::codec::put_byte_string;
-use crate::context::{KeyUse, StoredContext, WriterContext};
+use crate::context::{KeyUse, Stored, StoredContext, WriterContext};
 use crate::error::{Error, Result};
 use crate::material::EncryptedDataKey;
 use crate::native::floe::{FLOE_HEADER_LEN, Floe, FloeHeader, KeyRef};
 use crate::native::slots::parse_slots;
 use crate::segments::Layout;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -96,17 +97,16 @@ impl Form {
     }
 }
 
-/// What the heads of messages and record sets have in common. Unverified.
+/// What the heads of messages and record sets have in common, in bytes of its own or where they lie. Unverified.
 #[derive(Clone)]
-pub(crate) struct Head {
-    raw: Vec<u8>,
+pub(crate) struct Head<'a> {
+    raw: Cow<'a, [u8]>,
     outline: Outline,
-    context: StoredContext,
     has_unstored: bool,
     slots: Vec<EncryptedDataKey>,
 }
 
-impl Head {
+impl Head<'_> {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.raw
     }
@@ -115,8 +115,12 @@ impl Head {
         self.outline.form
     }
 
-    pub(crate) fn stored_context(&self) -> &StoredContext {
-        &self.context
+    pub(crate) fn stored_context(&self) -> Stored<'_> {
+        Stored::checked(self.raw.get(self.outline.context()).unwrap_or_default())
+    }
+
+    fn into_owned(self) -> Head<'static> {
+        Head { raw: Cow::Owned(self.raw.into_owned()), ..self }
     }
 
     pub(crate) fn has_unstored_context(&self) -> bool {
@@ -147,8 +151,38 @@ impl Head {
 /// [`Decryptor`](crate::Decryptor) was made from it.
 #[derive(Clone)]
 pub struct Header {
-    head: Head,
+    head: Head<'static>,
+    context: StoredContext,
     floe: FloeHeader,
+}
+
+/// A parsed message head where it lies. Unverified.
+pub(crate) struct ParsedHeader<'a> {
+    head: Head<'a>,
+    floe: FloeHeader,
+}
+
+impl<'a> ParsedHeader<'a> {
+    /// The head that `bytes` begin with, if they hold all of it.
+    ///
+    /// # Errors
+    /// As [`Header::parse_some`].
+    pub(crate) fn parse(bytes: &'a [u8], limits: &Limits) -> Result<Option<Self>> {
+        match parse_message(bytes, limits) {
+            Ok(header) => Ok(Some(header)),
+            Err(Stop::More(_)) => Ok(None),
+            Err(Stop::Fault(error)) => Err(error),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.head.raw.len()
+    }
+
+    fn into_owned(self) -> Header {
+        let context = self.head.stored_context().to_owned();
+        Header { head: self.head.into_owned(), context, floe: self.floe }
+    }
 }
 
 /// A head with a tag that commits to the data key and to the core.
@@ -156,7 +190,7 @@ pub(crate) trait Committed {
     /// What the data key opens.
     type Keys;
 
-    fn head(&self) -> &Head;
+    fn head(&self) -> &Head<'_>;
 
     /// What `key` opens, or `None` if it is not the key that the tag commits to. `aad` is core || unstored.
     fn keys(&self, key: KeyRef<'_>, aad: Vec<u8>) -> Result<Option<Self::Keys>>;
@@ -165,7 +199,19 @@ pub(crate) trait Committed {
 impl Committed for Header {
     type Keys = Floe;
 
-    fn head(&self) -> &Head {
+    fn head(&self) -> &Head<'_> {
+        &self.head
+    }
+
+    fn keys(&self, key: KeyRef<'_>, aad: Vec<u8>) -> Result<Option<Floe>> {
+        Floe::open(key, &self.floe, aad)
+    }
+}
+
+impl Committed for ParsedHeader<'_> {
+    type Keys = Floe;
+
+    fn head(&self) -> &Head<'_> {
         &self.head
     }
 
@@ -200,7 +246,7 @@ impl Header {
     /// As [`parse`](Self::parse), but for input that ends early, which is [`HeaderParse::More`].
     pub fn parse_some(bytes: &[u8], limits: &Limits) -> Result<HeaderParse> {
         match parse_message(bytes, limits) {
-            Ok(header) => Ok(HeaderParse::Complete(header)),
+            Ok(header) => Ok(HeaderParse::Complete(header.into_owned())),
             Err(Stop::More(needed)) => Ok(HeaderParse::More(needed)),
             Err(Stop::Fault(error)) => Err(error),
         }
@@ -222,7 +268,7 @@ impl Header {
     /// The entries of the encryption context that are stored. Unverified.
     #[must_use]
     pub fn stored_context(&self) -> &StoredContext {
-        &self.head.context
+        &self.context
     }
 
     /// Whether the message is bound to entries that are not stored.
@@ -292,7 +338,7 @@ impl fmt::Debug for Header {
             .field("len", &self.len())
             .field("aead", &self.aead())
             .field("segment_len", &self.layout().segment_len())
-            .field("stored_context", &self.head.context)
+            .field("stored_context", &self.context)
             .field("has_unstored_context", &self.head.has_unstored)
             .field("slots", &self.head.slots)
             .field("slots_len", &self.slots_len())
@@ -311,7 +357,7 @@ pub(crate) struct Outline {
 impl Outline {
     /// The outline of the head that `bytes` begin with, if they hold all of it.
     pub(crate) fn of(bytes: &[u8], limits: &Limits) -> Option<Self> {
-        let (outline, _) = Self::parse(bytes, limits, Form::Message).ok()?;
+        let outline = Self::parse(bytes, limits, Form::Message).ok()?;
         (bytes.len() >= outline.len()).then_some(outline)
     }
 
@@ -320,7 +366,7 @@ impl Outline {
         (limits.header_bytes as u64).saturating_add(FLOE_HEADER_LEN as u64)
     }
 
-    fn parse(bytes: &[u8], limits: &Limits, form: Form) -> Result<(Self, StoredContext), Stop> {
+    fn parse(bytes: &[u8], limits: &Limits, form: Form) -> Result<Self, Stop> {
         check_start(bytes, form)?;
         let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED_LEN>() else {
             return Err(Stop::More(FIXED_LEN));
@@ -336,18 +382,23 @@ impl Outline {
         let Some(context) = rest.get(..context_len) else {
             return Err(Stop::More(core_len + 2));
         };
-        let context = StoredContext::parse(context)?;
+        Stored::parse(context)?;
         let Some(slots_len) = bytes.get(core_len..).and_then(|rest| rest.first_chunk()) else {
             return Err(Stop::More(core_len + 2));
         };
         let slots_len = usize::from(u16::from_be_bytes(*slots_len));
         check_header_len(core_len + 2 + slots_len, limits)?;
-        Ok((Self { form, core_len, slots_len }, context))
+        Ok(Self { form, core_len, slots_len })
     }
 
     /// Length of the whole head.
     pub(crate) fn len(self) -> usize {
         self.slots().end + self.form.binding_len()
+    }
+
+    /// Where the stored context lies, without its length field.
+    fn context(self) -> Range<usize> {
+        FIXED_LEN..self.core_len - self.form.id_len()
     }
 
     /// Where the slots area lies, without its length field.
@@ -372,24 +423,29 @@ impl Outline {
     }
 }
 
-/// The core of a new message.
-pub(crate) fn encode_core(context: &WriterContext) -> Result<Vec<u8>> {
-    encode_start(context, 0)
+/// The core of a new message, and room for as many bytes behind it.
+pub(crate) fn encode_core(context: &WriterContext, room: usize) -> Result<Vec<u8>> {
+    encode_start(context, 0, room)
+}
+
+/// How long the core of a new message is.
+pub(crate) fn core_len(context: &WriterContext) -> usize {
+    FIXED_LEN + context.stored.len()
 }
 
 /// The core of a new record set.
 pub(crate) fn encode_set_core(context: &WriterContext, id: &[u8; SET_ID_LEN]) -> Result<Vec<u8>> {
-    let mut core = encode_start(context, FLAG_RECORDS)?;
+    let mut core = encode_start(context, FLAG_RECORDS, SET_ID_LEN)?;
     core.extend_from_slice(id);
     Ok(core)
 }
 
-fn encode_start(context: &WriterContext, flags: u8) -> Result<Vec<u8>> {
+fn encode_start(context: &WriterContext, flags: u8, room: usize) -> Result<Vec<u8>> {
     let flags = if context.unstored.is_empty() { flags } else { flags | FLAG_UNSTORED };
     if context.stored.len() > CONTEXT_MAX {
         return Err(context_too_long(context.stored.len()));
     }
-    let mut core = Vec::with_capacity(FIXED_LEN + context.stored.len() + SET_ID_LEN);
+    let mut core = Vec::with_capacity(core_len(context) + room);
     core.extend_from_slice(MAGIC);
     core.extend_from_slice(&[VERSION, flags]);
     put_byte_string(&mut core, &context.stored)?;
@@ -407,24 +463,24 @@ impl From<Error> for Stop {
     }
 }
 
-fn parse_message(bytes: &[u8], limits: &Limits) -> Result<Header, Stop> {
+fn parse_message<'a>(bytes: &'a [u8], limits: &Limits) -> Result<ParsedHeader<'a>, Stop> {
     let parts = Parts::parse(bytes, limits, Form::Message)?;
     let floe = FloeHeader::parse(parts.after, limits.segment_len)?;
     let (Some(floe), Some(raw)) = (floe, bytes.get(..parts.outline.len())) else {
         return Err(Stop::More(parts.outline.len()));
     };
-    Ok(Header { head: parts.whole(raw), floe })
+    Ok(ParsedHeader { head: parts.whole(raw), floe })
 }
 
 /// The record set that `bytes` begin with.
 ///
 /// # Errors
 /// As [`Header::parse`].
-pub(crate) fn parse_record_set(bytes: &[u8], limits: &Limits) -> Result<Head> {
+pub(crate) fn parse_record_set(bytes: &[u8], limits: &Limits) -> Result<Head<'static>> {
     match Parts::parse(bytes, limits, Form::RecordSet) {
         Ok(parts) => {
             let raw = bytes.get(..parts.outline.len()).ok_or_else(Error::truncated)?;
-            Ok(parts.whole(raw))
+            Ok(parts.whole(raw).into_owned())
         }
         Err(Stop::More(_)) => Err(Error::truncated()),
         Err(Stop::Fault(error)) => Err(error),
@@ -434,7 +490,6 @@ pub(crate) fn parse_record_set(bytes: &[u8], limits: &Limits) -> Result<Head> {
 /// What stands before the last field of a head.
 struct Parts<'a> {
     outline: Outline,
-    context: StoredContext,
     has_unstored: bool,
     slots: Vec<EncryptedDataKey>,
     /// What is at hand after the slots.
@@ -443,19 +498,19 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn parse(bytes: &'a [u8], limits: &Limits, form: Form) -> Result<Self, Stop> {
-        let (outline, context) = Outline::parse(bytes, limits, form)?;
+        let outline = Outline::parse(bytes, limits, form)?;
         let Some(area) = bytes.get(outline.slots()) else {
             return Err(Stop::More(outline.slots().end));
         };
         let slots = parse_slots(area)?;
         let has_unstored = bytes.get(4).is_some_and(|flags| flags & FLAG_UNSTORED != 0);
         let after = bytes.get(outline.slots().end..).unwrap_or_default();
-        Ok(Self { outline, context, has_unstored, slots, after })
+        Ok(Self { outline, has_unstored, slots, after })
     }
 
-    fn whole(self, raw: &[u8]) -> Head {
-        let Self { outline, context, has_unstored, slots, .. } = self;
-        Head { raw: raw.to_vec(), outline, context, has_unstored, slots }
+    fn whole(self, raw: &'a [u8]) -> Head<'a> {
+        let Self { outline, has_unstored, slots, .. } = self;
+        Head { raw: Cow::Borrowed(raw), outline, has_unstored, slots }
     }
 }
 

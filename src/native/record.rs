@@ -17,10 +17,8 @@ use crate::material::EncryptedDataKey;
 use crate::native::floe::KeyRef;
 use crate::native::header::{Committed, Head, Limits, SET_TAG_LEN, parse_record_set};
 use crate::native::place::AssociatedData;
-use crate::secret::Secret;
+use crate::secret::{Secret, plaintext_buffer, same};
 use std::fmt;
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 /// The first byte of a record: compact record, version 1.
 pub(crate) const RECORD: u8 = 0xE1;
@@ -81,7 +79,8 @@ impl fmt::Debug for Fingerprint {
 /// [`open_record_set`](crate::Envelope::open_record_set) has opened it.
 #[derive(Clone)]
 pub struct RecordSetHeader {
-    head: Head,
+    head: Head<'static>,
+    context: StoredContext,
     tag: [u8; SET_TAG_LEN],
 }
 
@@ -100,7 +99,7 @@ impl RecordSetHeader {
     pub(crate) fn parse_within(bytes: &[u8], limits: &Limits) -> Result<Self> {
         let head = parse_record_set(bytes, limits)?;
         let tag = head.binding().try_into().map_err(|_| Error::internal("a record-set tag has 32 bytes"))?;
-        Ok(Self { head, tag })
+        Ok(Self { context: head.stored_context().to_owned(), head, tag })
     }
 
     /// Length of the record set in bytes.
@@ -125,7 +124,7 @@ impl RecordSetHeader {
     /// The entries of the encryption context that are stored. Unverified.
     #[must_use]
     pub fn stored_context(&self) -> &StoredContext {
-        self.head.stored_context()
+        &self.context
     }
 
     /// Whether the set is bound to entries that are not stored.
@@ -144,13 +143,13 @@ impl RecordSetHeader {
 impl Committed for RecordSetHeader {
     type Keys = RecordKey;
 
-    fn head(&self) -> &Head {
+    fn head(&self) -> &Head<'_> {
         &self.head
     }
 
     fn keys(&self, key: KeyRef<'_>, aad: Vec<u8>) -> Result<Option<RecordKey>> {
         let keys = RecordKey::create(key, &aad)?;
-        Ok(bool::from(keys.tag.ct_eq(&self.tag)).then_some(keys))
+        Ok(same(&keys.tag, &self.tag).then_some(keys))
     }
 }
 
@@ -239,7 +238,7 @@ impl RecordKey {
 
     /// Whether both are of one set, its slots left aside.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.tag.ct_eq(&other.tag).into()
+        same(&self.tag, &other.tag)
     }
 
     /// A record of `value`, under a nonce that serves this once.
@@ -253,22 +252,23 @@ impl RecordKey {
         if value.len() > VALUE_MAX {
             return Err(too_long(value.len()));
         }
-        let mut record = vec![0; OVERHEAD + value.len()];
-        let (start, sealed) = record.split_at_mut(OVERHEAD - TAG_LEN);
-        start[0] = RECORD;
-        start[1..=FINGERPRINT_LEN].copy_from_slice(&self.fingerprint.0);
-        start[1 + FINGERPRINT_LEN..].copy_from_slice(nonce);
-        self.xaes.seal_to(nonce, associated_data.as_bytes(), value, sealed)?;
+        let mut record = Vec::with_capacity(OVERHEAD + value.len());
+        record.push(RECORD);
+        record.extend_from_slice(&self.fingerprint.0);
+        record.extend_from_slice(nonce);
+        let start = record.len();
+        record.resize(OVERHEAD + value.len(), 0);
+        self.xaes.seal_to(nonce, associated_data.as_bytes(), value, &mut record[start..])?;
         Ok(record)
     }
 
     /// The value of a record. "The fingerprint is compared before anything is decrypted."
     pub(crate) fn unseal(&self, record: Record<'_>, associated_data: &AssociatedData) -> Result<Vec<u8>> {
         check_associated(associated_data)?;
-        if !bool::from(record.fingerprint.0.ct_eq(&self.fingerprint.0)) {
+        if !same(&record.fingerprint.0, &self.fingerprint.0) {
             return Err(no_set(record.fingerprint));
         }
-        let mut value = Zeroizing::new(vec![0; record.sealed.len() - TAG_LEN]);
+        let mut value = plaintext_buffer(record.sealed.len() - TAG_LEN);
         self.xaes.open_to(record.nonce, associated_data.as_bytes(), record.sealed, &mut value)?;
         Ok(std::mem::take(&mut *value))
     }

@@ -97,7 +97,7 @@ pub(crate) fn parse_slots(area: &[u8]) -> Result<Vec<EncryptedDataKey>> {
             .ok_or_else(|| Error::malformed("a slot's provider name is empty or not ASCII"))?;
         let key_id = area.byte_string().map_err(short)?;
         let wrapped = area.byte_string().map_err(short)?;
-        slots.push(EncryptedDataKey::new(provider, key_id, wrapped));
+        slots.push(EncryptedDataKey::from_parts(provider, key_id, wrapped));
     }
     check_slots(&slots).map_err(|what| Error::malformed(format!("the message {what}")))?;
     let padding = area.take(area.remaining()).map_err(short)?;

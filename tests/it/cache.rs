@@ -1,5 +1,6 @@
 //! The cache of data keys: how many calls reach the provider, whom a data key serves, and for how long.
 
+mod ahead;
 mod crowd;
 mod files;
 #[cfg(feature = "test-util")]

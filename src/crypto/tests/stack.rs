@@ -2,7 +2,7 @@
 
 use super::{SHA2, on_every_backend};
 use crate::crypto::backend::Backend;
-use crate::crypto::hkdf::{Hkdf, aead_once, expand_each_once, expand_once, hmac_once};
+use crate::crypto::hkdf::{Chain, Hkdf, aead_once, chain_once, expand_each_once, expand_once, hmac_once};
 use crate::crypto::xaes::Xaes;
 use crate::crypto::{Aead, AeadAlgorithm, KdfKey, password, stack};
 use std::fs::File;
@@ -123,7 +123,27 @@ fn no_derivation_leaves_a_key_on_the_stack<B: Backend>() {
             aead_once::<B, B>(hash, key, &[b"info"], AeadAlgorithm::Aes256Gcm).unwrap();
             derived
         });
+        let chains = [false, true].map(|prepared| {
+            copies_left(move |key| {
+                let (mut first, mut second, mut derived) = (vec![0; 32], vec![0; 48], vec![0; 32]);
+                let algorithm = AeadAlgorithm::Aes256Gcm;
+                let chain = Chain {
+                    first: (&[b"info"], &mut first),
+                    second: (&[b"more"], &mut second),
+                    info: &[b"last"],
+                    algorithm,
+                };
+                if prepared {
+                    Hkdf::<B>::new(hash, key).chain::<B>(chain).unwrap();
+                } else {
+                    chain_once::<B, B>(hash, key, chain).unwrap();
+                }
+                expand_once::<B>(hash, &second, &[b"last"], &mut derived).unwrap();
+                derived
+            })
+        });
         assert_eq!((prepared, once, hmac, each, aead), (0, 0, 0, 0, 0), "{} {hash:?}", B::NAME);
+        assert_eq!(chains, [0, 0], "{} {hash:?}", B::NAME);
     }
 }
 

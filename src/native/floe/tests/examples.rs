@@ -156,7 +156,7 @@ fn message(example: &Example) -> (Vec<u8>, Fields) {
         (0..example.count("slot-", "-provider")).map(|at| slot(example, at, &kms, &mut values)).collect();
     values.insert("kms-context".into(), kms);
 
-    let mut out = encode_core(&context).unwrap();
+    let mut out = encode_core(&context, 0).unwrap();
     let aad = [out.as_slice(), &context.unstored].concat();
     let room = match example.inputs.get("slots-length") {
         Some(len) => SlotsRoom::Exactly(usize::from(u16::from_be_bytes(len.as_slice().try_into().unwrap()))),
