@@ -29,9 +29,8 @@ impl Aim {
     /// Whether somebody opens this message, as far as names tell.
     pub(super) fn opening(&self, plan: &Plan, facts: &HeadFacts) -> Opening {
         let slots = facts.slots.iter().enumerate().filter(|(at, slot)| !slot.missing && plan.opens_by(*at));
-        let openings = slots.flat_map(|(_, slot)| {
-            self.openers.iter().map(|(_, names)| opening_of(&slot.recipient, names))
-        });
+        let openings =
+            slots.flat_map(|(_, slot)| self.openers.iter().map(|(_, names)| opening_of(&slot.recipient, names)));
         openings.max().unwrap_or(Opening::Nobody)
     }
 
@@ -40,7 +39,8 @@ impl Aim {
     pub(super) fn foresees_blind(&self, plan: &Plan, facts: &HeadFacts) -> bool {
         let due: Vec<&Target> = plan.due.iter().filter_map(|at| self.targets.get(*at)).collect();
         let there: Vec<&SlotFacts> = facts.slots.iter().filter(|slot| !slot.missing).collect();
-        let inside = |provider: &str| there.iter().any(|slot| slot.recipient.provider == provider) && is_inside(provider);
+        let inside =
+            |provider: &str| there.iter().any(|slot| slot.recipient.provider == provider) && is_inside(provider);
         let can = |target: &&Target| {
             let told = self.mode == Mode::Blind || target.may_try_to_re_encrypt();
             told && target.alternatives.iter().all(|any| any.iter().any(|it| inside(&it.provider)))
@@ -60,8 +60,9 @@ impl Aim {
 fn opening_of(recipient: &Recipient, names: &[Recipient]) -> Opening {
     // Somebody's own provider says what it writes, and reads whatever it was made for.
     let is_strangers = |it: &Recipient| it.provider.contains('.');
-    let knows_more =
-        |it: &Recipient| it.provider == recipient.provider && !ONLY_WHAT_THEY_NAME.contains(&recipient.provider.as_str());
+    let knows_more = |it: &Recipient| {
+        it.provider == recipient.provider && !ONLY_WHAT_THEY_NAME.contains(&recipient.provider.as_str())
+    };
     match names.contains(recipient) {
         true => Opening::Named,
         false if names.is_empty() => Opening::Perhaps,
@@ -173,7 +174,10 @@ mod tests {
         assert!(!blind(&["vault:transit/new"], &["vault:transit/old"], &["vault:transit/old"]));
         assert!(!blind(&["vault:transit/new", "raw:a"], &[], &["raw:a"]));
         assert!(!blind(&["raw:new"], &["raw:old"], &["raw:old"]));
-        assert!(!blind(&["aws-kms:new", "raw:a"], &["aws-kms:old"], &["aws-kms:old"]), "nobody makes a raw slot inside");
+        assert!(
+            !blind(&["aws-kms:new", "raw:a"], &["aws-kms:old"], &["aws-kms:old"]),
+            "nobody makes a raw slot inside"
+        );
         assert!(!blind(&["aws-kms:new"], &["aws-kms:old", "raw:a"], &["aws-kms:old", "raw:a"]), "two go");
         let open = aim(&["aws-kms:new"], &["aws-kms:old"], Mode::Open, Others::Keep);
         let facts = head(&["aws-kms:old"]);

@@ -406,7 +406,9 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
                     }
                     return self.queue.push_back(file);
                 }
-                Effect::Tell => self.told(&step, &facts).unwrap_or_else(|error| Outcome::Failed(error.with_path(&path))),
+                Effect::Tell => {
+                    self.told(&step, &facts).unwrap_or_else(|error| Outcome::Failed(error.with_path(&path)))
+                }
             },
         };
         self.outcome(&file, outcome, false);

@@ -82,6 +82,8 @@ pub(crate) fn check(arguments: &Check, signals: &Signals, notes: Notes) -> Resul
         several => format!("{} do not work", several.join(", ")),
     };
     match all.iter().find_map(|found| found.failure.as_ref()) {
+        // The table ends with it.
+        Some(only) if all.len() == 1 && !arguments.json => Err(only.silent()),
         Some(first) => Err(first.with_line(line)),
         None => Ok(()),
     }

@@ -4,7 +4,7 @@ use crate::counter::{Counter, Trouble};
 use crate::failure::Failure;
 use crate::fleet_args::{Fleet, FleetCommand, FleetRewrap};
 use crate::inspect::json_text;
-use crate::inventory::{counts_text, files, key_text, line_of, put_path, some};
+use crate::inventory::{NOTHING_SELECTED, counts_text, files, key_text, line_of, put_path, some};
 use crate::provider::{Member, Providers, Purpose, context};
 use crate::rewrap::opening_keys_of;
 use crate::signals::Signals;
@@ -56,6 +56,15 @@ fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<()
     }
     if report.blind > 0 && !arguments.dry_run {
         notes.say("data keys were not seen here: run `envelock verify` with the new keys before an old key is retired");
+    }
+    if report.perhaps > 0 {
+        notes.say(
+            "perhaps: neither --provider nor --from names a key of these messages; whether one of them opens them all the \
+             same, by an older key of its alias for one, only a call tells",
+        );
+    }
+    if report.not_selected > 0 && report.not_selected == report.messages {
+        notes.say(NOTHING_SELECTED);
     }
     if report.journal_damaged > 0 {
         notes.say("the journal was damaged, and some messages were looked at again");
@@ -127,7 +136,7 @@ fn told(path: &Path, outcome: &Outcome, lines: Option<bool>, notes: Notes) -> Re
         notes.say(&format!("{name}: {notice}"));
     }
     if let Outcome::Failed(error) = outcome {
-        let failure = Failure::from(error).of(&path.display().to_string()).reported();
+        let failure = Failure::of_fleet(error).of(&path.display().to_string()).reported();
         return said(path, &name, outcome, lines).and(Err(Trouble::File(failure)));
     }
     said(path, &name, outcome, lines)
@@ -145,7 +154,11 @@ fn said(path: &Path, name: &str, outcome: &Outcome, lines: Option<bool>) -> Resu
     };
     let line = match as_json {
         true => line_of(&file_json(path, word, change)),
-        false => format!("{name}: {word}{}\n", change.map(|change| change_text(change, outcome)).unwrap_or_default()),
+        false => {
+            let perhaps = if change.is_some_and(|change| change.perhaps) { "perhaps " } else { "" };
+            let change = change.map(|change| change_text(change, outcome)).unwrap_or_default();
+            format!("{name}: {perhaps}{word}{change}\n")
+        }
     };
     answer(&line).map_err(Trouble::Output)
 }
@@ -155,11 +168,15 @@ fn change_text(change: &Change, outcome: &Outcome) -> String {
         recipients.iter().map(|it| format!(" {sign}{}", plain(&it.to_string()))).collect()
     };
     let mut text = [all("+", &change.added), all("-", &change.removed), all("missing ", &change.missing)].concat();
+    if let (true, Outcome::Due(_), Some(notice)) = (text.is_empty(), outcome, change.notice) {
+        return format!(" ({notice})");
+    }
     if text.is_empty() {
         text.push_str(" anew");
     }
     text.push_str(match (change.blind, outcome) {
         (true, Outcome::Due(_)) => " (inside the key service, where it can)",
+        (false, Outcome::Due(_)) => " (opened here)",
         (true, _) => " (inside the key service)",
         (false, _) => "",
     });
@@ -179,6 +196,7 @@ fn file_json(path: &Path, word: &str, change: Option<&Change>) -> Value {
             "removed": names(&change.removed),
             "missing": names(&change.missing),
             "blind": change.blind,
+            "perhaps": change.perhaps,
             "copied": change.copied,
         }),
         None => json!({ "outcome": word }),
@@ -191,7 +209,8 @@ fn text(report: &RewrapReport, dry: bool) -> String {
     counts_text(&[
         ("messages", Some(report.messages)),
         (if dry { "would be rewrapped" } else { "rewrapped" }, Some(report.rewrapped)),
-        ("inside the key service", some(report.blind)),
+        ("perhaps", some(report.perhaps)),
+        ("inside the key service", some(report.blind).filter(|_| !dry)),
         ("as new files", some(report.copied)),
         ("with missing recipients", some(report.with_missing)),
         ("up to date", Some(report.current)),
@@ -210,6 +229,7 @@ fn json(report: &RewrapReport) -> Value {
         "messages": report.messages,
         "rewrapped": report.rewrapped,
         "blind": report.blind,
+        "perhaps": report.perhaps,
         "copied": report.copied,
         "with_missing": report.with_missing,
         "current": report.current,
