@@ -200,3 +200,29 @@ fn a_single_provider_that_fails_is_told_once() {
     assert_eq!((ran.text().matches("not work").count(), ran.err.as_str()), (1, ""), "{}", ran.text());
     desk.run("check -p raw:file=none.key --json").exits(6).says("raw:file=none.key,id=none does not work");
 }
+
+#[test]
+fn whose_credentials_were_used_is_told_in_plain_words() {
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.path("home/.aws")).unwrap();
+    desk.write(
+        "home/.aws/credentials",
+        "[default]\naws_access_key_id = AKIDPROFILE\naws_secret_access_key = hunter2\n",
+    );
+    let provider = "aws-kms:arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab,endpoint=http://127.0.0.1:9";
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIDVARIABLE"), ("AWS_SECRET_ACCESS_KEY", "hunter2")];
+    for (variables, words) in [
+        (&keys[..], "the access key AKIDVARIABLE of the environment, at http://127.0.0.1:9"),
+        (&[], "the access key AKIDPROFILE of the profile \"default\", at http://127.0.0.1:9"),
+    ] {
+        let ran = |json: &[&str]| {
+            let mut command = desk.command([&["check", "-p", provider], json].concat());
+            Ran::of(words, command.envs(variables.iter().copied()).output().unwrap()).exits(5)
+        };
+        let text = ran(&[]);
+        let line = text.text().lines().find(|line| line.trim_start().starts_with("identity")).unwrap().to_owned();
+        assert_eq!(line.trim_start().trim_start_matches("identity").trim(), words);
+        assert!(!text.text().contains("hunter2") && !text.text().contains("also ["), "{}", text.text());
+        assert_eq!(json(&ran(&["--json"]))["providers"][0]["caller"], words);
+    }
+}

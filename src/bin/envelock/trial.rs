@@ -69,13 +69,13 @@ impl Trial {
         let Some(found) = self.call("look", |_| wait(vault.check())) else { return };
         let mut said = Vec::new();
         if let Some(identity) = &found.identity {
-            said.push(format!("as {identity}"));
+            said.push(format!("as {identity} (the server's name for the token's holder)"));
         }
         if let Some(policies) = &found.policies {
             said.push(format!("policies {}", policies.join(", ")));
         }
         if let Some(left) = found.token_left {
-            said.push(format!("the token has {} left", span(left)));
+            said.push(format!("the token has {} minutes left", left.as_secs() / 60));
         }
         if let Some(key) = &found.key {
             said.push(format!("{}, version {}", key.key_type, key.latest_version));
@@ -238,15 +238,6 @@ fn wrong(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, what).with_advice("do not use it before you know what answers there")
 }
 
-/// How long, in the largest unit that leaves more than one.
-fn span(time: Duration) -> String {
-    match time.as_secs() / 60 {
-        minutes if minutes < 2 * 60 => format!("{minutes} minutes"),
-        minutes if minutes < 2 * 24 * 60 => format!("{} hours", minutes / 60),
-        minutes => format!("{} days", minutes / (24 * 60)),
-    }
-}
-
 fn on_the_way(failure: TransportFailure) -> &'static str {
     match failure {
         TransportFailure::Dns => "name of the host (DNS)",
@@ -315,13 +306,6 @@ mod tests {
                 ("re-encrypt", outcome, outcome == Outcome::Fails)
             );
             assert!(last.said.contains("the operation is refused"), "{}", last.said);
-        }
-    }
-
-    #[test]
-    fn a_span_is_told_in_units_that_people_count_in() {
-        for (minutes, text) in [(0, "0 minutes"), (119, "119 minutes"), (120, "2 hours"), (46_080, "32 days")] {
-            assert_eq!(span(Duration::from_secs(60 * minutes)), text);
         }
     }
 }
