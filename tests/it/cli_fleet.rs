@@ -287,3 +287,15 @@ fn a_selection_that_can_mean_nothing_is_refused_and_one_that_means_nothing_is_to
     let some = desk.run("inventory --under raw:old data").exits(0);
     assert!(!some.err.contains("selected"), "{}", some.err);
 }
+
+#[test]
+fn one_outage_is_told_in_full_once_and_every_file_that_it_stops_is_named() {
+    let desk = desk(12);
+    let line = "fleet rewrap --from raw:file=old.key -p vault:http://127.0.0.1:9/transit/k data";
+    let mut command = desk.command(line.split(' '));
+    let ran = Ran::of(line, command.env("VAULT_TOKEN", "token").output().unwrap()).exits(5);
+    let failed: Vec<_> = ran.err.lines().filter(|line| line.starts_with("envelock: data/")).collect();
+    let again = failed.iter().filter(|line| line.contains(": for the same reason as data/")).count();
+    assert_eq!(failed.len(), 12, "{}", ran.err);
+    assert!((1..=3).contains(&(12 - again)) && ran.err.contains("was refused"), "{}", ran.err);
+}

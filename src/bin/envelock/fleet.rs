@@ -9,8 +9,8 @@ use crate::provider::{Member, Providers, Purpose, context};
 use crate::rewrap::opening_keys_of;
 use crate::signals::Signals;
 use crate::text::{Notes, answer, plain};
-use envelock::Recipient;
 use envelock::fleet::{Change, Mode, Others, Outcome, Rewrap, RewrapReport};
+use envelock::{Error, Recipient};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -27,12 +27,13 @@ fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<()
     let counter = Counter::new(if arguments.dry_run { "looking" } else { "rewrapping" }, notes);
     let lines = (arguments.files || arguments.dry_run).then_some(arguments.json);
     let (mut first, mut last, stop) = (None::<Failure>, String::new(), signals.flag());
+    let mut outages = Outages::default();
     let ran = signals.drive(rewrap.run(files, |path, outcome| {
         counter.advance();
         if let Outcome::Failed(error) = outcome {
             last = error.to_string();
         }
-        if let Err(trouble) = counter.beside(|| told(path, outcome, lines, notes)) {
+        if let Err(trouble) = counter.beside(|| told(path, outcome, lines, &mut outages, notes)) {
             stop.fetch_or(trouble.ends(), Ordering::SeqCst);
             first.get_or_insert(trouble.into_failure());
         }
@@ -129,14 +130,57 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
     Ok(if arguments.dry_run { rewrap.dry_run() } else { rewrap })
 }
 
+/// Reasons that were told in full: an outage is the same for each file, and a long sentence for each would hide the others.
+#[derive(Default)]
+struct Outages(Vec<Outage>);
+
+struct Outage {
+    /// Without its figures, times and counts for the most part.
+    reason: String,
+    /// Which was told with it.
+    file: String,
+}
+
+impl Outages {
+    /// The file that was told with the reason why this one failed too, if it is an outage.
+    fn first(&mut self, file: &str, error: &Error) -> Option<String> {
+        if !error.is_retryable() {
+            return None;
+        }
+        let reason: String = error.to_string().replace(file, "").chars().filter(|it| !it.is_ascii_digit()).collect();
+        if let Some(known) = self.0.iter().find(|known| known.reason == reason) {
+            return Some(known.file.clone());
+        }
+        if self.0.len() < OUTAGES_MAX {
+            self.0.push(Outage { reason, file: file.to_owned() });
+        }
+        None
+    }
+}
+
+/// Reasons that are kept.
+const OUTAGES_MAX: usize = 16;
+
 /// Says what became of a file, as JSON or as text, where lines are wanted; and its failure.
-fn told(path: &Path, outcome: &Outcome, lines: Option<bool>, notes: Notes) -> Result<(), Trouble> {
+fn told(
+    path: &Path,
+    outcome: &Outcome,
+    lines: Option<bool>,
+    outages: &mut Outages,
+    notes: Notes,
+) -> Result<(), Trouble> {
     let name = plain(&path.to_string_lossy()).into_owned();
     if let Outcome::Rewrapped(Change { notice: Some(notice), .. }) | Outcome::Recovered(notice) = outcome {
         notes.say(&format!("{name}: {notice}"));
     }
     if let Outcome::Failed(error) = outcome {
-        let failure = Failure::of_fleet(error).of(&path.display().to_string()).reported();
+        let file = path.display().to_string();
+        let failure = Failure::of_fleet(error).of(&file);
+        let failure = match outages.first(&file, error) {
+            Some(first) => failure.with_line(format!("{file}: for the same reason as {first}")),
+            None => failure,
+        };
+        let failure = failure.reported();
         return said(path, &name, outcome, lines).and(Err(Trouble::File(failure)));
     }
     said(path, &name, outcome, lines)
