@@ -420,11 +420,16 @@ fn too_many_derivations() -> Error {
 }
 
 fn no_matching_key(header: &Head<'_>) -> Error {
-    let recipients = Recipients(header.slots().iter().map(Recipient::from).collect());
     let what = match header.form() {
         Form::Message => "message",
         Form::RecordSet => "record set",
     };
+    opened_by_nobody(what, header.slots().iter().map(Recipient::from).collect())
+}
+
+/// What a message, or a record set, for these recipients fails with where nobody knows any of its slots.
+pub(crate) fn opened_by_nobody(what: &str, recipients: Vec<Recipient>) -> Error {
+    let recipients = Recipients(recipients);
     let printable = |it: &Recipient| {
         let name = std::str::from_utf8(&it.key_id).is_ok_and(|name| !name.chars().any(char::is_control));
         name && it.provider.bytes().all(|byte| byte.is_ascii_graphic())

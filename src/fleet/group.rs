@@ -8,6 +8,7 @@ use super::outcome::{Change, Outcome};
 use super::plan::{Aim, Mode, Plan, Role, Step, Target};
 use crate::context::{ContextMatch, EncryptionContext, ReaderContext};
 use crate::durable::{FileSystem, Links, folder_of, has_room};
+use crate::envelope::message;
 use crate::envelope::rewrap::opened::Opened;
 use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
@@ -325,12 +326,19 @@ impl Run {
         self.aim.needed < self.aim.targets.len()
     }
 
-    /// Records the targets that could not be reached as missing, where enough of them hold the data key, and there is
-    /// something else to write.
+    /// Records the targets that could not be reached as missing, where enough of them hold the data key, unless that is
+    /// what stands there already and nothing else is to be written.
     fn do_without(&self, item: &mut Item) {
         let unreached = std::mem::take(&mut item.unreached);
         let reached = self.aim.targets.len() - unreached.len();
-        let comes = item.new.iter().any(Option::is_some) || item.goes_for_good(&self.aim);
+        let is_recorded = |target: &Target| {
+            let recorded = |it: &Recipient| item.facts.slots.iter().any(|slot| slot.missing && slot.recipient == *it);
+            target.recipients.iter().all(recorded)
+        };
+        let mut targets = unreached.iter().filter_map(|(number, _)| self.aim.targets.get(*number));
+        let comes = item.new.iter().any(Option::is_some)
+            || item.goes_for_good(&self.aim)
+            || targets.any(|target| !is_recorded(target));
         for (number, error) in unreached {
             let Some(target) = self.aim.targets.get(number) else { continue };
             // A wrapped key of its own, under an older version for one, is not given up for a record that it is missing.
@@ -549,12 +557,17 @@ impl Item {
         self.failure = Some(match self.last.take() {
             Some(error) if error.kind() == ErrorKind::AuthenticationFailed => Error::not_opened(),
             Some(error) => error,
-            None => Error::no_matching_key("none of the configured keys opens this message"),
+            None => opened_by_nobody(&self.facts),
         });
     }
 }
 
-fn not_blind() -> Error {
+/// What a message that none of the openers knows fails with.
+pub(super) fn opened_by_nobody(facts: &HeadFacts) -> Error {
+    message::opened_by_nobody("message", facts.slots.iter().map(|slot| slot.recipient.clone()).collect())
+}
+
+pub(super) fn not_blind() -> Error {
     Error::new(ErrorKind::Unsupported, "no key provider re-encrypts the keys of this message inside its KMS")
         .with_advice("rewrap openly, with a provider that may decrypt")
 }

@@ -21,6 +21,7 @@
 mod calls;
 mod crowd;
 mod files;
+mod foresee;
 mod group;
 mod inventory;
 mod journal;

@@ -40,6 +40,9 @@ pub struct Change {
     pub missing: Vec<Recipient>,
     /// Whether no data key was seen here. In a dry run: whether that is what will be tried first.
     pub blind: bool,
+    /// A dry run: whether only a call tells if those who are named open it. They may, if it is under an older key of an alias of
+    /// theirs for one, and name no key that is in it.
+    pub perhaps: bool,
     /// Whether a new file took its place, since the new slots did not fit. A dry run cannot tell.
     pub copied: bool,
     /// Something about an earlier, interrupted rewrap that a person should read.
@@ -60,6 +63,8 @@ pub struct RewrapReport {
     pub rewrapped: u64,
     /// Of these, those whose data key was not seen here. Verify them before an old key is retired.
     pub blind: u64,
+    /// Of these, in a dry run, those of which only a call tells whether they can be.
+    pub perhaps: u64,
     /// Of these, those that were copied to a new file in their place.
     pub copied: u64,
     /// Of these, those that record a recipient as missing.

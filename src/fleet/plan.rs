@@ -1,5 +1,6 @@
 //! What a head needs: decided without a call, from names and versions alone.
 
+use super::foresee::Opening;
 use super::look::{HeadFacts, SlotFacts};
 use crate::error::{Error, Result};
 use crate::native::slots::PASSPHRASE;
@@ -144,9 +145,12 @@ impl Aim {
             return Ok(Step::Current);
         }
         let plan = Plan { due, roles };
-        // One of our own under an older name, of an alias for one, may be the only one that opens.
-        if plan.opens_by_name(facts) {
-            plan.refuse_others(facts, None)?;
+        match self.opening(&plan, facts) {
+            Opening::Named => plan.refuse_others(facts, None)?,
+            // One of our own under an older name, of an alias for one, may be the only one that opens.
+            Opening::Perhaps if plan.with(facts, Role::Unknown).count() > 1 => plan.refuse_others(facts, None)?,
+            // What nobody opens is told as that.
+            Opening::Perhaps | Opening::Nobody => {}
         }
         Ok(Step::Due(plan))
     }
@@ -255,10 +259,6 @@ pub(super) enum Role {
 impl Plan {
     fn with<'a>(&'a self, facts: &'a HeadFacts, role: Role) -> impl Iterator<Item = &'a SlotFacts> {
         facts.slots.iter().zip(&self.roles).filter(move |(_, it)| **it == role).map(|(slot, _)| slot)
-    }
-
-    fn opens_by_name(&self, facts: &HeadFacts) -> bool {
-        facts.slots.iter().zip(&self.roles).any(|(slot, role)| !slot.missing && *role != Role::Unknown)
     }
 
     /// # Errors

@@ -3,7 +3,8 @@
 use super::calls::{Calls, Pace};
 use super::crowd::Crowd;
 use super::files::{Files, FoundFile};
-use super::group::{Run, Worked};
+use super::foresee::Opening;
+use super::group::{Run, Worked, not_blind, opened_by_nobody};
 use super::journal::{Done, Journal, RunId};
 use super::look::{FileId, HeadFacts, Seen, SeenFile, is_passing};
 use super::names::{Further, Names};
@@ -408,7 +409,9 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
                     }
                     return self.queue.push_back(file);
                 }
-                Effect::Tell => self.told(&step, &facts),
+                Effect::Tell => {
+                    self.told(&step, &facts).unwrap_or_else(|error| Outcome::Failed(error.with_path(&path)))
+                }
             },
         };
         self.outcome(&file, outcome, false);
@@ -435,20 +438,27 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
         self.queue.push_back(file);
     }
 
-    fn told(&self, step: &Step, facts: &HeadFacts) -> Outcome {
-        let mut change = Change::default();
+    /// What the run would do.
+    ///
+    /// # Errors
+    /// What it would fail with, where the head tells that it would.
+    fn told(&self, step: &Step, facts: &HeadFacts) -> Result<Outcome> {
+        let (aim, mut change) = (&self.run.aim, Change::default());
         if let Step::Due(plan) = step {
-            (change.added, change.removed) = self.run.aim.change(plan, facts);
-            change.blind = match self.run.aim.mode {
-                Mode::Open => false,
-                Mode::Blind => true,
-                Mode::BlindWhereSafe => plan.may_be_blind(facts),
+            change.perhaps = match aim.opening(plan, facts) {
+                Opening::Nobody => return Err(opened_by_nobody(facts)),
+                opening => opening == Opening::Perhaps,
             };
+            (change.added, change.removed) = aim.change(plan, facts);
+            change.blind = aim.foresees_blind(plan, facts);
+            if aim.mode == Mode::Blind && !change.blind {
+                return Err(not_blind());
+            }
         }
         if facts.interrupted {
             change.notice = Some("a rewrap of it was interrupted, and would be finished or undone");
         }
-        Outcome::Due(change)
+        Ok(Outcome::Due(change))
     }
 
     fn outcome(&mut self, file: &FoundFile, outcome: Outcome, stopped: bool) {
@@ -477,6 +487,7 @@ impl<E: FnMut(&Path, &Outcome) + Send> Driver<E> {
             Outcome::Rewrapped(change) | Outcome::Due(change) => {
                 report.rewrapped += 1;
                 report.blind += u64::from(change.blind);
+                report.perhaps += u64::from(change.perhaps);
                 report.copied += u64::from(change.copied);
                 report.with_missing += u64::from(!change.missing.is_empty());
             }

@@ -223,7 +223,7 @@ fn each_kind_of_failure_has_its_code() {
         .exits(4)
         .says("none of the configured keys");
     desk.run("decrypt a.elk -p raw:file=other.key,id=k --context tenant=acme -o out").exits(3);
-    desk.run("decrypt a.elk --context tenant=acme -o out").exits(4).says("there is no keystore");
+    desk.run("decrypt a.elk --context tenant=acme -o out").exits(4).says("no keystore is at");
     assert!(!desk.path("home").exists(), "reading makes no keystore");
     desk.run("keys create").exits(0);
     desk.run("keys describe alias/nowhere").exits(4);

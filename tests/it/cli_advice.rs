@@ -137,3 +137,28 @@ fn inspect_tells_which_files_a_rotation_left_behind() {
     desk.run("rewrap a.elk -p local:alias/orders").exits(0);
     assert_eq!(version(), Some(2));
 }
+
+#[test]
+fn a_forgotten_provider_is_told_by_whom_the_file_is_for_and_not_as_a_lost_keystore() {
+    let desk = Desk::new();
+    key(&desk, "k.key", KEY);
+    desk.write("words", "correct horse");
+    desk.write("a", "for one");
+    desk.run("encrypt a -p raw:file=k.key").exits(0);
+    desk.run("encrypt a -o p.elk -p passphrase:file=words -p raw:file=k.key").exits(0);
+    let value = desk.pipe("seal -p raw:file=k.key", b"a value").exits(0).out;
+    desk.write("value", &value);
+    let name = "for raw:k: name it with --provider raw:file=PATH,id=k";
+    for line in ["decrypt a.elk -o x", "verify a.elk", "rewrap a.elk", "recover a.elk -o x --map m", "verify a a.elk"] {
+        let ran = desk.run(line).exits(4).says(&format!("a.elk is {name}")).says("no keystore is at");
+        assert!(!ran.err.contains("backup"), "{line}: {}", ran.err);
+    }
+    desk.run("verify p.elk").exits(4).says("name it with --provider passphrase: or --provider raw:file=PATH,id=k");
+    desk.pipe("open", &value).exits(4).says(&format!("standard input is {name}"));
+    assert!(!desk.path("home/.local").exists());
+    // What tells nobody, and what a keystore's key encrypted, may be a lost keystore's.
+    desk.run("decrypt a -o x").exits(4).says("restore it from its backup");
+    desk.run("encrypt a -o l.elk").exits(0);
+    fs::rename(desk.path("home/.local"), desk.path("home/.lost")).unwrap();
+    desk.run("decrypt l.elk -o x").exits(4).says("restore it from its backup");
+}

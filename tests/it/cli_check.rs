@@ -173,3 +173,56 @@ fn an_authority_in_a_name_leaves_the_proxy_of_the_environment() {
         .map(|mut stream| std::io::Write::write_all(&mut stream, b"nobody\r\n"));
     assert_eq!(asked.join().unwrap(), "CONNECT vault.invalid:8200 HTTP/1.1\r\n");
 }
+
+#[test]
+fn who_may_not_re_encrypt_has_a_provider_that_works() {
+    let desk = Desk::new();
+    desk.run("keys create --alias alias/orders").exits(0);
+    let policy = r#"{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": "owner"}, "Action": "kms:*", "Resource": "*"},
+        {"Effect": "Allow", "Principal": {"AWS": "writer"}, "Resource": "*",
+         "Action": ["kms:GenerateDataKey", "kms:Encrypt", "kms:Decrypt"]}]}"#;
+    desk.write("policy.json", policy);
+    desk.run("policy put alias/orders policy.json").exits(0);
+    let shown = json(&desk.run("check --json -p local:alias/orders --as writer").exits(0));
+    let provider = &shown["providers"][0];
+    assert_eq!(steps(provider)[4], ("re-encrypt", "no"), "{provider}");
+    assert_eq!((&provider["works"], &shown["working"]), (&true.into(), &1.into()));
+    let text = desk.run("check -p local:alias/orders --as writer").exits(0);
+    assert!(text.text().contains("not allowed here: a rewrap decrypts and encrypts"), "{}", text.text());
+    assert!(text.text().contains("kms:ReEncrypt") && text.text().ends_with("it works\n"), "{}", text.text());
+}
+
+#[test]
+fn a_single_provider_that_fails_is_told_once() {
+    let desk = Desk::new();
+    let ran = desk.run("check -p raw:file=none.key").exits(6);
+    assert_eq!((ran.text().matches("not work").count(), ran.err.as_str()), (1, ""), "{}", ran.text());
+    desk.run("check -p raw:file=none.key --json").exits(6).says("raw:file=none.key,id=none does not work");
+}
+
+#[test]
+fn whose_credentials_were_used_is_told_in_plain_words() {
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.path("home/.aws")).unwrap();
+    desk.write(
+        "home/.aws/credentials",
+        "[default]\naws_access_key_id = AKIDPROFILE\naws_secret_access_key = hunter2\n",
+    );
+    let provider = "aws-kms:arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab,endpoint=http://127.0.0.1:9";
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIDVARIABLE"), ("AWS_SECRET_ACCESS_KEY", "hunter2")];
+    for (variables, words) in [
+        (&keys[..], "the access key AKIDVARIABLE of the environment, at http://127.0.0.1:9"),
+        (&[], "the access key AKIDPROFILE of the profile \"default\", at http://127.0.0.1:9"),
+    ] {
+        let ran = |json: &[&str]| {
+            let mut command = desk.command([&["check", "-p", provider], json].concat());
+            Ran::of(words, command.envs(variables.iter().copied()).output().unwrap()).exits(5)
+        };
+        let text = ran(&[]);
+        let line = text.text().lines().find(|line| line.trim_start().starts_with("identity")).unwrap().to_owned();
+        assert_eq!(line.trim_start().trim_start_matches("identity").trim(), words);
+        assert!(!text.text().contains("hunter2") && !text.text().contains("also ["), "{}", text.text());
+        assert_eq!(json(&ran(&["--json"]))["providers"][0]["caller"], words);
+    }
+}

@@ -39,13 +39,8 @@ fn a_fleet_is_counted_moved_and_counted_again() {
 
     let moving = "fleet rewrap --from raw:file=old.key --provider raw:file=new.key data";
     let dry = desk.run(&format!("{moving} --dry-run")).exits(0);
-    assert_eq!(
-        dry.text().matches(": due +raw:new -raw:old (inside the key service, where it can)\n").count(),
-        6,
-        "{}",
-        dry.text()
-    );
-    assert!(dry.text().contains("calls                    0\n"));
+    assert_eq!(dry.text().matches(": due +raw:new -raw:old (opened here)\n").count(), 6, "{}", dry.text());
+    assert!(dry.text().contains("calls                    0\n") && !dry.text().contains("inside"), "{}", dry.text());
     desk.run("verify data/0.elk -p raw:file=old.key -c object=0").exits(0);
 
     let moved = desk.run(&format!("{moving} --json --files")).exits(0).says("not a revocation");
@@ -201,4 +196,106 @@ fn a_dry_run_makes_nothing_and_calls_nobody() {
     desk.run(&format!("{dry} {aws}")).exits(2).says("name it by its ARN");
     let arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     desk.run(&format!("{dry} aws-kms:{arn},endpoint=http://127.0.0.1:9")).exits(0);
+}
+
+#[test]
+fn a_source_that_is_mistyped_or_forgotten_is_told_by_the_dry_run_as_by_the_run() {
+    let desk = desk(3);
+    for from in ["--from raw:file=old.key,id=odl ", ""] {
+        for dry in ["--dry-run ", ""] {
+            let ran = desk.run(&format!("fleet rewrap {from}{dry}-p raw:file=new.key data")).exits(4);
+            let ran = ran.says("data/0.elk: none of the configured keys opens this message, which is for raw:old");
+            let ran = ran.says("name it with --from if its key is to go");
+            let counts: Vec<_> = ran.text().lines().filter(|line| !line.ends_with(": failed")).collect();
+            let count = |name: &str| counts.iter().find_map(|line| Some(line.strip_prefix(name)?.trim()));
+            assert!(
+                count("failed") == Some("3") && count("would be rewrapped").unwrap_or("0") == "0",
+                "{}",
+                ran.text()
+            );
+        }
+    }
+    // Somebody else in it: refused by both, with the options that there are.
+    desk.write("escrow.key", KEY);
+    desk.run("rewrap data/0.elk -c object=0 -p raw:file=old.key --to raw:file=old.key --to raw:file=escrow.key")
+        .exits(0);
+    for dry in ["--dry-run ", ""] {
+        let ran =
+            desk.run(&format!("fleet rewrap {dry}--from raw:file=old.key --to raw:file=new.key data/0.elk")).exits(2);
+        let ran = ran.says("raw:escrow").says("--keep-others leaves them").says("--drop-others removes them");
+        assert!(!ran.err.contains("--to"), "{}", ran.err);
+    }
+    desk.run("fleet rewrap --keep-others --from raw:file=old.key --to raw:file=new.key data").exits(0);
+    desk.run("verify data/0.elk -p raw:file=new.key -c object=0").exits(0);
+}
+
+#[test]
+fn an_older_key_of_an_alias_is_due_perhaps_and_two_versions_of_one_key_inside() {
+    let desk = Desk::new();
+    desk.write("a", "x");
+    desk.run("keys create --alias alias/orders").exits(0);
+    desk.run("-q encrypt a -p local:alias/orders").exits(0);
+    let renewing = "fleet rewrap -p local:alias/orders a.elk";
+    desk.run("keys rotate alias/orders").exits(0);
+    let dry = desk.run(&format!("{renewing} --below-version 2 --dry-run")).exits(0);
+    assert!(dry.text().contains("a.elk: due anew (inside the key service, where it can)\n"), "{}", dry.text());
+    let next = desk.run("keys create").exits(0).text().trim().to_owned();
+    desk.run(&format!("keys alias move alias/orders {next}")).exits(0);
+    let dry = desk.run(&format!("{renewing} --dry-run")).exits(0).says("only a call tells");
+    assert!(dry.text().contains("a.elk: perhaps due +local:"), "{}", dry.text());
+    assert!(dry.text().contains("perhaps                  1\n"), "{}", dry.text());
+    desk.run(renewing).exits(0);
+    let after = desk.run(&format!("{renewing} --dry-run")).exits(0);
+    assert!(after.text().contains("up to date               1\n") && !after.err.contains("perhaps"));
+}
+
+#[test]
+fn a_recipient_who_alone_is_due_and_out_of_reach_is_recorded_and_listed() {
+    let desk = desk(2);
+    let line = "fleet rewrap -p raw:file=old.key -p vault:http://127.0.0.1:9/transit/k --at-least 1 data";
+    let run = || {
+        let mut command = desk.command(line.split(' '));
+        Ran::of(line, command.env("VAULT_TOKEN", "token").output().unwrap())
+    };
+    let ran = run().exits(0);
+    assert!(ran.text().contains("with missing recipients  2\n"), "{}", ran.text());
+    let listed = desk.run("inventory --missing --files data").exits(0);
+    assert_eq!(listed.text().matches("vault:transit/k MISSING").count(), 2, "{}", listed.text());
+    // It is down still, and recorded: a failure, for which a profile is no way out.
+    let again = run().exits(5).says("the connection was refused");
+    assert!(!again.err.contains("a profile with write"), "{}", again.err);
+}
+
+#[test]
+fn a_selection_that_can_mean_nothing_is_refused_and_one_that_means_nothing_is_told() {
+    let desk = desk(2);
+    for (under, words) in [
+        ("aws-kms:alias/app", "by its ARN"),
+        ("aws-kms:arn:aws:kms:eu-west-1:1:alias/app", "by its ARN"),
+        ("local:alias/app", "by its full name"),
+        ("vaultt:transit/orders", "is it vault:?"),
+        ("nothing", "PROVIDER:KEY"),
+    ] {
+        desk.run(&format!("inventory --under {under} data")).exits(2).says(words);
+        desk.run(&format!("fleet rewrap -p raw:file=new.key --under {under} data")).exits(2).says(words);
+    }
+    for under in ["raw:odl", "com.example.hsm:k", "vault:transit/order"] {
+        desk.run(&format!("inventory --under {under} data")).exits(0).says("no message was selected");
+        let ran = desk.run(&format!("fleet rewrap -p raw:file=new.key --under {under} data")).exits(0);
+        ran.says("no message was selected").says("--missing");
+    }
+    let some = desk.run("inventory --under raw:old data").exits(0);
+    assert!(!some.err.contains("selected"), "{}", some.err);
+}
+
+#[test]
+fn one_outage_is_told_in_full_once_and_every_file_that_it_stops_is_named() {
+    let desk = desk(12);
+    let line = "fleet rewrap --from raw:file=old.key -p vault:http://127.0.0.1:9/transit/k data";
+    let mut command = desk.command(line.split(' '));
+    let ran = Ran::of(line, command.env("VAULT_TOKEN", "token").output().unwrap()).exits(5);
+    let failed: Vec<_> = ran.err.lines().filter(|line| line.starts_with("envelock: data/")).collect();
+    let again = failed.iter().filter(|line| line.contains(": for the same reason as data/")).count();
+    assert_eq!(failed.len(), 12, "{}", ran.err);
+    assert!((1..=3).contains(&(12 - again)) && ran.err.contains("was refused"), "{}", ran.err);
 }

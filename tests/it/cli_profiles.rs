@@ -109,6 +109,7 @@ fn what_is_wrong_in_the_file_is_told_by_its_line_and_secrets_are_not_repeated() 
         ("[profiles.x]\nproviders = [\"passphrase:hunter2\"]\n", 2, "never from an argument"),
         ("[profiles.x]\npassword = \"hunter2\"\n", 2, "looks like a secret"),
         ("[profiles.x]\nproviders = [\"hunter2\"\n", 2, "no TOML"),
+        ("[profiles.x]\nproviders = [\"local:\"]\nwrite = \"1 of 2\"\n", 3, "there is 1 provider"),
     ] {
         let desk = desk(text);
         let ran = desk.run("encrypt a --profile x").exits(2);
@@ -144,19 +145,25 @@ fn k_of_n_goes_on_without_one_that_is_down_and_names_it() {
     let desk = desk(&profiles("2 of 3"));
     let vault = [("VAULT_TOKEN", "token")];
     let ran = with(&desk, "encrypt a --profile three", &vault).exits(0);
-    ran.says("a.elk: MISSING vault:transit/k: it could not encrypt the data key").says("envelock rewrap");
+    let ran = ran
+        .says("a.elk: MISSING vault:transit/k: it could not encrypt the data key (")
+        .says("the connection was refused");
+    ran.says("`envelock rewrap --profile three a.elk`")
+        .says("`envelock fleet rewrap --profile three --missing FOLDER`");
     let shown = recipients(&desk, "a.elk");
     assert_eq!(shown, [("a".into(), false), ("transit/k".into(), true), ("b".into(), false)]);
     assert_eq!(with(&desk, "decrypt a.elk -o - --profile three", &vault).exits(0).out, b"attack at dawn");
     let mut seal = desk.command(["seal", "--profile", "three"]);
     let sealed = seal.envs(vault).output().unwrap();
-    assert!(String::from_utf8_lossy(&sealed.stderr).contains("what was sealed: MISSING vault:transit/k"));
+    let said = String::from_utf8_lossy(&sealed.stderr).into_owned();
+    assert!(said.contains("what was sealed: MISSING vault:transit/k") && said.contains("was refused"), "{said}");
     // One word more, and it stops, with everyone's reason.
     let ran = with(&desk, "encrypt a -f --profile three --at-least 3", &vault).exits(5);
     let ran = ran.says("2 of 3 key providers encrypted the data key, and 3 must: vault:transit/k: ");
     ran.says("the connection was refused");
     desk.write("home/.config/envelock/config.toml", profiles("all"));
-    with(&desk, "encrypt a -f --profile three", &vault).exits(5);
+    let ran = with(&desk, "encrypt a -f --profile three", &vault).exits(5);
+    assert!(!ran.err.contains("MISSING"), "{}", ran.err);
     assert_eq!(recipients(&desk, "a.elk"), shown, "the target stayed as it was");
 }
 
@@ -170,6 +177,10 @@ fn failover_writes_by_the_first_that_works_and_reads_by_whose_it_is() {
         let vault = [("VAULT_TOKEN", "token")];
         let ran = with(&desk, "encrypt a --profile standby", &vault).exits(0);
         assert!(!ran.err.contains("MISSING"), "{}", ran.err);
+        // Where nobody is the first, nobody stands by.
+        let by_standby =
+            "a.elk: by the standby raw:a: it opens with it alone, until `envelock rewrap --profile standby a.elk`";
+        assert_eq!(ran.err.contains(by_standby), order == "listed", "{}", ran.err);
         assert_eq!(recipients(&desk, "a.elk"), present(&["a"]));
         assert_eq!(with(&desk, "decrypt a.elk -o - --profile standby", &vault).exits(0).out, b"attack at dawn");
         desk.run("encrypt a -f -p raw:file=b.key").exits(0);
@@ -241,5 +252,32 @@ fn what_was_pasted_into_a_provider_is_not_repeated() {
         let ran = desk.run("encrypt a").exits(2).says("line 2");
         assert!(!ran.err.contains("hunter2"), "{}", ran.err);
         desk.write("home/.config/envelock/config.toml", "");
+    }
+}
+
+#[test]
+fn what_goes_on_without_one_is_told_to_whoever_writes_with_all() {
+    let vault = [("VAULT_TOKEN", "token")];
+    let hint = "a profile with write = \"2 of 3\" or \"failover\" goes on without one of several";
+    let provider = "vault:http://127.0.0.1:9/transit/k";
+    let desk = desk(&format!(
+        "[profiles.one]\nproviders = [\"{provider}\"]\nattempts = 1\n\
+         [profiles.k]\nproviders = [\"{provider}\", \"vault:http://127.0.0.1:9/transit/l\"]\nwrite = \"1 of 2\"\nattempts = 1\n"
+    ));
+    with(&desk, "encrypt a --profile one", &vault).exits(5).says(hint);
+    for line in
+        ["encrypt a --profile k", "encrypt a --profile one --at-least 1", "check --profile one", "check --profile k"]
+    {
+        let ran = with(&desk, line, &vault).exits(5);
+        assert!(!ran.err.contains(hint) && !ran.text().contains(hint), "{line}: {} {}", ran.text(), ran.err);
+    }
+}
+
+#[test]
+fn a_file_of_profiles_that_is_not_there_is_told_with_where_one_is_shown() {
+    let desk = Desk::new();
+    desk.write("a", "x");
+    for line in ["check --config none.toml", "encrypt a --profile prod"] {
+        desk.run(line).exits(6).says("No such file").says("docs/providers.md shows");
     }
 }

@@ -1,5 +1,6 @@
 //! Many files at once: what is where, and moving them to other keys.
 
+mod foreseen;
 mod hostile;
 mod inventory;
 mod journal;

@@ -41,8 +41,10 @@ struct Found {
     name: String,
     /// The recipients that it writes.
     keys: Vec<String>,
-    /// Where, and as whom it calls, where it can say so without a call.
+    /// Where, and as whom it calls, as it tells itself from others.
     identity: Option<String>,
+    /// The same for people, once it has called.
+    caller: Option<String>,
     steps: Vec<Step>,
     failure: Option<Failure>,
 }
@@ -82,6 +84,8 @@ pub(crate) fn check(arguments: &Check, signals: &Signals, notes: Notes) -> Resul
         several => format!("{} do not work", several.join(", ")),
     };
     match all.iter().find_map(|found| found.failure.as_ref()) {
+        // The table ends with it.
+        Some(only) if all.len() == 1 && !arguments.json => Err(only.silent()),
         Some(first) => Err(first.with_line(line)),
         None => Ok(()),
     }
@@ -99,8 +103,14 @@ fn contexts(opening: &Opening) -> Result<[KmsContext; 2], Failure> {
 }
 
 fn one(name: &ProviderName, providers: &mut Providers<'_>, contexts: &[KmsContext; 2]) -> Found {
-    let mut found =
-        Found { name: name.to_string(), keys: Vec::new(), identity: None, steps: Vec::new(), failure: None };
+    let mut found = Found {
+        name: name.to_string(),
+        keys: Vec::new(),
+        identity: None,
+        caller: None,
+        steps: Vec::new(),
+        failure: None,
+    };
     let begun = Instant::now();
     let made = providers.member(name, Purpose::Look);
     let took = begun.elapsed();
@@ -120,11 +130,17 @@ fn one(name: &ProviderName, providers: &mut Providers<'_>, contexts: &[KmsContex
     };
     let mut trial = Trial::begin(took);
     trial.look(&member);
-    let provider = member.into_provider();
+    let provider = member.clone().into_provider();
     found.keys = provider.recipients().iter().map(ToString::to_string).collect();
     let identity = provider.identity().filter(|_| network).map(|identity| identity.to_string());
-    found.identity = keystore.or(identity);
     trial.use_it(&*provider, contexts, network);
+    found.caller = match &member {
+        Member::Local(_) => keystore.clone(),
+        Member::Aws(aws) => aws.caller(),
+        // The server says who it takes the caller for, at the step `look`.
+        Member::Vault(_) | Member::Other(_) => None,
+    };
+    found.identity = keystore.or(identity);
     (found.steps, found.failure) = trial.end();
     found
 }
@@ -153,8 +169,8 @@ impl Summary {
             for key in found.keys.iter().filter(|key| **key != found.name) {
                 let _ = writeln!(out, "  {:<12} {}", "key", plain(key));
             }
-            if let Some(identity) = &found.identity {
-                let _ = writeln!(out, "  {:<12} {}", "identity", plain(identity));
+            if let Some(caller) = &found.caller {
+                let _ = writeln!(out, "  {:<12} {}", "identity", plain(caller));
             }
             for step in &found.steps {
                 let time = step.took.map_or_else(String::new, |took| format!("{:.1} ms", took.as_secs_f64() * 1e3));
@@ -188,6 +204,7 @@ impl Summary {
                 "exit_code": found.failure.as_ref().map_or(0, Failure::code),
                 "keys": found.keys,
                 "identity": found.identity,
+                "caller": found.caller,
                 "steps": found.steps.iter().map(step).collect::<Vec<_>>(),
             })
         };

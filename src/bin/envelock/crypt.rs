@@ -3,6 +3,7 @@
 use crate::args::{Output, Working};
 use crate::failure::{Failure, each};
 use crate::file_args::{Decrypt, Encrypt};
+use crate::forgotten;
 use crate::missing;
 use crate::progress::Progress;
 use crate::provider::{Providers, Purpose, context, reader};
@@ -27,7 +28,8 @@ pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> R
         false => Way::Encrypt,
     };
     let context = context(&arguments.opening);
-    let run = Run { way, signals, notes, context, output: &arguments.output, working: &arguments.working };
+    let choice = &missing::choice(&arguments.opening.choosing);
+    let run = Run { way, signals, notes, context, choice, output: &arguments.output, working: &arguments.working };
     run.all(&arguments.files, name, || {
         if arguments.output.output.is_none()
             && arguments.files.iter().any(|it| is_pipe(it))
@@ -39,6 +41,7 @@ pub(crate) fn encrypt(arguments: &Encrypt, signals: &Signals, notes: Notes) -> R
         }
         let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
         let chosen = providers.chosen(&arguments.opening, Purpose::Encrypt)?;
+        chosen.told_of_outages(arguments.at_least);
         let cache = chosen.cache_limits();
         let mut envelope = Envelope::builder(chosen.writing(arguments.at_least)?).aead(arguments.aead.into());
         if let Some(limits) = cache {
@@ -67,8 +70,11 @@ pub(crate) fn decrypt(arguments: &Decrypt, signals: &Signals, notes: Notes) -> R
         None => Way::Decrypt,
     };
     let context = context(&arguments.opening);
-    let run = Run { way, signals, notes, context, output: &arguments.output, working: &arguments.working };
-    run.all(&arguments.files, name, || reader(&arguments.opening, &arguments.matching, signals, notes))
+    let run = Run { way, signals, notes, context, choice: "", output: &arguments.output, working: &arguments.working };
+    run.all(&arguments.files, name, || {
+        forgotten::check(&arguments.opening, &arguments.files)?;
+        reader(&arguments.opening, &arguments.matching, signals, notes)
+    })
 }
 
 /// `name.elk` beside `name`.
@@ -116,6 +122,8 @@ struct Run<'a> {
     signals: &'a Signals,
     notes: Notes,
     context: EncryptionContext,
+    /// How the providers were named.
+    choice: &'a str,
     output: &'a Output,
     working: &'a Working,
 }
@@ -160,7 +168,7 @@ impl Run<'_> {
         if let Target::File(to) = &job.target {
             self.notes.say(&format!("{} {} to {}", self.way.done(), job.name, to.display()));
             if matches!(self.way, Way::Encrypt | Way::Resume) {
-                missing::say_of_file(to, self.notes);
+                missing::say_of_file(to, self.choice, self.notes);
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use envelock::{Error, ErrorKind, KeystoreCause, Recipients, TransportError, Tran
 use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A line for standard error and an exit code.
 #[derive(Debug)]
@@ -116,6 +117,21 @@ impl Failure {
         }
     }
 
+    /// That of a file of a fleet.
+    pub(crate) fn of_fleet(error: &Error) -> Self {
+        Self::told(error, Scope::Fleet)
+    }
+
+    fn told(error: &Error, scope: Scope) -> Self {
+        let failure = Self { code: code(error), line: Some(error.to_string()) };
+        hints(error, scope).into_iter().fold(failure, |failure, hint| failure.and(&hint))
+    }
+
+    /// The same failure, whose line is not said: all of it was told already.
+    pub(crate) fn silent(&self) -> Self {
+        Self { code: self.code, line: None }
+    }
+
     /// The same failure, said.
     pub(crate) fn reported(mut self) -> Self {
         self.report();
@@ -132,9 +148,23 @@ impl From<Error> for Failure {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let failure = Self { code: code(error), line: Some(error.to_string()) };
-        hints(error).into_iter().fold(failure, |failure, hint| failure.and(&hint))
+        Self::told(error, Scope::File)
     }
+}
+
+/// What is worked on: what there is to do about an error is said by the options of its commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    File,
+    Fleet,
+}
+
+/// Set while something is written that every provider must encrypt for.
+static ALL_MUST_WRITE: AtomicBool = AtomicBool::new(false);
+
+/// Says that what is written from now on stops where one provider is out of reach.
+pub(crate) fn all_must_write() {
+    ALL_MUST_WRITE.store(true, Ordering::Relaxed);
 }
 
 fn code(error: &Error) -> u8 {
@@ -156,11 +186,11 @@ fn code(error: &Error) -> u8 {
 }
 
 /// What to do on the command line: the library's errors know nothing of it.
-fn hints(error: &Error) -> Vec<Cow<'static, str>> {
+fn hints(error: &Error, scope: Scope) -> Vec<Cow<'static, str>> {
     let of_keystore = error.keystore_cause().and_then(|cause| keystore_hint(error, cause));
     match of_keystore {
         Some(hint) => vec![hint],
-        None => other_hints(error).into_iter().map(Cow::Borrowed).collect(),
+        None => other_hints(error, scope).into_iter().map(Cow::Borrowed).collect(),
     }
 }
 
@@ -187,7 +217,7 @@ fn keystore_hint(error: &Error, cause: KeystoreCause) -> Option<Cow<'static, str
     }))
 }
 
-fn other_hints(error: &Error) -> Vec<&'static str> {
+fn other_hints(error: &Error, scope: Scope) -> Vec<&'static str> {
     let source = std::error::Error::source(error);
     let recipients = source.and_then(|source| source.downcast_ref::<Recipients>());
     match (error.kind(), recipients) {
@@ -195,11 +225,19 @@ fn other_hints(error: &Error) -> Vec<&'static str> {
             let of = |name| all.iter().any(|it| it.provider == name);
             let raw = of("raw").then_some("raw key files are known by their name: give raw:file=PATH,id=NAME");
             let passphrase = of("passphrase").then_some("passphrase: asks for one");
-            ["name it with --provider"].into_iter().chain(raw).chain(passphrase).collect()
+            let option = match scope {
+                Scope::File => "name it with --provider",
+                Scope::Fleet => "name it with --from if its key is to go, with --provider if it is to stay",
+            };
+            [option].into_iter().chain(raw).chain(passphrase).collect()
         }
-        (ErrorKind::InvalidInput, Some(_)) => {
-            vec!["name all that are to stay with --provider or --to, or remove the others with --drop-others"]
-        }
+        (ErrorKind::InvalidInput, Some(_)) => vec![match scope {
+            Scope::File => "name all that are to stay with --provider or --to, or remove the others with --drop-others",
+            Scope::Fleet => {
+                "--keep-others leaves them, --drop-others removes them; or name them, with --provider those that are to \
+                 stay and with --from those that are to go"
+            }
+        }],
         (ErrorKind::ContextMismatch, _) => {
             vec!["--context tenant=... gives a stored entry, --unstored tenant=... one that is not stored"]
         }
@@ -222,7 +260,7 @@ fn network_hint(error: &Error) -> Option<&'static str> {
         TransportFailure::Tls => {
             Some("a vault: provider trusts the certificates of a file with ,cacert=FILE behind it")
         }
-        TransportFailure::Timeout | TransportFailure::Connect => {
+        TransportFailure::Timeout | TransportFailure::Connect if ALL_MUST_WRITE.load(Ordering::Relaxed) => {
             Some("a profile with write = \"2 of 3\" or \"failover\" goes on without one of several")
         }
         _ => None,

@@ -114,7 +114,8 @@ pub(crate) struct Rewrap {
     pub(crate) drop_others: bool,
     #[command(flatten)]
     pub(crate) making: Making,
-    /// Go on when at least K of the new providers can encrypt. Default: all must, or as many as the profile says
+    /// Go on when at least K of the new providers can encrypt; the others are recorded as missing, as they may be
+    /// already. Default: all must, or as many as the profile says
     #[arg(long, value_name = "K")]
     pub(crate) at_least: Option<usize>,
     /// Let the key service re-encrypt inside, without seeing the data key here. Keep the old key until

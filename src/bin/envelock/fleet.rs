@@ -4,13 +4,13 @@ use crate::counter::{Counter, Trouble};
 use crate::failure::Failure;
 use crate::fleet_args::{Fleet, FleetCommand, FleetRewrap};
 use crate::inspect::json_text;
-use crate::inventory::{counts_text, files, key_text, line_of, put_path, some};
+use crate::inventory::{NOTHING_SELECTED, counts_text, files, key_text, line_of, put_path, some};
 use crate::provider::{Member, Providers, Purpose, context};
 use crate::rewrap::opening_keys_of;
 use crate::signals::Signals;
 use crate::text::{Notes, answer, plain};
-use envelock::Recipient;
 use envelock::fleet::{Change, Mode, Others, Outcome, Rewrap, RewrapReport};
+use envelock::{Error, Recipient};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -27,12 +27,13 @@ fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<()
     let counter = Counter::new(if arguments.dry_run { "looking" } else { "rewrapping" }, notes);
     let lines = (arguments.files || arguments.dry_run).then_some(arguments.json);
     let (mut first, mut last, stop) = (None::<Failure>, String::new(), signals.flag());
+    let mut outages = Outages::default();
     let ran = signals.drive(rewrap.run(files, |path, outcome| {
         counter.advance();
         if let Outcome::Failed(error) = outcome {
             last = error.to_string();
         }
-        if let Err(trouble) = counter.beside(|| told(path, outcome, lines, notes)) {
+        if let Err(trouble) = counter.beside(|| told(path, outcome, lines, &mut outages, notes)) {
             stop.fetch_or(trouble.ends(), Ordering::SeqCst);
             first.get_or_insert(trouble.into_failure());
         }
@@ -56,6 +57,15 @@ fn rewrap(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<()
     }
     if report.blind > 0 && !arguments.dry_run {
         notes.say("data keys were not seen here: run `envelock verify` with the new keys before an old key is retired");
+    }
+    if report.perhaps > 0 {
+        notes.say(
+            "perhaps: neither --provider nor --from names a key of these messages; whether one of them opens them all the \
+             same, by an older key of its alias for one, only a call tells",
+        );
+    }
+    if report.not_selected > 0 && report.not_selected == report.messages {
+        notes.say(NOTHING_SELECTED);
     }
     if report.journal_damaged > 0 {
         notes.say("the journal was damaged, and some messages were looked at again");
@@ -120,14 +130,57 @@ fn asked(arguments: &FleetRewrap, signals: &Signals, notes: Notes) -> Result<Rew
     Ok(if arguments.dry_run { rewrap.dry_run() } else { rewrap })
 }
 
+/// Reasons that were told in full: an outage is the same for each file, and a long sentence for each would hide the others.
+#[derive(Default)]
+struct Outages(Vec<Outage>);
+
+struct Outage {
+    /// Without its figures, times and counts for the most part.
+    reason: String,
+    /// Which was told with it.
+    file: String,
+}
+
+impl Outages {
+    /// The file that was told with the reason why this one failed too, if it is an outage.
+    fn first(&mut self, file: &str, error: &Error) -> Option<String> {
+        if !error.is_retryable() {
+            return None;
+        }
+        let reason: String = error.to_string().replace(file, "").chars().filter(|it| !it.is_ascii_digit()).collect();
+        if let Some(known) = self.0.iter().find(|known| known.reason == reason) {
+            return Some(known.file.clone());
+        }
+        if self.0.len() < OUTAGES_MAX {
+            self.0.push(Outage { reason, file: file.to_owned() });
+        }
+        None
+    }
+}
+
+/// Reasons that are kept.
+const OUTAGES_MAX: usize = 16;
+
 /// Says what became of a file, as JSON or as text, where lines are wanted; and its failure.
-fn told(path: &Path, outcome: &Outcome, lines: Option<bool>, notes: Notes) -> Result<(), Trouble> {
+fn told(
+    path: &Path,
+    outcome: &Outcome,
+    lines: Option<bool>,
+    outages: &mut Outages,
+    notes: Notes,
+) -> Result<(), Trouble> {
     let name = plain(&path.to_string_lossy()).into_owned();
     if let Outcome::Rewrapped(Change { notice: Some(notice), .. }) | Outcome::Recovered(notice) = outcome {
         notes.say(&format!("{name}: {notice}"));
     }
     if let Outcome::Failed(error) = outcome {
-        let failure = Failure::from(error).of(&path.display().to_string()).reported();
+        let file = path.display().to_string();
+        let failure = Failure::of_fleet(error).of(&file);
+        let failure = match outages.first(&file, error) {
+            Some(first) => failure.with_line(format!("{file}: for the same reason as {first}")),
+            None => failure,
+        };
+        let failure = failure.reported();
         return said(path, &name, outcome, lines).and(Err(Trouble::File(failure)));
     }
     said(path, &name, outcome, lines)
@@ -145,7 +198,11 @@ fn said(path: &Path, name: &str, outcome: &Outcome, lines: Option<bool>) -> Resu
     };
     let line = match as_json {
         true => line_of(&file_json(path, word, change)),
-        false => format!("{name}: {word}{}\n", change.map(|change| change_text(change, outcome)).unwrap_or_default()),
+        false => {
+            let perhaps = if change.is_some_and(|change| change.perhaps) { "perhaps " } else { "" };
+            let change = change.map(|change| change_text(change, outcome)).unwrap_or_default();
+            format!("{name}: {perhaps}{word}{change}\n")
+        }
     };
     answer(&line).map_err(Trouble::Output)
 }
@@ -155,11 +212,15 @@ fn change_text(change: &Change, outcome: &Outcome) -> String {
         recipients.iter().map(|it| format!(" {sign}{}", plain(&it.to_string()))).collect()
     };
     let mut text = [all("+", &change.added), all("-", &change.removed), all("missing ", &change.missing)].concat();
+    if let (true, Outcome::Due(_), Some(notice)) = (text.is_empty(), outcome, change.notice) {
+        return format!(" ({notice})");
+    }
     if text.is_empty() {
         text.push_str(" anew");
     }
     text.push_str(match (change.blind, outcome) {
         (true, Outcome::Due(_)) => " (inside the key service, where it can)",
+        (false, Outcome::Due(_)) => " (opened here)",
         (true, _) => " (inside the key service)",
         (false, _) => "",
     });
@@ -179,6 +240,7 @@ fn file_json(path: &Path, word: &str, change: Option<&Change>) -> Value {
             "removed": names(&change.removed),
             "missing": names(&change.missing),
             "blind": change.blind,
+            "perhaps": change.perhaps,
             "copied": change.copied,
         }),
         None => json!({ "outcome": word }),
@@ -191,7 +253,8 @@ fn text(report: &RewrapReport, dry: bool) -> String {
     counts_text(&[
         ("messages", Some(report.messages)),
         (if dry { "would be rewrapped" } else { "rewrapped" }, Some(report.rewrapped)),
-        ("inside the key service", some(report.blind)),
+        ("perhaps", some(report.perhaps)),
+        ("inside the key service", some(report.blind).filter(|_| !dry)),
         ("as new files", some(report.copied)),
         ("with missing recipients", some(report.with_missing)),
         ("up to date", Some(report.current)),
@@ -210,6 +273,7 @@ fn json(report: &RewrapReport) -> Value {
         "messages": report.messages,
         "rewrapped": report.rewrapped,
         "blind": report.blind,
+        "perhaps": report.perhaps,
         "copied": report.copied,
         "with_missing": report.with_missing,
         "current": report.current,

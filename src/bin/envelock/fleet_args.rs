@@ -1,7 +1,7 @@
 //! The arguments of `envelock inventory` and `envelock fleet`.
 
 use crate::args::{Making, Opening};
-use crate::provider_name::ProviderName;
+use crate::provider_name::{KINDS, ProviderName, meant};
 use crate::time::moment_past;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use envelock::fleet::{By, Selection, Separator};
@@ -107,6 +107,7 @@ pub(crate) enum FleetCommand {
 /// what is as it should be is left alone without a call. Whatever interrupts it, run it again: it does the rest. A
 /// rewrap is not a revocation: whoever had a data key, or an old copy of a file, still has it.
 #[derive(Args, Debug)]
+#[command(mut_arg("provider", |it| it.alias("to")))]
 #[command(after_long_help = "\
 Examples:
   envelock fleet rewrap --from raw:file=old.key --provider vault:transit/orders --dry-run /srv/data
@@ -194,10 +195,27 @@ impl From<Grouping> for By {
     }
 }
 
+/// A selection that can mean no message is a mistake, and no way to do nothing.
 fn recipient(text: &str) -> Result<(String, String), String> {
-    match text.split_once(':') {
-        Some((provider, key)) if !provider.is_empty() => Ok((provider.into(), key.into())),
-        _ => Err("a key is PROVIDER:KEY, as `envelock inventory` writes it".into()),
+    const FORM: &str = "a key is PROVIDER:KEY, as `envelock inventory` writes it";
+    let Some((provider, key)) = text.split_once(':') else { return Err(FORM.into()) };
+    match provider {
+        "aws-kms" if !key.starts_with("arn:") || key.contains(":alias/") => {
+            Err("messages name a key of AWS KMS by its ARN (aws-kms:arn:aws:kms:…:key/…), and no alias; `envelock \
+                 inventory` writes it, and `aws kms describe-key --key-id alias/NAME` shows it"
+                .into())
+        }
+        "local" if !key.starts_with("envelock:") => {
+            Err("messages name a key of a keystore by its full name (local:envelock:local:…), as `envelock inventory` \
+                 writes it"
+                .into())
+        }
+        // Providers from outside have names with a dot.
+        _ if KINDS.contains(&provider) || provider.contains('.') => Ok((provider.into(), key.into())),
+        _ => match meant(provider) {
+            Some(near) => Err(format!("no key provider is named so: is it {near}:? {FORM}")),
+            None => Err(FORM.into()),
+        },
     }
 }
 

@@ -47,10 +47,17 @@ pub(crate) fn inventory(arguments: &Inventory, notes: Notes) -> Result<(), Failu
                 (true, true) => line_of(&json(&report)),
                 (false, _) => text(&report),
             })?;
+            if report.not_selected > 0 && report.messages + report.record_sets == 0 {
+                notes.say(NOTHING_SELECTED);
+            }
             first.map_or(Ok(()), Err)
         }
     }
 }
+
+/// What to look at where no message is meant.
+pub(crate) const NOTHING_SELECTED: &str = "no message was selected: `envelock inventory` without --under, --missing, \
+                                           --older-than and --below-version shows which keys, and as they are spelt, there are";
 
 /// The files of the command line.
 pub(crate) fn files(place: &Where) -> Result<Files, Failure> {

@@ -96,7 +96,11 @@ pub(crate) fn chosen(choosing: &Choosing) -> Result<Option<Profile>, Failure> {
         Err(failure) => {
             let there = place.symlink_metadata().is_ok();
             // Without a file and a word about it, there are no profiles.
-            return if there || explicit.is_some() || name.is_some() { Err(failure) } else { Ok(None) };
+            return match explicit.is_some() || name.is_some() {
+                _ if there => Err(failure),
+                true => Err(failure.and("docs/providers.md shows such a file of profiles")),
+                false => Ok(None),
+            };
         }
     };
     let mut profiles = File { path: &place, text: &text }.profiles()?;
@@ -304,7 +308,10 @@ fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)>
 fn k_of_n(text: &str, providers: usize) -> Result<usize, String> {
     let both = text.split_once(" of ").and_then(|(k, n)| Some((k.parse().ok()?, n.parse::<usize>().ok()?)));
     match both {
-        Some((_, n)) if n != providers => Err(format!("write is {text:?}, and there are {providers} providers")),
+        Some((_, n)) if n != providers => {
+            let there = if providers == 1 { "is 1 provider".into() } else { format!("are {providers} providers") };
+            Err(format!("write is {text:?}, and there {there}"))
+        }
         Some((k, n)) if (1..=n).contains(&k) => Ok(k),
         _ => Err(format!("write is \"all\", \"failover\" or as \"2 of 3\", and not {text:?}")),
     }

@@ -1,8 +1,9 @@
 //! Key providers that the command line or a profile names, and the envelopes made of them.
 
 use crate::args::{KeystorePlace, Making, Matching, Opening};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::keystore::{self, Missing};
+use crate::noted;
 use crate::passphrase::{self, Ask};
 use crate::profile::{self, Patience, Write};
 use crate::provider_name::ProviderName;
@@ -189,6 +190,13 @@ impl Chosen {
         together(self.members, write)
     }
 
+    /// Lets an outage, while this writes, be told with what goes on without one of several.
+    pub(crate) fn told_of_outages(&self, at_least: Option<usize>) {
+        if at_least.is_none() && self.write == Write::All {
+            failure::all_must_write();
+        }
+    }
+
     /// How many must write, where a profile says that not all must.
     pub(crate) fn needed(&self) -> Option<usize> {
         match self.write {
@@ -222,7 +230,7 @@ fn together(members: Vec<Member>, write: Write) -> Result<Arc<dyn KeyProvider>, 
     let mut members: Vec<_> = members.into_iter().map(Member::into_provider).collect();
     match write {
         Write::AtLeast(needed) => {
-            let provider = MultiProvider::at_least(needed, members)?;
+            let provider = MultiProvider::at_least(needed, members.into_iter().map(noted::noted).collect())?;
             Ok(Arc::new(match remote {
                 true => provider.with_grace(GRACE, remote::transport()?),
                 false => provider,
@@ -233,6 +241,9 @@ fn together(members: Vec<Member>, write: Write) -> Result<Arc<dyn KeyProvider>, 
         }
         Write::All => Ok(Arc::new(MultiProvider::all(members)?)),
         Write::Failover { nearest, hedge_after } => {
+            if !nearest {
+                noted::first_of_failover(members.first().map(|first| first.recipients()).unwrap_or_default());
+            }
             let provider = match nearest {
                 true => FailoverProvider::nearest(members)?,
                 false => FailoverProvider::in_order(members)?,

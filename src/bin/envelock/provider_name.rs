@@ -106,6 +106,20 @@ const VAULT_OPTIONS: [&str; 5] = ["namespace", "login", "role", "secret_id_file"
 const FORMS: &str = "a provider is local:[KEY], raw:file=PATH[,id=NAME], passphrase:[file=PATH|fd=N], \
                      aws-kms:KEY[,region=NAME], or vault:[https://HOST[:PORT]/]MOUNT/KEY";
 
+/// What names begin with.
+pub(crate) const KINDS: [&str; 5] = ["local", "raw", "passphrase", "aws-kms", "vault"];
+
+/// The kind that somebody meant who wrote `kind`.
+pub(crate) fn meant(kind: &str) -> Option<&'static str> {
+    match kind.to_ascii_lowercase().as_str() {
+        "aws" | "kms" | "awskms" | "aws_kms" => Some("aws-kms"),
+        "bao" | "openbao" | "hashicorp" | "hcvault" | "transit" => Some("vault"),
+        "key" | "file" => Some("raw"),
+        "keystore" => Some("local"),
+        other => nearest(other, &KINDS),
+    }
+}
+
 impl Default for ProviderName {
     fn default() -> Self {
         Self::Local { key: DEFAULT_KEY.into() }
@@ -137,7 +151,11 @@ impl FromStr for ProviderName {
             Some(("https" | "http", _)) => Err("a key of Vault or OpenBao is vault:https://HOST/MOUNT/KEY".into()),
             _ if is_token(text) => Ok(Self::Exposed(Secret::Vault)),
             _ if text.starts_with("alias/") => Err(format!("a key of the embedded keystore is local:{text}")),
-            _ => Err(FORMS.into()),
+            Some((kind, _)) => match meant(kind) {
+                Some(near) => Err(format!("is it {near}:? {FORMS}")),
+                None => Err(FORMS.into()),
+            },
+            None => Err(FORMS.into()),
         }
     }
 }
@@ -326,6 +344,22 @@ mod tests {
         {
             assert!(!is_full(key), "{key}");
         }
+    }
+
+    #[test]
+    fn who_mistypes_a_kind_is_told_the_one_that_was_meant() {
+        for (text, near) in [
+            ("awskms:alias/a", "aws-kms"),
+            ("aws:alias/a", "aws-kms"),
+            ("bao:transit/k", "vault"),
+            ("OpenBao:transit/k", "vault"),
+            ("vualt:transit/k", "vault"),
+            ("passphrse:", "passphrase"),
+        ] {
+            let said = parsed(text).unwrap_err();
+            assert!(said.starts_with(&format!("is it {near}:? a provider is")), "{text}: {said}");
+        }
+        assert!(parsed("something:else").unwrap_err().starts_with("a provider is"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::file_args::{LostPlaces, Recover};
+use crate::forgotten;
 use crate::inspect::json_text;
 use crate::progress::Progress;
 use crate::provider::{context, reader};
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) fn recover(arguments: &Recover, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     check(arguments)?;
     let name = streams::name(&arguments.file);
+    forgotten::check(&arguments.opening, std::slice::from_ref(&arguments.file))?;
     let envelope = reader(&arguments.opening, &arguments.matching, signals, notes)?;
     let map = Map::begin(arguments)?;
     let map = Arc::new(Mutex::new(map));

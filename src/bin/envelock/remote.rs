@@ -53,6 +53,11 @@ impl Aws {
         self.aws.key_arns().map(str::to_owned)
     }
 
+    /// As whom it calls, once it has called.
+    pub(crate) fn caller(&self) -> Option<String> {
+        self.aws.caller()
+    }
+
     /// The same, which also opens what these keys encrypted.
     pub(crate) fn also_opens(self, arns: &[String], signals: &Signals) -> Result<Self, Failure> {
         let own: Vec<_> = self.key_arns().collect();

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, each};
 use crate::file_args::Rewrap;
+use crate::forgotten;
 use crate::missing;
 use crate::provider::{Chosen, Member, Providers, Purpose, context, reading};
 use crate::signals::Signals;
@@ -17,6 +18,7 @@ pub(crate) fn rewrap(arguments: &Rewrap, signals: &Signals, notes: Notes) -> Res
     check(arguments)?;
     let opening = &arguments.opening;
     let mut providers = Providers::new(&opening.keystore, signals, notes).making(arguments.making);
+    forgotten::check(opening, &arguments.files)?;
     let from = providers.chosen(opening, Purpose::Decrypt)?;
     let mut to = match arguments.to.is_empty() {
         true => from.clone(),
@@ -28,7 +30,11 @@ pub(crate) fn rewrap(arguments: &Rewrap, signals: &Signals, notes: Notes) -> Res
     let old = reading(from, &arguments.matching)?;
     let new = Envelope::builder(to.writing(arguments.at_least)?).build()?;
     // A blind rewrap reads the message's context with the old envelope, and re-encrypts with the new one.
-    let work = Work { old, new, context: context(opening), arguments, signals, notes };
+    let choice = match arguments.to.is_empty() {
+        true => missing::choice(&opening.choosing),
+        false => missing::named(&arguments.to),
+    };
+    let work = Work { old, new, context: context(opening), choice, arguments, signals, notes };
     let mut rewrapped = 0;
     let done = each(&arguments.files, |file| {
         signals.check()?;
@@ -81,6 +87,8 @@ struct Work<'a> {
     old: Envelope,
     new: Envelope,
     context: EncryptionContext,
+    /// How the new providers were named.
+    choice: String,
     arguments: &'a Rewrap,
     signals: &'a Signals,
     notes: Notes,
@@ -115,7 +123,7 @@ impl Work<'_> {
             None => "as a new file in its place, since the new keys did not fit".into(),
         };
         self.notes.say(&format!("rewrapped {} {how}", file.display()));
-        missing::say_of_file(target.as_deref().unwrap_or(file), self.notes);
+        missing::say_of_file(target.as_deref().unwrap_or(file), &self.choice, self.notes);
         for recipient in done.removed {
             self.notes.say(&format!("{}: {recipient} REMOVED: it opens this file no more", file.display()));
         }

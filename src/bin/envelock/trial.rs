@@ -30,6 +30,14 @@ pub(crate) enum Outcome {
 /// Everything that is tried with any provider.
 const USES: [&str; 4] = ["generate", "decrypt", "context", "re-encrypt"];
 
+/// Whether a key service moves a data key to its current key inside.
+enum Moves {
+    Inside,
+    Not,
+    /// It will not, or not for whoever asks.
+    Refused(Error),
+}
+
 /// A check under way.
 pub(crate) struct Trial {
     steps: Vec<Step>,
@@ -61,7 +69,7 @@ impl Trial {
         let Some(found) = self.call("look", |_| wait(vault.check())) else { return };
         let mut said = Vec::new();
         if let Some(identity) = &found.identity {
-            said.push(format!("as {identity}"));
+            said.push(format!("as {identity} (the server's name for the token's holder)"));
         }
         if let Some(policies) = &found.policies {
             said.push(format!("policies {}", policies.join(", ")));
@@ -102,20 +110,27 @@ impl Trial {
         }
         self.say("another encryption context is refused".into());
         let re_encrypted = self.call("re-encrypt", |_| {
-            let slots = wait(provider.re_encrypt_data_key(slot, context))?;
+            let slots = match wait(provider.re_encrypt_data_key(slot, context)) {
+                Ok(slots) => slots,
+                Err(error) if is_no(&error) => return Ok(Moves::Refused(error)),
+                Err(error) => return Err(error),
+            };
             match slots.iter().flatten().find(|slot| !slot.is_missing()) {
-                Some(slot) => opens(provider, slot, context, &generated.key).map(|()| true),
-                None => Ok(false),
+                Some(slot) => opens(provider, slot, context, &generated.key).map(|()| Moves::Inside),
+                None => Ok(Moves::Not),
             }
         });
-        match re_encrypted {
-            Some(true) => self.say("inside the key service, also blind".into()),
-            Some(false) => {
-                self.say("not inside the key service: a rewrap decrypts and encrypts".into());
-                self.last(|step| step.outcome = Outcome::No);
+        let no = match re_encrypted {
+            Some(Moves::Inside) => return self.say("inside the key service, also blind".into()),
+            Some(Moves::Not) => "not inside the key service: a rewrap decrypts and encrypts".into(),
+            Some(Moves::Refused(error)) => {
+                let denied = if error.kind() == ErrorKind::KeyDenied { "not allowed here" } else { "refused here" };
+                format!("{denied}: a rewrap decrypts and encrypts; what was said: {error}")
             }
-            None => {}
-        }
+            None => return,
+        };
+        self.say(no);
+        self.last(|step| step.outcome = Outcome::No);
     }
 
     /// All steps, and the failure that ended them.
@@ -184,6 +199,12 @@ impl Step {
     }
 }
 
+/// Whether an error of a re-encryption says that this key service has none, or not for this caller: nothing but blind
+/// rewraps needs it.
+fn is_no(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::KeyDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported)
+}
+
 fn opens(
     provider: &dyn KeyProvider,
     slot: &EncryptedDataKey,
@@ -226,5 +247,65 @@ fn on_the_way(failure: TransportFailure) -> &'static str {
         TransportFailure::Broken => "connection broke",
         TransportFailure::NotHttp | TransportFailure::TooLarge => "no answer of a key service",
         _ => "request",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use envelock::{EncryptionContext, GeneratedDataKey, RawKeyProvider, Recipient, async_trait};
+
+    /// A key service that answers a re-encryption with an error.
+    #[derive(Debug)]
+    struct Refuses(RawKeyProvider, ErrorKind);
+
+    #[async_trait]
+    impl KeyProvider for Refuses {
+        fn recipients(&self) -> Vec<Recipient> {
+            self.0.recipients()
+        }
+
+        async fn generate_data_key(&self, len: DataKeyLength, context: &KmsContext) -> Result<GeneratedDataKey, Error> {
+            self.0.generate_data_key(len, context).await
+        }
+
+        async fn encrypt_data_key(&self, key: &DataKey, to: &KmsContext) -> Result<Vec<EncryptedDataKey>, Error> {
+            self.0.encrypt_data_key(key, to).await
+        }
+
+        async fn decrypt_data_key(&self, slot: &EncryptedDataKey, context: &KmsContext) -> DataKeyAnswer {
+            self.0.decrypt_data_key(slot, context).await
+        }
+
+        async fn re_encrypt_data_key(
+            &self,
+            _: &EncryptedDataKey,
+            _: &KmsContext,
+        ) -> Result<Option<Vec<EncryptedDataKey>>, Error> {
+            Err(Error::new(self.1, "the operation is refused"))
+        }
+    }
+
+    #[test]
+    fn a_refused_re_encryption_is_no_failure_and_an_outage_is_one() {
+        let context = |purpose| KmsContext::new(&EncryptionContext::from([("purpose", purpose)])).unwrap();
+        for (kind, outcome) in [
+            (ErrorKind::KeyDenied, Outcome::No),
+            (ErrorKind::InvalidInput, Outcome::No),
+            (ErrorKind::Unsupported, Outcome::No),
+            (ErrorKind::Unavailable, Outcome::Fails),
+            (ErrorKind::KeyState, Outcome::Fails),
+        ] {
+            let provider = Refuses(RawKeyProvider::generate("k").unwrap(), kind);
+            let mut trial = Trial::begin(Duration::ZERO);
+            trial.use_it(&provider, &[context("a"), context("b")], false);
+            let (steps, failure) = trial.end();
+            let last = steps.last().unwrap();
+            assert_eq!(
+                (last.name, last.outcome, failure.is_some()),
+                ("re-encrypt", outcome, outcome == Outcome::Fails)
+            );
+            assert!(last.said.contains("the operation is refused"), "{}", last.said);
+        }
     }
 }

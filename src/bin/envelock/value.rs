@@ -1,6 +1,7 @@
 //! `seal` and `open`: one value as one line of text.
 
 use crate::failure::Failure;
+use crate::forgotten;
 use crate::lines::Caching;
 use crate::missing;
 use crate::provider::{self, Providers, Purpose, context, reading};
@@ -24,6 +25,7 @@ const TEXT_MAX: usize = (VALUE_MAX + (64 << 10) + 1_024).div_ceil(3) * 4;
 pub(crate) fn seal(arguments: &SealValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let mut providers = Providers::new(&arguments.opening.keystore, signals, notes).making(arguments.making);
     let chosen = providers.chosen(&arguments.opening, Purpose::Encrypt)?;
+    chosen.told_of_outages(arguments.at_least);
     let limits = chosen.cache_limits();
     let envelope = Envelope::builder(chosen.writing(arguments.at_least)?);
     let context = context(&arguments.opening);
@@ -46,11 +48,16 @@ pub(crate) fn seal(arguments: &SealValue, signals: &Signals, notes: Notes) -> Re
 }
 
 fn say_missing(sealed: &[u8], notes: Notes) -> bool {
-    RecordSetHeader::parse(sealed).is_ok_and(|header| missing::say(VALUE, header.slots(), notes))
+    RecordSetHeader::parse(sealed).is_ok_and(|header| missing::say(VALUE, header.slots(), None, notes))
 }
 
 pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Result<(), Failure> {
     let (opening, matching) = (&arguments.opening, &arguments.matching);
+    let lacking = !arguments.lines.lines && forgotten::lacking(opening)?.is_some();
+    let early = if lacking { Some(input(TEXT_MAX)?) } else { None };
+    if let Some(bytes) = early.as_ref().and_then(|text| text_of(text).ok()) {
+        forgotten::check_value(opening, INPUT, &bytes)?;
+    }
     let chosen = Providers::new(&opening.keystore, signals, notes).chosen(opening, Purpose::Decrypt)?;
     let context = context(opening);
     if arguments.lines.lines {
@@ -65,8 +72,9 @@ pub(crate) fn open(arguments: &OpenValue, signals: &Signals, notes: Notes) -> Re
             Ok(value)
         });
     }
-    let value = opened(&reading(chosen, matching)?, &input(TEXT_MAX)?, &context)
-        .map_err(|error| Failure::from(error).of(INPUT))?;
+    let envelope = reading(chosen, matching)?;
+    let input = early.map_or_else(|| input(TEXT_MAX), Ok)?;
+    let value = opened(&envelope, &input, &context).map_err(|error| Failure::from(error).of(INPUT))?;
     StandardOutput::open()?.write_all(&value).map_err(|e| Failure::from(Error::from(e)))
 }
 

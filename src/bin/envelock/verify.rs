@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, each};
 use crate::file_args::Verify;
+use crate::forgotten;
 use crate::progress::Progress;
 use crate::provider::{context, reader};
 use crate::signals::Signals;
@@ -13,6 +14,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 pub(crate) fn verify(arguments: &Verify, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    forgotten::check(&arguments.opening, &arguments.files)?;
     let envelope = reader(&arguments.opening, &arguments.matching, signals, notes)?;
     let context = context(&arguments.opening);
     each(&arguments.files, |file| {

@@ -34,6 +34,11 @@ impl Regional {
         Self { client, signer: RequestSigner::new("kms", region), credentials, grants }
     }
 
+    /// Whose credentials sign its calls, for people, once there are some.
+    pub(super) fn caller(&self) -> Option<String> {
+        self.credentials.told()
+    }
+
     pub(super) fn endpoint(&self) -> &str {
         self.client.endpoint().as_str()
     }

@@ -36,6 +36,8 @@ pub(super) struct Chain {
     instance: Mutex<IMDSv2CredentialProvider>,
     /// What AWS's files said last, and what is moved when they say something else: they may name somebody else then.
     files: Mutex<Option<u64>>,
+    /// The profile that gave credentials last.
+    found: Mutex<Option<String>>,
     revocations: Revocations,
 }
 
@@ -48,7 +50,7 @@ impl Chain {
         revocations: Revocations,
     ) -> Self {
         let (instance, files) = (Mutex::new(IMDSv2CredentialProvider::new()), Mutex::default());
-        Self { environment, profile, programs, region, instance, files, revocations }
+        Self { environment, profile, programs, region, instance, files, found: Mutex::default(), revocations }
     }
 
     /// # Errors
@@ -168,7 +170,29 @@ impl Chain {
     async fn of_profile(&self, name: &str, context: &Context) -> Result<Option<Credential>> {
         self.look_at_files()?;
         let profiles = Profiles::read(&self.environment, context).await;
-        self.of_properties(name, None, &profiles, context, ROLES_MAX).await
+        let found = self.of_properties(name, None, &profiles, context, ROLES_MAX).await?;
+        let by = found.is_some().then(|| name.to_owned());
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = by;
+        Ok(found)
+    }
+
+    /// What gave the credentials, for people, once some were found. What is not said of a profile is said by the variables, in the
+    /// order of the search.
+    pub(super) fn told(&self) -> String {
+        let set = |name: &str| self.environment.has(name);
+        if let Some(name) = &*self.found.lock().unwrap_or_else(PoisonError::into_inner) {
+            return format!("the profile {:?}", name);
+        }
+        let role = self.environment.text("AWS_ROLE_ARN").unwrap_or_default();
+        if set("AWS_ACCESS_KEY_ID") {
+            "the environment".into()
+        } else if set("AWS_WEB_IDENTITY_TOKEN_FILE") && !role.is_empty() {
+            format!("the role {}, by web identity", role.escape_debug())
+        } else if set("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") || set("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
+            "the container".into()
+        } else {
+            "the instance's role".into()
+        }
     }
 
     /// Boxed, since a profile's role may be assumed with another profile.

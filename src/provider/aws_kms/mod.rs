@@ -90,6 +90,15 @@ impl AwsKmsProvider {
         self.keys.written().iter().map(KeyArn::as_str)
     }
 
+    /// As whom it calls, and where, as people want to know it: the id of the access key, which is no secret, what gave it, and the
+    /// addresses. `None` before a call had credentials. It is for reading: [`identity`](KeyProvider::identity) is what tells
+    /// providers apart.
+    pub fn caller(&self) -> Option<String> {
+        let endpoints: Vec<_> = self.regions.values().map(Regional::endpoint).collect();
+        let caller = self.regions.values().find_map(Regional::caller)?;
+        Some(format!("{caller}, at {}", endpoints.join(" ")))
+    }
+
     fn regional(&self, key: &KeyArn) -> Result<&Regional> {
         let place = (key.partition().to_owned(), key.region().to_owned());
         self.regions.get(&place).ok_or_else(|| Error::internal(format!("no client was made for {key}")))

@@ -126,6 +126,15 @@ impl Credentials {
         Self { source, context, state: Mutex::default() }
     }
 
+    /// Whose are used, for people: the id is no secret. `None` where the source has given none yet.
+    pub(super) fn told(&self) -> Option<String> {
+        let id = match &self.source {
+            Source::Given(given) => given.access_key_id().to_owned(),
+            Source::Found(_) | Source::Role { .. } => self.lock().held.as_ref()?.credential.access_key_id.clone(),
+        };
+        Some(format!("the access key {} {}", id.escape_debug(), self.source.told()))
+    }
+
     /// Whether asking the source again may bring others.
     pub(super) fn can_be_renewed(&self) -> bool {
         self.source.can_be_renewed()

@@ -129,6 +129,17 @@ impl Source {
         })
     }
 
+    /// Where its credentials come from, for people, once it has given some.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Given(_) => "that was given".into(),
+            Self::Found(chain) => format!("of {}", chain.told()),
+            Self::Role { role, base, .. } => {
+                format!("of the role {}, assumed by credentials {}", role.arn.escape_debug(), base.told())
+            }
+        }
+    }
+
     pub(super) fn can_be_renewed(&self) -> bool {
         !matches!(self, Self::Given(_))
     }
