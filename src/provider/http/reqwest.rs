@@ -168,7 +168,7 @@ fn runtime_here() -> Result<Handle, TransportError> {
     runtime.ok_or_else(|| {
         TransportError::new(
             TransportFailure::Unusable,
-            "there is no tokio runtime here: run it under tokio, or use envelock::blocking",
+            "there is no tokio runtime here",
         )
     })
 }

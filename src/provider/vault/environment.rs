@@ -22,7 +22,8 @@ pub(super) fn builder(key: String, variable: &dyn Fn(&str) -> Option<OsString>) 
     environment.refuse()?;
     let mut builder = VaultBuilder::new(key);
     if let Some(address) = environment.text("ADDR")? {
-        builder = builder.address(address.to_string());
+        let name = if variable("BAO_ADDR").is_some() { "BAO_ADDR" } else { "VAULT_ADDR" };
+        builder = builder.address_from(name, address.to_string());
     }
     if let Some(namespace) = environment.text("NAMESPACE")? {
         builder = builder.namespace(namespace.to_string());
