@@ -31,9 +31,12 @@ pub(crate) fn none_opened(tried: Vec<Recipient>, has_unstored_context: bool) -> 
     let again = if remote { "" } else { ": try again with the right one" };
     let advice = format!("{}, or its head was changed{again}", causes.join(", "));
     let tried = Recipients(tried);
-    Error::new(ErrorKind::AuthenticationFailed, format!("none of the keys that were tried opened this message: {tried}"))
-        .with_advice(advice)
-        .with_source(tried)
+    Error::new(
+        ErrorKind::AuthenticationFailed,
+        format!("none of the keys that were tried opened this message: {tried}"),
+    )
+    .with_advice(advice)
+    .with_source(tried)
 }
 
 #[cfg(test)]
@@ -57,7 +60,10 @@ mod tests {
         assert!(text.contains("made anew under its name") && !text.contains("passphrase"), "{text}");
         assert!(!text.contains("unstored"), "{text}");
         let text = said(&[("raw", "a"), ("passphrase", ""), ("aws-kms", "arn")], true);
-        assert!(text.contains("the passphrase or key is not the one") && text.contains("another cluster or account"), "{text}");
+        assert!(
+            text.contains("the passphrase or key is not the one") && text.contains("another cluster or account"),
+            "{text}"
+        );
         assert!(text.contains("the unstored context is another"), "{text}");
         assert!(!said(&[("raw", "a")], false).contains("passphrase"));
     }

@@ -119,9 +119,7 @@ impl Error {
     /// The time for the whole call ran out while nothing was under way that could have failed.
     pub(crate) fn out_of_time(tried: &Tried<'_>, waited_for: &str) -> Self {
         let (call, endpoint) = (tried.call(), tried.endpoint);
-        let message = format!(
-            "{call} at {endpoint} was not done in time: it waited for {waited_for} ({tried})"
-        );
+        let message = format!("{call} at {endpoint} was not done in time: it waited for {waited_for} ({tried})");
         Self::new(ErrorKind::Unavailable, message)
             .with_advice("try again; if it persists, allow more requests at once or more time (`HttpPolicy`; in a profile, `timeout`)")
     }

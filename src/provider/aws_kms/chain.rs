@@ -148,8 +148,10 @@ impl Chain {
         if !self.environment.has(one) || self.environment.has(other) {
             return Ok(());
         }
-        Err(Error::invalid_input(format!("AWS credentials are set by half: {one} is set, and {other} is not, or is empty"))
-            .with_advice("set both, or neither"))
+        Err(Error::invalid_input(format!(
+            "AWS credentials are set by half: {one} is set, and {other} is not, or is empty"
+        ))
+        .with_advice("set both, or neither"))
     }
 
     async fn of_container(&self, context: &Context) -> Result<Credential> {

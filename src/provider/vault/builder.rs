@@ -208,7 +208,9 @@ fn path(text: &str, what: &str) -> Result<String> {
     let trimmed = text.trim_matches('/');
     if trimmed.is_empty() || trimmed.len() > NAME_MAX || !trimmed.split('/').all(is_segment) {
         let advice = match text.contains(':') {
-            true => "a server is given as https://HOST[:PORT] (http:// for this machine), before the mount in the program's vault:…",
+            true => {
+                "a server is given as https://HOST[:PORT] (http:// for this machine), before the mount in the program's vault:…"
+            }
             false => "it has letters, digits, `_`, `-` and `.`, with `/` between its parts, and at most 255 bytes",
         };
         return Err(Error::invalid_input(format!("{:?} is no {what}", shown(text))).with_advice(advice));

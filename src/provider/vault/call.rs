@@ -224,8 +224,8 @@ impl<T: Send> Exchange for Reading<'_, T> {
 
     fn advice(&self, failure: TransportFailure) -> Option<String> {
         (failure == TransportFailure::Tls).then(|| {
-            "check which certificate the server shows, and name the authority that signed it: VAULT_CACERT or BAO_CACERT, to the \
-             program `,cacert=FILE`, in code `ReqwestTransport::builder`; no other try mends that, and do not turn the check off"
+            "check which certificate the server shows, and name the authority that signed it (VAULT_CACERT or BAO_CACERT; in \
+             code, `ReqwestTransport::builder`); no other try mends that, and do not turn the check off"
                 .to_owned()
         })
     }

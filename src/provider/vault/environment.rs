@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_cannot_be_used_is_named_by_its_variable() {
+        let refused = |name| with(&[(name, "127.0.0.1:8200"), ("VAULT_TOKEN", "t")]).unwrap().build().unwrap_err();
+        for name in ["VAULT_ADDR", "BAO_ADDR"] {
+            let text = refused(name).to_string();
+            assert!(text.starts_with(&format!("{name} (127.0.0.1:8200) has no https://")), "{text}");
+        }
+        let given = with(&[("VAULT_ADDR", "https://a"), ("VAULT_TOKEN", "t")]).unwrap().address("http://b.example");
+        let text = given.build().unwrap_err().to_string();
+        assert!(text.starts_with("the address of the Vault (http://b.example) is not encrypted"), "{text}");
+    }
+
+    #[test]
     fn without_a_token_the_file_of_the_programs_is_used_if_it_is_there() {
         let home = tempfile::tempdir().unwrap();
         let home_text = home.path().to_str().unwrap();

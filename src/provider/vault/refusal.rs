@@ -240,7 +240,9 @@ impl Asked {
             Purpose::Decrypt(_) => {
                 ("decrypt with", format!("allow `update` on {} in a policy of the token", self.path("decrypt")))
             }
-            Purpose::Look | Purpose::Login => ("look at", "allow `read` on the path in a policy of the token".to_owned()),
+            Purpose::Look | Purpose::Login => {
+                ("look at", "allow `read` on the path in a policy of the token".to_owned())
+            }
         };
         let message = format!("does not let this token {verb} {}: no policy of it allows that", self.subject);
         self.error(ErrorKind::KeyDenied, &message).with_advice(advice).with_source(NotAllowed)
