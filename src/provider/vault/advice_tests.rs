@@ -146,3 +146,11 @@ fn what_is_missing_is_named_as_a_library_and_as_a_program_take_it() {
     }
     builder(&vault).auth(VaultAuth::certificate(None)).build().unwrap();
 }
+
+#[test]
+fn where_no_runtime_is_the_advice_is_given_once() {
+    let here = VaultProvider::builder("orders").address("http://127.0.0.1:1").auth(VaultAuth::token("t"));
+    let error = encrypted(&here.dangerous_without_binding_proof().build().unwrap()).unwrap_err();
+    says(&error, ErrorKind::Unsupported, &["there is no tokio runtime here; run it under tokio"]);
+    assert_eq!(error.to_string().matches("envelock::blocking").count(), 1, "{error}");
+}

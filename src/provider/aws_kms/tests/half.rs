@@ -9,12 +9,15 @@ use crate::provider::http::transport::TransportFailure;
 const ID: &str = "AWS_ACCESS_KEY_ID";
 const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
 
+/// What is set, the half that is there, and the one that is missing.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
 #[test]
 fn half_an_access_key_in_the_environment_ends_the_search_and_says_which_half() {
     let fake = Fake::new();
     let home = home("", "[default]\naws_access_key_id=AKIDSOMEBODYELSE\naws_secret_access_key=s\n");
     let home = ("HOME", text(home.path()));
-    let cases: [(&[(&str, &str)], &str, &str); 5] = [
+    let cases: [Case<'_>; 5] = [
         (&[(ID, "AKIDENV")], ID, SECRET),
         (&[(ID, "AKIDENV"), (SECRET, "")], ID, SECRET),
         (&[(SECRET, "hush")], SECRET, ID),
