@@ -8,8 +8,11 @@ use crate::provider::{Recipient, Recipients};
 const REMOTE: [&str; 2] = ["vault", "aws-kms"];
 
 /// The error of kind AuthenticationFailed: which slots were tried, and what may be wrong with such. Which check failed is
-/// nobody's business: a slot's own, or the head's tag.
+/// nobody's business: a slot's own, or the head's tag. Without a slot that was tried it says what may be wrong with any.
 pub(crate) fn none_opened(tried: Vec<Recipient>, has_unstored_context: bool) -> Error {
+    if tried.is_empty() {
+        return Error::not_opened();
+    }
     let has = |what: &dyn Fn(&str) -> bool| tried.iter().any(|slot| what(&slot.provider));
     let passphrase = has(&|provider| provider == PASSPHRASE);
     let remote = has(&|provider| REMOTE.contains(&provider));
