@@ -4,6 +4,7 @@ use crate::cache::handed::{ReadingAnswer, ReadingKey};
 use crate::cache::held::Need;
 use crate::context::{EncryptionContext, KeyUse, KmsContext, ReaderContext, WriterContext};
 use crate::crypto::random::{Process, SegmentIvs};
+use crate::envelope::unopened::none_opened;
 use crate::envelope::{Envelope, plaintext_buffer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::opener::Opener;
@@ -355,8 +356,10 @@ impl Envelope {
         let context = self.reader_context(header, given)?;
         let mut failure = None;
         let mut failed = Vec::new();
+        let mut tried = Vec::new();
         for slot in header.slots().iter().filter(|slot| !slot.is_missing()) {
             if tries.failed.contains(slot) {
+                tried.push(Recipient::from(slot));
                 failure = more_retryable(failure, Error::authentication());
                 continue;
             }
@@ -387,16 +390,19 @@ impl Envelope {
                 Err(error) => error,
             };
             failed.push(slot.clone());
+            tried.push(Recipient::from(slot));
             failure = more_retryable(failure, error);
         }
         tries.failed.append(&mut failed);
         Err(match failure {
             None => no_matching_key(header),
-            // Which check failed is nobody's business: a slot's own, or the head's tag.
-            Some(error) if error.kind() == ErrorKind::AuthenticationFailed => match error.code() {
-                Some(code) => Error::not_opened().with_code(code),
-                None => Error::not_opened(),
-            },
+            Some(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+                let not_opened = none_opened(tried, header.has_unstored_context());
+                match error.code() {
+                    Some(code) => not_opened.with_code(code),
+                    None => not_opened,
+                }
+            }
             Some(error) => error,
         })
     }

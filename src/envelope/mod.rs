@@ -21,6 +21,7 @@ pub(crate) mod rewrap;
 pub(crate) mod sealed;
 #[cfg(feature = "tokio")]
 pub(crate) mod tokio;
+pub(crate) mod unopened;
 pub(crate) mod verify;
 mod watch;
 

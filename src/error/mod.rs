@@ -13,6 +13,7 @@ pub(crate) mod remote;
 mod source;
 mod storage;
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -107,7 +108,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
-    advice: Option<&'static str>,
+    advice: Option<Cow<'static, str>>,
     code: Option<&'static str>,
     cause: Option<KeystoreCause>,
     segment: Option<u64>,
@@ -149,8 +150,8 @@ impl Error {
 
     /// The same error with a sentence that says what to do.
     #[must_use]
-    pub fn with_advice(mut self, advice: &'static str) -> Self {
-        self.0.advice = Some(advice);
+    pub fn with_advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.0.advice = Some(advice.into());
         self
     }
 
@@ -250,7 +251,7 @@ impl fmt::Display for Error {
         if let Some(segment) = inner.segment {
             write!(f, " (segment {segment})")?;
         }
-        if let Some(advice) = inner.advice {
+        if let Some(advice) = &inner.advice {
             write!(f, "; {advice}")?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Failures of key providers across a network.
 
 use super::{Error, ErrorKind};
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -50,16 +51,26 @@ impl fmt::Display for Tried<'_> {
     }
 }
 
+impl Tried<'_> {
+    /// `Decrypt for alias/orders`, or what is asked alone where that says what it is about.
+    fn call(&self) -> String {
+        if self.operation == self.subject {
+            return self.operation.to_owned();
+        }
+        format!("{} for {}", self.operation, self.subject)
+    }
+}
+
 impl Error {
     /// No answer came: `what` says what kept it.
     pub(crate) fn unanswered(
         tried: &Tried<'_>,
         what: impl fmt::Display,
-        advice: &'static str,
+        advice: impl Into<Cow<'static, str>>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        let Tried { operation, subject, endpoint, .. } = tried;
-        let message = format!("{operation} for {subject} got no answer from {endpoint}: {what} ({tried})");
+        let (call, endpoint) = (tried.call(), tried.endpoint);
+        let message = format!("{call} got no answer from {endpoint}: {what} ({tried})");
         Self::new(ErrorKind::Unavailable, message).with_advice(advice).with_source(source)
     }
 
@@ -69,10 +80,11 @@ impl Error {
         what: impl fmt::Display,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        let Tried { operation, subject, endpoint, .. } = tried;
-        let message = format!("{operation} for {subject} cannot be sent to {endpoint}: {what}");
+        let (call, endpoint) = (tried.call(), tried.endpoint);
+        let message = format!("{call} cannot be sent to {endpoint}: {what}");
         Self::unsupported(message).with_source(source).with_advice(
-            "run it under tokio with its I/O and timers enabled, or use envelock::blocking; check the address and credentials too",
+            "run it under tokio with its I/O and timers enabled, or use envelock::blocking; if it lacks no runtime, check the address and \
+             the credentials",
         )
     }
 
@@ -84,9 +96,9 @@ impl Error {
 
     /// New credentials were got after `refused`, and the budget forbids a request by them.
     pub(crate) fn not_sent_again(tried: &Tried<'_>, refused: Self) -> Self {
-        let Tried { operation, subject, endpoint, .. } = tried;
+        let (call, endpoint) = (tried.call(), tried.endpoint);
         let message = format!(
-            "{operation} for {subject} was refused by {endpoint}, and not sent again with the credentials that were renewed \
+            "{call} was refused by {endpoint}, and not sent again with the credentials that were renewed \
              ({tried})"
         );
         Self::new(ErrorKind::Unavailable, message).with_advice("try again: the next call has them").with_source(refused)
@@ -94,10 +106,10 @@ impl Error {
 
     /// The breaker is open: nothing was sent.
     pub(crate) fn held_back(tried: &Tried<'_>, open: Duration, probe: Duration, cause: &str) -> Self {
-        let Tried { operation, subject, endpoint, .. } = tried;
+        let (call, endpoint) = (tried.call(), tried.endpoint);
         let (open, probe) = (Seconds(open), Seconds(probe));
         let message = format!(
-            "{operation} for {subject} was not sent to {endpoint}: it has been failing for {open} (last: {cause}), and is tried \
+            "{call} was not sent to {endpoint}: it has been failing for {open} (last: {cause}), and is tried \
              again in {probe}",
         );
         Self::new(ErrorKind::Unavailable, message)
@@ -106,12 +118,10 @@ impl Error {
 
     /// The time for the whole call ran out while nothing was under way that could have failed.
     pub(crate) fn out_of_time(tried: &Tried<'_>, waited_for: &str) -> Self {
-        let Tried { operation, subject, endpoint, .. } = tried;
-        let message = format!(
-            "{operation} for {subject} at {endpoint} was not done in time: it waited for {waited_for} ({tried})"
-        );
+        let (call, endpoint) = (tried.call(), tried.endpoint);
+        let message = format!("{call} at {endpoint} was not done in time: it waited for {waited_for} ({tried})");
         Self::new(ErrorKind::Unavailable, message)
-            .with_advice("try again; if it persists, allow more requests at once or more time (HttpPolicy)")
+            .with_advice("try again; if it persists, allow more requests at once or more time (`HttpPolicy`; in a profile, `timeout`)")
     }
 }
 
@@ -153,6 +163,13 @@ mod tests {
             "Decrypt for alias/orders was not sent to https://kms.example: it has been failing for 12.0 s (last: timed out), and is \
              tried again in 0.4 s; see to the KMS or the way there; calls go through again by themselves once one succeeds"
         );
+    }
+
+    #[test]
+    fn what_is_asked_is_not_said_twice_where_it_is_what_it_is_about() {
+        let tried = Tried { operation: "auth/token/lookup-self", subject: "auth/token/lookup-self", ..TRIED };
+        let error = Error::held_back(&tried, Duration::from_secs(1), Duration::from_secs(1), "timed out");
+        assert!(error.to_string().starts_with("auth/token/lookup-self was not sent to https://kms.example"), "{error}");
     }
 
     #[test]

@@ -261,7 +261,7 @@ fn a_passphrase_comes_from_a_file_or_a_descriptor_less_one_line_end() {
     for name in ["unix", "dos", "bare"] {
         assert_eq!(desk.run(&format!("decrypt a.elk -o - -p passphrase:file={name}")).exits(0).out, b"secret");
     }
-    desk.run("decrypt a.elk -o - -p passphrase:file=two-lines").exits(3).says("the passphrase or key is not the one");
+    desk.run("decrypt a.elk -o - -p passphrase:file=two-lines").exits(3).says("the passphrase is not the one");
     desk.run("encrypt a -o b -p passphrase:file=empty").exits(2).says("empty");
     // Descriptor 0 is open in every child; a shell's `3<file` is the same thing under another number.
     assert_eq!(desk.pipe("decrypt a.elk -o - -p passphrase:fd=0", b"correct horse\n").exits(0).out, b"secret");

@@ -64,22 +64,25 @@ fn a_wrong_passphrase_or_key_is_not_called_damage_and_a_changed_segment_is() {
     desk.run("encrypt a -p passphrase:file=right -o p.elk").exits(0);
     desk.run("encrypt a -p raw:file=k.key --unstored tenant=acme -o r.elk").exits(0);
     desk.run("encrypt a -o l.elk -c tenant=acme --unstored u=v").exits(0);
-    for line in [
-        "decrypt p.elk -o x -p passphrase:file=wrong",
-        "decrypt r.elk -o x -p raw:file=other.key,id=k --unstored tenant=acme",
-        "decrypt r.elk -o x -p raw:file=k.key --unstored tenant=evil",
-        "decrypt l.elk -o x -c tenant=acme --unstored u=w",
-        "verify p.elk -p passphrase:file=wrong",
+    let (passphrase, key) = ("the passphrase is not the one", "the key is not the one");
+    for (line, slot, what, unstored) in [
+        ("decrypt p.elk -o x -p passphrase:file=wrong", "passphrase:", passphrase, false),
+        ("decrypt r.elk -o x -p raw:file=other.key,id=k --unstored tenant=acme", "raw:k", key, true),
+        ("decrypt r.elk -o x -p raw:file=k.key --unstored tenant=evil", "raw:k", key, true),
+        ("decrypt l.elk -o x -c tenant=acme --unstored u=w", "local:", key, true),
+        ("verify p.elk -p passphrase:file=wrong", "passphrase:", passphrase, false),
     ] {
-        let ran = desk.run(line).exits(3).says("none of the keys that were tried opened this message");
-        let ran = ran.says("the passphrase or key is not the one").says("try again with the right one");
+        let ran =
+            desk.run(line).exits(3).says(&format!("none of the keys that were tried opened this message: {slot}"));
+        let ran = ran.says(what).says("try again with the right one");
         assert!(!ran.err.contains("backup"), "{line}: {}", ran.err);
+        assert_eq!(ran.err.contains("unstored context"), unstored, "{line}: {}", ran.err);
     }
     let mut changed = desk.read("p.elk");
     *changed.last_mut().unwrap() ^= 1;
     desk.write("changed.elk", &changed);
     let ran = desk.run("decrypt changed.elk -o x -p passphrase:file=right").exits(3).says("restore it from a backup");
-    assert!(!ran.err.contains("passphrase or key"), "{}", ran.err);
+    assert!(!ran.err.contains("is not the one"), "{}", ran.err);
     assert!(!desk.path("x").exists());
 }
 

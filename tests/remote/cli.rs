@@ -118,7 +118,10 @@ fn a_file_is_encrypted_decrypted_rewrapped_and_checked_by_aws_kms() {
     }
     let missing = desk.run("check -p aws-kms:alias/nobody", 4);
     assert!(!missing.err.contains("envelock keys list"), "that is for the keystore: {}", missing.err);
-    let stopped = Desk::new(&account, &bao).set("AWS_ACCESS_KEY_ID", "").set("AWS_EC2_METADATA_DISABLED", "true");
+    let half = Desk::new(&account, &bao).set("AWS_ACCESS_KEY_ID", "").set("AWS_EC2_METADATA_DISABLED", "true");
+    let said = half.run(&format!("encrypt a -p {by_arn}"), 2).err;
+    assert!(said.contains("AWS_SECRET_ACCESS_KEY is set, and AWS_ACCESS_KEY_ID is not"), "{said}");
+    let stopped = half.set("AWS_SECRET_ACCESS_KEY", "");
     let stopped = stopped.run(&format!("encrypt a -p {by_arn}"), 4);
     assert!(stopped.err.contains("AWS_PROFILE"), "{}", stopped.err);
 }
@@ -169,7 +172,15 @@ fn a_token_that_may_only_encrypt_and_decrypt_is_enough() {
     let writer = bao.token_for(&rules.replace("decrypt", "nothing"), json!({"no_default_policy": true}));
     let desk = desk.set("VAULT_TOKEN", &writer);
     let refused = String::from_utf8(desk.run(&format!("check -p vault:transit/{key}"), 4).out).unwrap();
-    assert!(refused.contains("MOUNT/decrypt/NAME"), "{refused}");
+    assert!(refused.contains(&format!("`update` on transit/decrypt/{key}")), "{refused}");
+    // One who may make keys, and not look whether they are there.
+    let maker = "path \"transit/encrypt/*\" { capabilities = [\"create\", \"update\"] }\n\
+                 path \"transit/decrypt/*\" { capabilities = [\"update\"] }";
+    let desk = desk.set("VAULT_TOKEN", &bao.token_for(maker, json!({})));
+    let refused = String::from_utf8(desk.run("check -p vault:transit/brandnew", 4).out).unwrap();
+    assert!(refused.contains("has no key transit/brandnew"), "{refused}");
+    assert_eq!(bao.call("GET", "transit/keys/brandnew", &Value::Null).0, 404, "a check makes no key");
+    desk.run(&format!("check -p vault:transit/{key}"), 0);
 }
 
 #[test]

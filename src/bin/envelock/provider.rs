@@ -156,7 +156,8 @@ fn outside(name: &ProviderName, purpose: Purpose, patience: Patience, signals: &
             Ok(Member::Other(Arc::new(PassphraseProvider::new(passphrase::read(source, ask, signals)?)?)))
         }
         ProviderName::AwsKms(key) if purpose == Purpose::Plan && !key.is_full_name() => Err(Failure::usage(format!(
-            "a dry run makes no call, and only a call tells which key {} is: name it by its ARN (arn:aws:kms:…:key/…)",
+            "a dry run makes no call, and only a call tells which key {0} is: name the key by its own ARN (arn:aws:kms:…:key/…), \
+             which `aws kms describe-key --key-id {0}` shows",
             key.key
         ))),
         ProviderName::AwsKms(key) => Ok(Member::Aws(remote::aws_kms(key, patience, signals)?)),

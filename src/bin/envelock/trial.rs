@@ -75,7 +75,7 @@ impl Trial {
             said.push(format!("policies {}", policies.join(", ")));
         }
         if let Some(left) = found.token_left {
-            said.push(format!("the token has {} minutes left", left.as_secs() / 60));
+            said.push(format!("the token has {} left", in_words(left)));
         }
         if let Some(key) = &found.key {
             said.push(format!("{}, version {}", key.key_type, key.latest_version));
@@ -236,6 +236,17 @@ fn refuses(provider: &dyn KeyProvider, slot: &EncryptedDataKey, other: &KmsConte
 
 fn wrong(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, what).with_advice("do not use it before you know what answers there")
+}
+
+/// A time in the greatest unit of which it has two.
+fn in_words(time: Duration) -> String {
+    let minutes = time.as_secs() / 60;
+    match minutes {
+        2_880.. => format!("{} days", minutes / 1_440),
+        120.. => format!("{} hours", minutes / 60),
+        1 => "1 minute".to_owned(),
+        _ => format!("{minutes} minutes"),
+    }
 }
 
 fn on_the_way(failure: TransportFailure) -> &'static str {

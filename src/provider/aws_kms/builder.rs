@@ -245,7 +245,7 @@ impl AwsKmsBuilder {
             KeyName::Short(text) => {
                 let region = self.region.clone().ok_or_else(|| {
                     Error::invalid_input(format!("the key {text} is named without a Region"))
-                        .with_advice("give the Region (`region`, AWS_REGION), or name the key by its ARN")
+                        .with_advice("give the Region (`region`; to the program, `,region=NAME`; AWS_REGION), or name the key by its ARN")
                 })?;
                 (None, region, None, text)
             }
@@ -352,7 +352,7 @@ fn arns(names: &[String]) -> Result<Vec<KeyArn>> {
     let arn = |name: &String| match KeyName::parse(name)? {
         KeyName::Key(key) => Ok(key),
         _ => Err(Error::invalid_input(format!("what key {name} stands for is for the KMS to say"))
-            .with_advice("call `connect` instead of `build`, or name the key by its ARN")),
+            .with_advice("call `connect` instead of `build`, or name the key itself by its ARN (arn:aws:kms:…:key/…)")),
     };
     names.iter().map(arn).collect()
 }

@@ -2,6 +2,7 @@
 
 use super::arn::KeyArn;
 use super::errors::{judge, refused};
+use super::region::region_of_address;
 use super::renewal::Credentials;
 use super::surroundings::wipe;
 use super::wire::{Answer, Body, Flaw, Grants, Operation};
@@ -10,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::material::{DataKey, DataKeyLength};
 use crate::provider::http::client::Client;
 use crate::provider::http::exchange::{Exchange, Verdict};
+use crate::provider::http::transport::TransportFailure;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -193,6 +195,15 @@ impl<A: Send, F: Fn(Answer) -> Result<A, Flaw> + Send + Sync> Exchange for Call<
             }
             verdict => verdict,
         }
+    }
+
+    fn advice(&self, failure: TransportFailure) -> Option<String> {
+        let region = region_of_address(self.regional.endpoint())?;
+        (failure == TransportFailure::Dns).then(|| {
+            format!(
+                "is {region} a Region? See AWS_REGION, the profile and the key's ARN; if it is one, check this machine's resolver"
+            )
+        })
     }
 
     async fn renew(&self) -> Result<()> {

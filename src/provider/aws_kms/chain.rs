@@ -63,7 +63,7 @@ impl Chain {
                 None => Err(no_profile(name)),
             };
         }
-        if set("AWS_ACCESS_KEY_ID") && set("AWS_SECRET_ACCESS_KEY") {
+        if set("AWS_ACCESS_KEY_ID") || set("AWS_SECRET_ACCESS_KEY") {
             return self.of_environment(context).await;
         }
         let named = self.environment.text("AWS_PROFILE");
@@ -72,7 +72,9 @@ impl Chain {
             (None, Some(name)) => return Err(no_profile(&name)),
             (None, None) => {}
         }
-        if set("AWS_WEB_IDENTITY_TOKEN_FILE") && set("AWS_ROLE_ARN") {
+        // A role alone is no half of it: other programs read that variable too.
+        if set("AWS_WEB_IDENTITY_TOKEN_FILE") {
+            self.needs("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")?;
             let mut provider = AssumeRoleWithWebIdentityCredentialProvider::new()
                 .with_region(self.region.clone())
                 .with_regional_sts_endpoint();
@@ -138,7 +140,20 @@ impl Chain {
     }
 
     async fn of_environment(&self, context: &Context) -> Result<Credential> {
+        self.needs("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")?;
+        self.needs("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")?;
         asked("the environment", ADVICE_ENVIRONMENT, EnvCredentialProvider::new().provide_credential(context).await)
+    }
+
+    /// Half a source is a slip of whoever set it up, and what the search finds after it would be somebody else.
+    fn needs(&self, one: &str, other: &str) -> Result<()> {
+        if !self.environment.has(one) || self.environment.has(other) {
+            return Ok(());
+        }
+        Err(Error::invalid_input(format!(
+            "AWS credentials are set by half: {one} is set, and {other} is not, or is empty"
+        ))
+        .with_advice("set both, or neither"))
     }
 
     async fn of_container(&self, context: &Context) -> Result<Credential> {
@@ -217,13 +232,18 @@ impl Chain {
             if let (Some(account), Some(role)) = (get("sso_account_id"), get("sso_role_name")) {
                 return sso(&from, account, role, profile, profiles, context).await.map(Some);
             }
-            if let (Some(id), Some(secret)) = (get("aws_access_key_id"), get("aws_secret_access_key")) {
-                return Ok(Some(Credential {
-                    access_key_id: id.to_owned(),
-                    secret_access_key: secret.to_owned(),
-                    session_token: get("aws_session_token").map(str::to_owned),
-                    expires_in: None,
-                }));
+            match (get("aws_access_key_id"), get("aws_secret_access_key")) {
+                (Some(id), Some(secret)) => {
+                    return Ok(Some(Credential {
+                        access_key_id: id.to_owned(),
+                        secret_access_key: secret.to_owned(),
+                        session_token: get("aws_session_token").map(str::to_owned),
+                        expires_in: None,
+                    }));
+                }
+                (Some(_), None) => return Err(half_a_profile(&from, "aws_access_key_id", "aws_secret_access_key")),
+                (None, Some(_)) => return Err(half_a_profile(&from, "aws_secret_access_key", "aws_access_key_id")),
+                (None, None) => {}
             }
             match (get("credential_process"), self.programs) {
                 (None, _) => Ok(None),
@@ -349,6 +369,11 @@ fn is_nobody_there(error: &reqsign_core::Error) -> bool {
     false
 }
 
+fn half_a_profile(from: &str, one: &str, other: &str) -> Error {
+    Error::invalid_input(format!("{from} has {one}, and no {other}"))
+        .with_advice("give both in ~/.aws/credentials, or neither; AWS_PROFILE names another profile")
+}
+
 fn no_profile(name: &str) -> Error {
     Error::invalid_input(format!("there is no profile {} with credentials in AWS's files", name.escape_debug()))
         .with_advice("`aws configure list-profiles` shows which there are; check AWS_PROFILE, AWS_CONFIG_FILE and HOME")
@@ -360,7 +385,8 @@ const SESSION_NAME: &str = "envelock";
 const ADVICE_ENVIRONMENT: &str = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 const ADVICE_CONTAINER: &str = "check that the task or pod has a role; AWS_CONTAINER_CREDENTIALS_FULL_URI without TLS \
                                 may name this machine or AWS's link-local addresses only";
-const ADVICE_INSTANCE: &str = "check that the instance has a role, and that its metadata service is on";
+const ADVICE_INSTANCE: &str = "check that the instance has a role, and that its metadata service is on; if this machine is none \
+                               of EC2, give credentials, and set AWS_EC2_METADATA_DISABLED=true";
 const ADVICE_WEB: &str = "check AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, and the role's trust policy";
 const ADVICE_SSO: &str = "run `aws sso login` for this profile";
 const ADVICE_PROCESS: &str = "run the profile's credential_process by hand: it must print AWS's JSON and end with 0";

@@ -59,8 +59,9 @@ pub(super) fn judge<T>(
     if known.class == Class::Clock {
         what.push_str(&clock_difference(headers));
     }
-    if let Some(state) = STATES.iter().find(|(words, _)| known.kind == ErrorKind::KeyState && contains(sentence, words))
-    {
+    // A code may say it all.
+    let has_states = known.kind == ErrorKind::KeyState && known.code != "DisabledException";
+    if let Some(state) = STATES.iter().find(|(words, _)| has_states && contains(sentence, words)) {
         what = format!("{what} ({})", state.1);
     }
     if let (ErrorKind::KeyDenied, Some(why)) = (known.kind, DENIALS.iter().find(|words| contains(sentence, words))) {
@@ -255,7 +256,7 @@ const ACCESS: &str = "the identity that calls is not allowed this, by IAM, the k
 pub(super) const KNOWN: &[Known] = &[
     Known { code: "ThrottlingException", class: Class::Throttled, kind: ErrorKind::Unavailable,
         says: "more requests than the account's quota in this Region",
-        advice: "try again later, cache data keys (`EnvelopeBuilder::cache`), or have the quota raised" },
+        advice: "try again later, cache data keys (`EnvelopeBuilder::cache`; in a profile, `cache`), or have the quota raised" },
     Known { code: "LimitExceededException", class: Class::Final, kind: ErrorKind::LimitExceeded,
         says: "a quota of resources is used up",
         advice: "delete what is not needed, or have the quota raised" },

@@ -10,6 +10,8 @@ use crate::provider::http::endpoint::Endpoint;
 pub(super) struct Addressing {
     /// An address for every Region.
     pub(super) given: Option<String>,
+    /// The variable that gives it, if one does.
+    pub(super) given_by: Option<String>,
     /// Whether the given address may be `http:` on another machine.
     pub(super) plain: bool,
     pub(super) fips: Option<bool>,
@@ -20,9 +22,13 @@ impl Addressing {
     /// What was not said comes from the environment: `AWS_ENDPOINT_URL_KMS`, `AWS_ENDPOINT_URL` (neither under
     /// `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`), `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT`.
     pub(super) fn filled_from(self, environment: &Environment) -> Self {
-        let configured = || environment.endpoint_of("KMS");
+        let (given_by, given) = match self.given {
+            Some(given) => (None, Some(given)),
+            None => environment.endpoint_of("KMS").unzip(),
+        };
         Self {
-            given: self.given.or_else(configured),
+            given,
+            given_by,
             plain: self.plain,
             fips: Some(self.fips.unwrap_or_else(|| environment.says("AWS_USE_FIPS_ENDPOINT"))),
             dual_stack: Some(self.dual_stack.unwrap_or_else(|| environment.says("AWS_USE_DUALSTACK_ENDPOINT"))),
@@ -42,7 +48,8 @@ impl Addressing {
                         "give the FIPS endpoint's own address, or take AWS_ENDPOINT_URL_KMS and AWS_ENDPOINT_URL away",
                     ));
             }
-            return Endpoint::parse(given, self.plain);
+            let name = self.given_by.as_deref().unwrap_or("the address of the KMS");
+            return Endpoint::named(name, given, self.plain);
         }
         if !is_region(region) {
             return Err(Error::invalid_input(format!("\"{}\" is no Region of AWS", region.escape_debug()))
@@ -67,6 +74,15 @@ impl Addressing {
         let service = if fips { "kms-fips" } else { "kms" };
         Endpoint::parse(&format!("https://{service}.{region}.{suffix}"), false)
     }
+}
+
+/// The Region that an address of AWS's own was made from.
+pub(super) fn region_of_address(address: &str) -> Option<&str> {
+    let host = address.strip_prefix("https://")?;
+    let host = host.strip_prefix("kms.").or_else(|| host.strip_prefix("kms-fips."))?;
+    let (region, suffix) = host.split_once('.')?;
+    let is_awss = |partition: &Partition| partition.suffix == suffix || partition.dual_stack == Some(suffix);
+    PARTITIONS.iter().any(is_awss).then_some(region)
 }
 
 /// A partition of AWS: Regions that share accounts and a DNS suffix.

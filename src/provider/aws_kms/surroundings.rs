@@ -50,12 +50,13 @@ impl Environment {
         self.text(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
-    /// The address that is configured for a service (`KMS`, `STS`).
-    pub(super) fn endpoint_of(&self, service: &str) -> Option<String> {
+    /// The address that is configured for a service (`KMS`, `STS`), behind the name of the variable that says so.
+    pub(super) fn endpoint_of(&self, service: &str) -> Option<(String, String)> {
         if self.says("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
             return None;
         }
-        self.text(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| self.text("AWS_ENDPOINT_URL"))
+        let names = [format!("AWS_ENDPOINT_URL_{service}"), "AWS_ENDPOINT_URL".to_owned()];
+        names.into_iter().find_map(|name| self.text(&name).map(|address| (name, address)))
     }
 
     /// Whatever of it decides where credentials come from, sorted.
@@ -248,9 +249,9 @@ impl Sender {
     fn address(&self, uri: http::Uri) -> Result<http::Uri> {
         let host = uri.host().unwrap_or_default();
         let given = host.starts_with("sts.").then(|| self.environment.endpoint_of("STS")).flatten();
-        if let Some(given) = given {
+        if let Some((name, given)) = given {
             let rest = uri.path_and_query().map_or("/", |it| it.as_str());
-            let moved = format!("{}{rest}", Endpoint::parse(&given, false)?.as_str());
+            let moved = format!("{}{rest}", Endpoint::named(&name, &given, false)?.as_str());
             return moved.parse().map_err(|_| Error::invalid_input("the address of STS is not an address"));
         }
         match uri.scheme_str() {

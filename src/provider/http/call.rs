@@ -289,7 +289,10 @@ impl<'a, E: Exchange> Call<'a, E> {
     fn give_up(&self, lost: Lost, stopped: Stopped) -> Error {
         self.with_tried(stopped, |tried| match lost {
             Lost::Answer(error, _) => error.after(tried),
-            Lost::Nothing(error) => failed::unanswered(tried, error),
+            Lost::Nothing(error) => {
+                let advice = self.exchange.advice(error.failure());
+                failed::unanswered(tried, error, advice)
+            }
         })
     }
 

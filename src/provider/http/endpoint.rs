@@ -15,9 +15,14 @@ impl Endpoint {
     /// # Errors
     /// Kind InvalidInput for anything else. The text is not repeated whole where it may hold a password.
     pub(crate) fn parse(text: &str, plain: bool) -> Result<Self> {
+        Self::named("the address of the KMS", text, plain)
+    }
+
+    /// The same, of what `name` says: a variable, for one.
+    pub(crate) fn named(name: &str, text: &str, plain: bool) -> Result<Self> {
         let bad = |why: &str| {
-            Err(Error::invalid_input(format!("the address of the KMS {why}"))
-                .with_advice("give it as https://HOST[:PORT]"))
+            Err(Error::invalid_input(format!("{name} {why}"))
+                .with_advice("give it as https://HOST[:PORT], or, for this machine, as http://localhost[:PORT]"))
         };
         if text.contains('@') {
             return bad("holds a user or password, which would end up in logs");
@@ -30,8 +35,11 @@ impl Endpoint {
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if plain || is_loopback(host) => {}
-            Some("http") => return bad("is not encrypted (http:), and the host is not this machine"),
-            _ => return bad("is neither https: nor http:"),
+            Some("http") => {
+                return bad(&format!("{} is not encrypted (http:), and the host is not this machine", shown(text)));
+            }
+            Some(_) => return bad(&format!("{} is neither https: nor http:", shown(text))),
+            None => return bad(&format!("{} has no https:// before it", shown(text))),
         }
         Ok(Self { text: text.trim_end_matches('/').to_owned() })
     }
@@ -48,6 +56,13 @@ impl Endpoint {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
         (host, port)
     }
+}
+
+/// What is refused, in brackets, unless it looks like a token of Vault's that was put in its place.
+fn shown(text: &str) -> String {
+    let is_token = ["s.", "b.", "r.", "hvs.", "hvb.", "hvr."].iter().any(|begin| text.starts_with(begin));
+    let known: String = text.chars().take(64).collect();
+    if is_token { "(not shown)".to_owned() } else { format!("({})", known.escape_debug()) }
 }
 
 /// Whether `host` is this machine, whatever its resolver says.
@@ -102,6 +117,22 @@ mod tests {
         }
         // Not even where http: is allowed.
         Endpoint::parse("http://u:hunter2@kms.example", true).unwrap_err();
+    }
+
+    #[test]
+    fn what_lacks_its_scheme_is_shown_with_the_name_of_who_gave_it() {
+        let error = |text| Endpoint::named("VAULT_ADDR", text, false).unwrap_err().to_string();
+        assert_eq!(
+            error("127.0.0.1:8200"),
+            "VAULT_ADDR (127.0.0.1:8200) has no https:// before it; give it as https://HOST[:PORT], or, for this machine, as \
+             http://localhost[:PORT]"
+        );
+        assert!(error("localhost:4566").contains("VAULT_ADDR (localhost:4566) has no https://"));
+        assert!(error("http://kms.example").contains("VAULT_ADDR (http://kms.example) is not encrypted"));
+        assert!(error("ftp://kms.example").contains("VAULT_ADDR (ftp://kms.example) is neither"));
+        for token in ["hvs.CAESIJplanted", "s.planted"] {
+            assert!(!error(token).contains("planted"), "a token in the wrong variable");
+        }
     }
 
     #[test]

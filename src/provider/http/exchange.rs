@@ -1,5 +1,6 @@
 //! What a provider says about one operation of its KMS: how to ask, and what an answer means.
 
+use super::transport::TransportFailure;
 use crate::error::{Error, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +31,11 @@ pub(crate) trait Exchange: Send + Sync {
 
     /// What `response` means.
     fn judge(&self, response: http::Response<Bytes>) -> Verdict<Self::Answer>;
+
+    /// What to do about a request that got no answer for this reason, where that is more than can be said of any server.
+    fn advice(&self, _failure: TransportFailure) -> Option<String> {
+        None
+    }
 
     /// Gets new credentials after [`Verdict::Renew`]. An error ends the call.
     async fn renew(&self) -> Result<()>;

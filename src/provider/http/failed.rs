@@ -3,14 +3,16 @@
 use super::transport::{TransportError, TransportFailure};
 use crate::error::Error;
 use crate::error::remote::Tried;
+use std::borrow::Cow;
 
-/// The error of a call whose last attempt failed with `error`.
-pub(super) fn unanswered(tried: &Tried<'_>, error: TransportError) -> Error {
+/// The error of a call whose last attempt failed with `error`, with the advice of whoever called, or that for any server.
+pub(super) fn unanswered(tried: &Tried<'_>, error: TransportError, better: Option<String>) -> Error {
     let what = error.message().to_owned();
     if error.failure() == TransportFailure::Unusable {
         return Error::not_sendable(tried, what, error);
     }
-    Error::unanswered(tried, what, advice(error.failure()), error)
+    let advice = better.map_or_else(|| Cow::Borrowed(advice(error.failure())), Cow::Owned);
+    Error::unanswered(tried, what, advice, error)
 }
 
 fn advice(failure: TransportFailure) -> &'static str {
@@ -20,18 +22,18 @@ fn advice(failure: TransportFailure) -> &'static str {
             "check that the KMS runs and listens there, and that no firewall or proxy is in between; then try again"
         }
         TransportFailure::Tls => {
-            "check which certificate the server shows and which roots are trusted (ReqwestTransport::builder), and do not turn the \
-             check off"
+            "check which certificate the server shows and which roots are trusted: the system's, or those that \
+             `ReqwestTransport::builder` was given; no other try mends that, and do not turn the check off"
         }
         TransportFailure::Timeout => {
-            "try again; if it persists, see whether the KMS is overloaded, or allow more time (HttpPolicy)"
+            "try again; if it persists, see whether the KMS is overloaded, or allow more time (`HttpPolicy`; in a profile, `timeout`)"
         }
         TransportFailure::Broken => "try again; if it persists, look at the KMS and at any proxy in between",
         TransportFailure::NotHttp => {
             "something else than a KMS answers there: check the address and its port, and any proxy"
         }
         TransportFailure::TooLarge => {
-            "something else than a KMS may answer there: check the address, or allow longer answers (HttpPolicy)"
+            "something else than a KMS may answer there: check the address, or allow longer answers (`HttpPolicy`)"
         }
         TransportFailure::Unusable => "check the address and the credentials",
     }

@@ -165,12 +165,7 @@ fn runtime_here() -> Result<Handle, TransportError> {
     let runtime = network::runtime().map_err(|error| {
         TransportError::new(TransportFailure::Unusable, "no thread could be started for the network").with_source(error)
     })?;
-    runtime.ok_or_else(|| {
-        TransportError::new(
-            TransportFailure::Unusable,
-            "there is no tokio runtime here: run it under tokio, or use envelock::blocking",
-        )
-    })
+    runtime.ok_or_else(|| TransportError::new(TransportFailure::Unusable, "there is no tokio runtime here"))
 }
 
 fn too_large(limits: &ExchangeLimits) -> TransportError {

@@ -229,15 +229,20 @@ fn data_key(text: &str) -> Result<DataKey, Unfit> {
 pub(super) struct Said(String);
 
 #[derive(Deserialize)]
-struct Errors {
+struct Failure {
     errors: Option<Vec<String>>,
+    request_id: Option<IgnoredAny>,
+    warnings: Option<Vec<String>>,
 }
 
 impl Said {
     /// `None` if `body` is not the JSON of a Vault.
     pub(super) fn read(body: &[u8], secrets: &[&[u8]]) -> Option<Self> {
-        let errors = json::<Errors>(body).ok()?.errors?;
-        Some(Self::new(errors.iter().map(String::as_str), secrets))
+        let failure = json::<Failure>(body).ok()?;
+        // KV of version 2 answers a path that is none in the form of a success, with a warning and no error.
+        let warned = || failure.request_id.map(|_| failure.warnings.unwrap_or_default());
+        let sentences = failure.errors.or_else(warned)?;
+        Some(Self::new(sentences.iter().map(String::as_str), secrets))
     }
 
     fn new<'a>(sentences: impl IntoIterator<Item = &'a str>, secrets: &[&[u8]]) -> Self {

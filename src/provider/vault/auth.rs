@@ -141,6 +141,23 @@ impl VaultAuth {
         self.mount.as_deref().map_or(default, |mount| mount.trim_matches('/'))
     }
 
+    /// # Errors
+    /// Kind InvalidInput for what is empty: most often a variable that is not set.
+    pub(super) fn check(&self) -> Result<()> {
+        let empty = match &self.how {
+            How::Token(token) if token.is_empty() => "token",
+            How::AppRole { role_id, .. } if role_id.trim().is_empty() => "role id of the AppRole",
+            How::AppRole { secret: SecretId::Plain(secret), .. } if secret.is_empty() => "secret id of the AppRole",
+            How::AppRole { secret: SecretId::Wrapped(wrapping), .. } if wrapping.is_empty() => {
+                "wrapping token of the AppRole's secret id"
+            }
+            How::Kubernetes { role, .. } if role.trim().is_empty() => "role to log in as",
+            _ => return Ok(()),
+        };
+        Err(Error::invalid_input(format!("the {empty} is empty"))
+            .with_advice("see whether the variable or setting that it comes from is set"))
+    }
+
     /// A public name of who logs in, if there is one: equal names are the same role with the same secret id. What a file says
     /// may change under the provider, and a token is nobody's name.
     pub(super) fn principal(&self) -> Option<String> {

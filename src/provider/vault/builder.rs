@@ -17,6 +17,8 @@ use crate::provider::http::transport::HttpTransport;
 use std::fmt;
 use std::sync::Arc;
 
+/// What errors call an address that the caller gave.
+const ADDRESS: &str = "the address of the Vault";
 /// Longest name of a key, a mount or a namespace, in bytes.
 const NAME_MAX: usize = 255;
 
@@ -26,6 +28,8 @@ pub struct VaultBuilder {
     key: String,
     mount: String,
     address: Option<String>,
+    /// Who gave it, for errors.
+    address_of: &'static str,
     namespace: Option<String>,
     auth: Option<VaultAuth>,
     policy: HttpPolicy,
@@ -42,6 +46,7 @@ impl VaultBuilder {
             key,
             mount: "transit".to_owned(),
             address: None,
+            address_of: ADDRESS,
             namespace: None,
             auth: None,
             policy: HttpPolicy::default(),
@@ -55,8 +60,13 @@ impl VaultBuilder {
 
     /// The server, `https://HOST[:PORT]`; `http:` only for this machine. Required.
     #[must_use]
-    pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.address = Some(address.into());
+    pub fn address(self, address: impl Into<String>) -> Self {
+        self.address_from(ADDRESS, address.into())
+    }
+
+    /// The same, as `name` says.
+    pub(super) fn address_from(mut self, name: &'static str, address: String) -> Self {
+        (self.address, self.address_of) = (Some(address), name);
         self
     }
 
@@ -134,26 +144,25 @@ impl VaultBuilder {
     /// [`check`](VaultProvider::check).
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) without an address or a login, for an address that is not encrypted, and
-    /// for names that Vault does not take. [`Io`](crate::ErrorKind::Io) if TLS cannot be set up.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) without an address or a login, for an address that is not encrypted, for
+    /// an empty token, role or secret id, and for names that Vault does not take. [`Io`](crate::ErrorKind::Io) if TLS cannot be set up.
     pub fn build(self) -> Result<VaultProvider> {
         let address = self.address.ok_or_else(|| {
             Error::invalid_input("the provider has no address of a Vault")
-                .with_advice("give one, or set VAULT_ADDR or BAO_ADDR")
+                .with_advice("give one (`address`; to the program, vault:https://HOST[:PORT]/MOUNT/KEY), or set VAULT_ADDR or BAO_ADDR")
         })?;
         let auth = self.auth.ok_or_else(|| {
             Error::invalid_input("the provider has no way to log in to the Vault")
-                .with_advice("give one (`auth`), set VAULT_TOKEN or BAO_TOKEN, or run `bao login`")
+                .with_advice("give one (`auth`; to the program, `,login=approle,role=ID` and the like), set VAULT_TOKEN or BAO_TOKEN, or run `bao \
+                     login`")
         })?;
-        let endpoint = Endpoint::parse(&address, self.plain)?;
+        auth.check()?;
+        let endpoint = Endpoint::named(self.address_of, &address, self.plain)?;
         let mount = path(&self.mount, "mount of the Transit engine")?;
         let namespace = self.namespace.as_deref().map(|name| path(name, "namespace")).transpose()?;
         path(auth.mount_point(), "mount of the auth method")?;
         if !is_name(&self.key) {
-            return Err(Error::invalid_input(format!("{:?} is no name of a Transit key", shown(&self.key)))
-                .with_advice(
-                    "a name has letters, digits, `_`, `-` and `.`, and begins and ends with one of the first three",
-                ));
+            return Err(no_name(&self.key));
         }
         let transport = match self.transport {
             Some(transport) => transport,
@@ -198,9 +207,13 @@ impl fmt::Debug for Proof {
 fn path(text: &str, what: &str) -> Result<String> {
     let trimmed = text.trim_matches('/');
     if trimmed.is_empty() || trimmed.len() > NAME_MAX || !trimmed.split('/').all(is_segment) {
-        return Err(Error::invalid_input(format!("{:?} is no {what}", shown(text))).with_advice(
-            "it has letters, digits, `_`, `-` and `.`, with `/` between its parts, and at most 255 bytes",
-        ));
+        let advice = match text.contains(':') {
+            true => {
+                "a server is given as https://HOST[:PORT] (http:// for this machine), before the mount in the program's vault:…"
+            }
+            false => "it has letters, digits, `_`, `-` and `.`, with `/` between its parts, and at most 255 bytes",
+        };
+        return Err(Error::invalid_input(format!("{:?} is no {what}", shown(text))).with_advice(advice));
     }
     Ok(trimmed.to_owned())
 }
@@ -214,6 +227,20 @@ fn is_segment(text: &str) -> bool {
 fn is_name(text: &str) -> bool {
     let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     text.len() <= NAME_MAX && is_segment(text) && ends(text.bytes().next()) && ends(text.bytes().last())
+}
+
+fn no_name(key: &str) -> Error {
+    let error = Error::invalid_input(format!("{:?} is no name of a Transit key", shown(key)));
+    match key.trim_matches('/').rsplit_once('/') {
+        Some((mount, name)) => error.with_advice(format!(
+            "the mount is given by `.mount({:?})`, and {:?} is the name; the program takes both, as vault:MOUNT/NAME",
+            shown(mount),
+            shown(name)
+        )),
+        None => error.with_advice(
+            "a name has letters, digits, `_`, `-` and `.`, and begins and ends with one of the first three",
+        ),
+    }
 }
 
 fn shown(text: &str) -> String {

@@ -7,6 +7,7 @@ use super::wire::{Body, Received};
 use crate::error::{Error, Result};
 use crate::provider::http::client::Client;
 use crate::provider::http::exchange::{Exchange, Verdict};
+use crate::provider::http::transport::TransportFailure;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -219,6 +220,14 @@ impl<T: Send> Exchange for Reading<'_, T> {
         let said = Said::read(body.as_slice(), &self.call.secrets());
         self.may_be_done.store(may_be_done(status, said.as_ref()), Ordering::SeqCst);
         asked.refused(status, said.as_ref())
+    }
+
+    fn advice(&self, failure: TransportFailure) -> Option<String> {
+        (failure == TransportFailure::Tls).then(|| {
+            "check which certificate the server shows, and name the authority that signed it (VAULT_CACERT or BAO_CACERT; in \
+             code, `ReqwestTransport::builder`); no other try mends that, and do not turn the check off"
+                .to_owned()
+        })
     }
 
     async fn renew(&self) -> Result<()> {

@@ -3,9 +3,10 @@
 use super::answer::{KeyAnswer, TokenAnswer};
 use super::call::Call;
 use super::refusal::{NotAllowed, Purpose};
+use super::wire::{Body, Field};
 use super::{Derivation, Inner, VaultProvider, answer};
 use crate::context::{EncryptionContext, KmsContext};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::material::DataKeyLength;
 use crate::provider::{DataKeyAnswer, KeyProvider};
 use http::Method;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// The types of key that bind associated data, and are as strong as the data key.
 const TYPES: &[&str] = &["aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+
+/// A ciphertext in Transit's form, of 32 bytes, that no key wrapped.
+const OF_NO_KEY: &str = "vault:v1:qnkyVpeB/R5ffKPqwwVxNJ9z/cBTbHO61aHfBUpqB2vVnUkaNzFqBtSoflavIyRrcpxQDuQrb/UUpsR1";
 
 /// What [`VaultProvider::check`] found. What the token may not look at is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,17 +47,19 @@ pub struct VaultKey {
 
 impl VaultProvider {
     /// Tries the provider out: encrypts and decrypts a data key of its own, and looks at the key and at the token where a policy
-    /// allows that (`read` on `MOUNT/keys/NAME`; `auth/token/lookup-self` is in the policy `default`).
+    /// allows that (`read` on `MOUNT/keys/NAME`; `auth/token/lookup-self` is in the policy `default`). It makes no key, also where
+    /// the token may: without `read`, the first call is to decrypt what no key wrapped, which tells whether there is one.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) if the key is of a type that does not serve: asymmetric ones bind no
     /// associated data, and `aes128-gcm96` is weaker than the data key. [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key
-    /// derives and the provider was not told so. All that encrypting and decrypting may fail with.
+    /// derives and the provider was not told so. [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey) if there is no such key. All that encrypting and decrypting may fail with.
     pub async fn check(&self) -> Result<VaultCheck> {
         let token = allowed(self.0.look_at_token().await)?;
         let key = allowed(self.0.look_at_key().await)?;
-        if let Some(key) = &key {
-            self.0.judge_key(key)?;
+        match &key {
+            Some(key) => self.0.judge_key(key)?,
+            None => self.0.must_have_key().await?,
         }
         let context = KmsContext::new(&EncryptionContext::from([("purpose", "check")]))?;
         let generated = self.generate_data_key(DataKeyLength::Bytes32, &context).await?;
@@ -97,6 +103,25 @@ impl Inner {
             .with_tokens(&self.tokens)
             .hedged();
         self.server.call(&call.reading(&answer::key)).await
+    }
+
+    /// Encrypting under a name that has no key makes one, where the token may `create`; decrypting never does.
+    async fn must_have_key(&self) -> Result<()> {
+        let context = KmsContext::new(&EncryptionContext::from([("purpose", "check")]))?;
+        let mut fields = vec![("ciphertext", Field::Text(OF_NO_KEY))];
+        self.bind(&mut fields, &context, context.encoded());
+        let mut call = self.decryption(Body::object(&fields)?, None);
+        if !self.proof.is_done() {
+            call = call.about(Purpose::Prove, self.key_id.clone());
+        }
+        match self.server.call(&call.reading(&answer::opened)).await {
+            Ok(()) => Ok(()),
+            Err(error) => match error.kind() {
+                ErrorKind::AuthenticationFailed | ErrorKind::KeyState => Ok(()),
+                ErrorKind::NoMatchingKey => Err(self.server.asked(Purpose::Look, &self.key_id).no_key()),
+                _ => Err(error),
+            },
+        }
     }
 
     fn judge_key(&self, key: &KeyAnswer) -> Result<()> {

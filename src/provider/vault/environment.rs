@@ -22,7 +22,8 @@ pub(super) fn builder(key: String, variable: &dyn Fn(&str) -> Option<OsString>) 
     environment.refuse()?;
     let mut builder = VaultBuilder::new(key);
     if let Some(address) = environment.text("ADDR")? {
-        builder = builder.address(address.to_string());
+        let name = if variable("BAO_ADDR").is_some() { "BAO_ADDR" } else { "VAULT_ADDR" };
+        builder = builder.address_from(name, address.to_string());
     }
     if let Some(namespace) = environment.text("NAMESPACE")? {
         builder = builder.namespace(namespace.to_string());
@@ -189,6 +190,18 @@ mod tests {
         assert!(text.contains("https://b"), "{text}");
         let error = with(&[("VAULT_ADDR", "https://a"), ("BAO_ADDR", ""), token]).unwrap().build().unwrap_err();
         assert!(error.to_string().contains("VAULT_ADDR or BAO_ADDR"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_named_by_its_variable() {
+        let refused = |name| with(&[(name, "127.0.0.1:8200"), ("VAULT_TOKEN", "t")]).unwrap().build().unwrap_err();
+        for name in ["VAULT_ADDR", "BAO_ADDR"] {
+            let text = refused(name).to_string();
+            assert!(text.starts_with(&format!("{name} (127.0.0.1:8200) has no https://")), "{text}");
+        }
+        let given = with(&[("VAULT_ADDR", "https://a"), ("VAULT_TOKEN", "t")]).unwrap().address("http://b.example");
+        let text = given.build().unwrap_err().to_string();
+        assert!(text.starts_with("the address of the Vault (http://b.example) is not encrypted"), "{text}");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) binds: bool,
     pub(super) derived: bool,
     pub(super) key_type: &'static str,
+    /// Whether the key is there. Encrypting makes it.
+    pub(super) exists: bool,
     /// Paths that the policy of every token forbids.
     pub(super) forbidden: Vec<&'static str>,
     /// Tokens and when they end.
@@ -108,6 +110,7 @@ impl FakeVault {
             binds: true,
             derived: false,
             key_type: "aes256-gcm96",
+            exists: true,
             forbidden: Vec::new(),
             tokens: BTreeMap::from([("root-token".to_owned(), Duration::MAX)]),
             lease: 60,
@@ -249,6 +252,7 @@ impl State {
             "auth/token/lookup-self" => {
                 (200, json!({ "data": { "display_name": "approle", "policies": ["app", "default"], "ttl": 42 } }))
             }
+            "transit/keys/orders" if !self.exists => (404, json!({ "errors": [] })),
             "transit/keys/orders" => {
                 let (latest, least) = (self.version, self.min_decryption_version);
                 let data = json!({ "type": self.key_type, "latest_version": latest, "min_decryption_version": least,
@@ -299,6 +303,7 @@ impl State {
         if self.derived && body["context"].is_null() {
             return Err("missing 'context' for key derivation; the key was created using a derived key".to_owned());
         }
+        self.exists = true;
         let mut sealed = [0; 60];
         crypto::random::fill(&mut sealed).unwrap();
         let text = format!("vault:v{}:{}", self.version, STANDARD.encode(sealed));
@@ -313,6 +318,9 @@ impl State {
         let failed = || "cipher: message authentication failed".to_owned();
         if let Some(sentence) = self.opens_nothing {
             return Err(sentence.to_owned());
+        }
+        if !self.exists {
+            return Err("encryption key not found".to_owned());
         }
         let wrapped = self.wrapped.get(body["ciphertext"].as_str().unwrap()).ok_or_else(failed)?;
         if wrapped.version < self.min_decryption_version {

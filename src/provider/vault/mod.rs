@@ -28,6 +28,8 @@ mod wire;
 mod wrapping;
 
 #[cfg(test)]
+mod advice_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod tests;

@@ -126,9 +126,7 @@ impl Asked {
             return self.not_opened();
         }
         if said.has("key not found") {
-            return self
-                .error(ErrorKind::NoMatchingKey, &format!("has no key {subject}"))
-                .with_advice("make it with `bao write -f MOUNT/keys/NAME`, or correct mount, name or namespace");
+            return self.no_key();
         }
         if said.has("missing 'context'") {
             return self.derives();
@@ -183,9 +181,11 @@ impl Asked {
             "does not let this token decrypt with {}, which the proof that it binds the encryption context needs",
             self.subject
         );
-        self.error(ErrorKind::KeyDenied, &message).with_advice(
-            "allow `update` on MOUNT/decrypt/NAME, or build the provider with dangerous_without_binding_proof()",
-        )
+        self.error(ErrorKind::KeyDenied, &message).with_advice(format!(
+            "allow `update` on {}, which the program always needs; or, in code, build the provider with \
+             dangerous_without_binding_proof()",
+            self.path("decrypt")
+        ))
     }
 
     /// A key that is not for data keys.
@@ -211,11 +211,13 @@ impl Asked {
             "no longer decrypts what {version} of {} wrapped: min_decryption_version is above it",
             self.subject
         );
-        self.error(ErrorKind::KeyState, &message).with_advice(
-            "lower min_decryption_version (`bao write MOUNT/keys/NAME/config min_decryption_version=N`), rewrap what is \
-             under old versions, and raise it again",
-        )
-        .with_source(TooOld)
+        self.error(ErrorKind::KeyState, &message)
+            .with_advice(format!(
+                "lower min_decryption_version (`bao write {}/config min_decryption_version=N`), rewrap what is under old \
+                 versions, and raise it again",
+                self.path("keys")
+            ))
+            .with_source(TooOld)
     }
 
     fn version(&self, verb: &str) -> Option<String> {
@@ -230,10 +232,17 @@ impl Asked {
             Purpose::Prove => return self.unproven(),
             Purpose::Encrypt => (
                 "encrypt with",
-                "allow `update` on MOUNT/encrypt/NAME in a policy of the token; a key that does not exist looks the same",
+                format!(
+                    "allow `update` on {} in a policy of the token; a key that does not exist looks the same",
+                    self.path("encrypt")
+                ),
             ),
-            Purpose::Decrypt(_) => ("decrypt with", "allow `update` on MOUNT/decrypt/NAME in a policy of the token"),
-            Purpose::Look | Purpose::Login => ("look at", "allow `read` on the path in a policy of the token"),
+            Purpose::Decrypt(_) => {
+                ("decrypt with", format!("allow `update` on {} in a policy of the token", self.path("decrypt")))
+            }
+            Purpose::Look | Purpose::Login => {
+                ("look at", "allow `read` on the path in a policy of the token".to_owned())
+            }
         };
         let message = format!("does not let this token {verb} {}: no policy of it allows that", self.subject);
         self.error(ErrorKind::KeyDenied, &message).with_advice(advice).with_source(NotAllowed)
@@ -242,7 +251,7 @@ impl Asked {
     /// A key that derives, and nobody said so.
     pub(super) fn derives(&self) -> Error {
         self.error(ErrorKind::InvalidInput, &format!("derives keys from {}", self.subject))
-            .with_advice("tell the provider so (`derived_key()`), or use a key without derivation")
+            .with_advice("use a key without derivation, as the program does always; or, in code, tell the provider so (`derived_key()`)")
     }
 
     /// A token that the server does not know, or knows no more.
@@ -265,7 +274,8 @@ impl Asked {
             "the wrapping token has expired or was already used: if it was not this program that used it, somebody else has \
              the secret id: revoke it, and issue another"
         } else if said.has("client certificate") {
-            "give the transport the client certificate and key that the cert auth method knows"
+            "give the transport the client certificate and key that the cert auth method knows (VAULT_CLIENT_CERT and \
+             VAULT_CLIENT_KEY)"
         } else {
             "check that an auth method is mounted there, that the role exists, and that it allows this program"
         };
@@ -281,15 +291,56 @@ impl Asked {
         }
         if said.has("no handler for route") {
             let message = format!("has nothing mounted at {}", self.subject);
+            return self.error(ErrorKind::InvalidInput, &message).with_advice(match self.purpose {
+                Purpose::Login => AUTH_ADVICE,
+                _ => MOUNT_ADVICE,
+            });
+        }
+        if said.has("versioned K/V") {
+            let message = format!("has a KV engine of version 2 at {}, and no Transit engine", self.mount());
             return self.error(ErrorKind::InvalidInput, &message).with_advice(MOUNT_ADVICE);
         }
-        self.error(ErrorKind::NoMatchingKey, &format!("has no {}", self.subject))
-            .with_advice("make it with `bao write -f MOUNT/keys/NAME`, or correct mount, name or namespace")
+        match self.purpose {
+            Purpose::Login => self.login_refused(said),
+            // Transit says so of a key that is not there, and so do KV of version 1 and cubbyholes of what they do not hold.
+            Purpose::Look if !said.has("unsupported path") => self.no_key(),
+            // Of a key that is not there Transit answers 400.
+            _ => self.no_transit(),
+        }
+    }
+
+    /// A key that is not there: who encrypts may make it, and who decrypts wants the one that was there.
+    pub(super) fn no_key(&self) -> Error {
+        let error = self.error(ErrorKind::NoMatchingKey, &format!("has no key {}", self.subject));
+        match self.purpose {
+            Purpose::Decrypt(_) | Purpose::Prove => error.with_advice(
+                "it was deleted, or this is another cluster or namespace: give the address of the one that has it, or restore \
+                 it from that server's backup; a new key of this name opens nothing of the old one's",
+            ),
+            Purpose::Encrypt | Purpose::Look | Purpose::Login => error.with_advice(format!(
+                "correct mount, name or namespace; or, if {} is a Transit engine (`bao secrets list` tells), make it with `bao write -f {}`",
+                self.mount(),
+                self.path("keys")
+            )),
+        }
     }
 
     fn no_transit(&self) -> Error {
-        let message = format!("has something else than a Transit engine for {}", self.subject);
+        let message = format!("has something else than a Transit engine at {}", self.mount());
         self.error(ErrorKind::InvalidInput, &message).with_advice(MOUNT_ADVICE)
+    }
+
+    /// `transit` of `transit/orders`.
+    fn mount(&self) -> &str {
+        self.subject.rsplit_once('/').map_or(&self.subject, |(mount, _)| mount)
+    }
+
+    /// `transit/keys/orders` of `transit/orders`.
+    fn path(&self, verb: &str) -> String {
+        match self.subject.rsplit_once('/') {
+            Some((mount, key)) => format!("{mount}/{verb}/{key}"),
+            None => format!("MOUNT/{verb}/{}", self.subject),
+        }
     }
 
     fn behind(&self) -> Error {
@@ -298,7 +349,8 @@ impl Asked {
 
     fn elsewhere(&self) -> Error {
         self.error(ErrorKind::Unavailable, "sends to another address, which is not followed").with_advice(
-            "it is a standby that forwards nothing, or a proxy: give the address of the active node, or one that forwards",
+            "it is a standby that forwards nothing, or a proxy: give the address of the active node, or one that forwards; no \
+             other try mends that",
         )
     }
 
@@ -366,6 +418,8 @@ impl std::error::Error for NotAuthentic {}
 
 const MOUNT_ADVICE: &str =
     "correct the mount or the namespace; `bao secrets list` shows the mounts, `bao secrets enable transit` makes one";
+
+const AUTH_ADVICE: &str = "correct the mount of the auth method or the namespace; `bao auth list` shows the mounts";
 
 /// Whether an answer leaves open that the server did what it was asked: a success that could not be read, a failure in the
 /// midst of it, or one of a stranger on the way that may have passed the request on.

@@ -10,11 +10,11 @@ use pollster::block_on;
 
 const TOKEN: &str = "root-token";
 
-fn context(value: &str) -> KmsContext {
+pub(super) fn context(value: &str) -> KmsContext {
     KmsContext::new(&EncryptionContext::from([("tenant", value)])).unwrap()
 }
 
-fn builder(vault: &FakeVault) -> VaultBuilder {
+pub(super) fn builder(vault: &FakeVault) -> VaultBuilder {
     VaultProvider::builder("orders")
         .address("https://vault.example.com:8200/")
         .auth(VaultAuth::token(TOKEN))
@@ -23,18 +23,18 @@ fn builder(vault: &FakeVault) -> VaultBuilder {
         .policy(HttpPolicy::default().attempts(1))
 }
 
-fn provider(vault: &FakeVault) -> VaultProvider {
+pub(super) fn provider(vault: &FakeVault) -> VaultProvider {
     builder(vault).build().unwrap()
 }
 
 /// A provider whose proof is done, and a slot that it made.
-fn at_work(vault: &FakeVault) -> (VaultProvider, EncryptedDataKey, DataKey) {
+pub(super) fn at_work(vault: &FakeVault) -> (VaultProvider, EncryptedDataKey, DataKey) {
     let provider = provider(vault);
     let generated = block_on(provider.generate_data_key(DataKeyLength::Bytes32, &context("acme"))).unwrap();
     (provider, generated.encrypted.into_iter().next().unwrap(), generated.key)
 }
 
-fn opened(provider: &VaultProvider, slot: &EncryptedDataKey, context: &KmsContext) -> Result<DataKey> {
+pub(super) fn opened(provider: &VaultProvider, slot: &EncryptedDataKey, context: &KmsContext) -> Result<DataKey> {
     match block_on(provider.decrypt_data_key(slot, context)) {
         DataKeyAnswer::Key(key) => Ok(key),
         DataKeyAnswer::Failed(error) => Err(error),
@@ -42,13 +42,13 @@ fn opened(provider: &VaultProvider, slot: &EncryptedDataKey, context: &KmsContex
     }
 }
 
-fn encrypted(provider: &VaultProvider) -> Result<Vec<EncryptedDataKey>> {
+pub(super) fn encrypted(provider: &VaultProvider) -> Result<Vec<EncryptedDataKey>> {
     let key = DataKey::from_slice(&[0x5A; 32]).unwrap();
     block_on(provider.encrypt_data_key(&key, &context("acme")))
 }
 
 /// The error of an encryption that is answered so.
-fn refused(status: u16, body: &str) -> Error {
+pub(super) fn refused(status: u16, body: &str) -> Error {
     let vault = FakeVault::new();
     let (provider, ..) = at_work(&vault);
     vault.say(status, body);
@@ -56,7 +56,7 @@ fn refused(status: u16, body: &str) -> Error {
 }
 
 /// The same of a decryption.
-fn not_decrypted(status: u16, body: &str) -> Error {
+pub(super) fn not_decrypted(status: u16, body: &str) -> Error {
     let vault = FakeVault::new();
     let (provider, slot, _) = at_work(&vault);
     vault.say(status, body);
@@ -64,7 +64,7 @@ fn not_decrypted(status: u16, body: &str) -> Error {
 }
 
 #[track_caller]
-fn says(error: &Error, kind: ErrorKind, parts: &[&str]) {
+pub(super) fn says(error: &Error, kind: ErrorKind, parts: &[&str]) {
     assert_eq!(error.kind(), kind, "{error}");
     for part in parts {
         assert!(error.to_string().contains(part), "{error} lacks {part:?}");
@@ -263,7 +263,7 @@ fn a_writer_that_may_not_decrypt_is_told_what_the_proof_needs() {
     let vault = FakeVault::new();
     vault.state().forbidden = vec!["decrypt"];
     let error = encrypted(&provider(&vault)).unwrap_err();
-    says(&error, ErrorKind::KeyDenied, &["MOUNT/decrypt/NAME", "dangerous_without_binding_proof"]);
+    says(&error, ErrorKind::KeyDenied, &["`update` on transit/decrypt/orders", "dangerous_without_binding_proof"]);
     encrypted(&builder(&vault).dangerous_without_binding_proof().build().unwrap()).unwrap();
 }
 

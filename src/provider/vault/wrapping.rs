@@ -35,6 +35,10 @@ impl Wrapping {
         Self { token, state: Arc::default(), errand: Errand::new() }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.token.is_empty()
+    }
+
     /// The secret id. `once` sends each request once: a second one finds the token used.
     pub(super) async fn unwrap(&self, once: &Server) -> Result<Zeroizing<String>> {
         let (once, token, state) = (once.clone(), self.token.clone(), Arc::clone(&self.state));

@@ -18,17 +18,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-const OFF: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
+pub(super) const OFF: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
 const CONTAINER: (&str, &str) = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/role");
 
-fn found(fake: &Fake, variables: &[(&str, &str)]) -> AwsKmsBuilder {
+pub(super) fn found(fake: &Fake, variables: &[(&str, &str)]) -> AwsKmsBuilder {
     AwsKmsProvider::strict([KEY])
         .environment(variables.iter().copied())
         .policy(HttpPolicy::default().attempts(1))
         .transport(fake.shared())
 }
 
-fn generate(provider: &AwsKmsProvider) -> Result<()> {
+pub(super) fn generate(provider: &AwsKmsProvider) -> Result<()> {
     wait(provider.generate_data_key(DataKeyLength::Bytes32, &context())).map(drop)
 }
 
@@ -44,7 +44,7 @@ fn wait_for(fake: &Fake, count: usize) {
 }
 
 /// The access key that the last request was signed with.
-fn signer(fake: &Fake) -> String {
+pub(super) fn signer(fake: &Fake) -> String {
     let sent = fake.sent();
     let text = sent.last().unwrap().headers().get("authorization").unwrap().to_str().unwrap();
     text.split(['=', '/']).nth(1).unwrap().to_owned()
@@ -59,7 +59,7 @@ fn container_gives(fake: &Fake, id: &str, lifetime: u64) {
 }
 
 /// A home with AWS's two files.
-fn home(config: &str, credentials: &str) -> tempfile::TempDir {
+pub(super) fn home(config: &str, credentials: &str) -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join(".aws")).unwrap();
     std::fs::write(home.path().join(".aws/config"), config).unwrap();
@@ -67,7 +67,7 @@ fn home(config: &str, credentials: &str) -> tempfile::TempDir {
     home
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

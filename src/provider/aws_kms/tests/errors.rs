@@ -147,6 +147,12 @@ fn a_state_that_passes_is_tried_again_and_others_are_named() {
 }
 
 #[test]
+fn a_key_that_is_disabled_is_said_to_be_so_once() {
+    let (_, error) = verdict(409, None, r#"{"__type":"DisabledException","message":"arn:x is disabled."}"#);
+    assert_eq!(error.to_string().matches("is disabled").count(), 1, "{error}");
+}
+
+#[test]
 fn a_refusal_says_which_policy_as_far_as_aws_tells() {
     let message = "User: arn:aws:iam::111122223333:user/x is not authorized to perform: kms:Decrypt on resource: y because \
                    no identity-based policy allows the kms:Decrypt action";

@@ -4,6 +4,7 @@ mod calls;
 mod credentials;
 mod errors;
 pub(super) mod fake;
+mod half;
 mod hostile;
 mod keys;
 
