@@ -72,7 +72,7 @@ impl Addressing {
             }
         };
         let service = if fips { "kms-fips" } else { "kms" };
-        Endpoint::parse(&format!("https://{service}.{region}.{suffix}"), false)
+        Endpoint::named("the address of the KMS", &format!("https://{service}.{region}.{suffix}"), false)
     }
 }
 

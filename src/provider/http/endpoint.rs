@@ -10,15 +10,10 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Takes `text` if it is `https:`, or `http:` to this machine, or if `plain` allows any `http:`.
+    /// Takes `text`, which `name` says (a variable, for one), if it is `https:`, or `http:` to this machine, or if `plain` allows any `http:`.
     ///
     /// # Errors
     /// Kind InvalidInput for anything else. The text is not repeated whole where it may hold a password.
-    pub(crate) fn parse(text: &str, plain: bool) -> Result<Self> {
-        Self::named("the address of the KMS", text, plain)
-    }
-
-    /// The same, of what `name` says: a variable, for one.
     pub(crate) fn named(name: &str, text: &str, plain: bool) -> Result<Self> {
         let bad = |why: &str| {
             Err(Error::invalid_input(format!("{name} {why}"))
@@ -91,10 +86,10 @@ mod tests {
     #[test]
     fn tls_this_machine_and_what_the_user_allows_are_taken() {
         for good in ["https://kms.example", "HTTPS://kms.example:8200/v1", "http://127.0.0.1:1", "http://[::1]:8200"] {
-            Endpoint::parse(good, false).unwrap();
+            Endpoint::named("the address of the KMS", good, false).unwrap();
         }
-        Endpoint::parse("http://localhost", false).unwrap();
-        Endpoint::parse("http://kms.example", true).unwrap();
+        Endpoint::named("the address of the KMS", "http://localhost", false).unwrap();
+        Endpoint::named("the address of the KMS", "http://kms.example", true).unwrap();
     }
 
     #[test]
@@ -111,12 +106,12 @@ mod tests {
             "",
         ];
         for bad in bad {
-            let error = Endpoint::parse(bad, false).unwrap_err();
+            let error = Endpoint::named("the address of the KMS", bad, false).unwrap_err();
             assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput, "{bad}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
         // Not even where http: is allowed.
-        Endpoint::parse("http://u:hunter2@kms.example", true).unwrap_err();
+        Endpoint::named("the address of the KMS", "http://u:hunter2@kms.example", true).unwrap_err();
     }
 
     #[test]
@@ -146,10 +141,13 @@ mod tests {
 
     #[test]
     fn the_server_is_a_host_and_a_port() {
-        let server = |text| Endpoint::parse(text, false).unwrap().server();
+        let server = |text| Endpoint::named("the address of the KMS", text, false).unwrap().server();
         assert_eq!(server("https://kms.example/v1/"), ("kms.example".into(), 443));
         assert_eq!(server("http://[::1]"), ("::1".into(), 80));
         assert_eq!(server("http://127.0.0.1:8200"), ("127.0.0.1".into(), 8200));
-        assert_eq!(Endpoint::parse("https://kms.example/v1/", false).unwrap().as_str(), "https://kms.example/v1");
+        assert_eq!(
+            Endpoint::named("the address of the KMS", "https://kms.example/v1/", false).unwrap().as_str(),
+            "https://kms.example/v1"
+        );
     }
 }

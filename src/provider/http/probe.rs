@@ -33,7 +33,7 @@ impl HttpProbe {
     /// # Errors
     /// Kind InvalidInput if `endpoint` is no address, or neither TLS nor this machine.
     pub fn new(transport: Arc<dyn HttpTransport>, policy: HttpPolicy, endpoint: &str) -> Result<Self> {
-        Ok(Self { client: Client::new(transport, policy, Endpoint::parse(endpoint, false)?) })
+        Ok(Self { client: Client::new(transport, policy, Endpoint::named("the address of the KMS", endpoint, false)?) })
     }
 
     /// Posts `body`, and again as the policy says while the status is 429 or 5xx.

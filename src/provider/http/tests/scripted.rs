@@ -156,7 +156,7 @@ pub(super) fn client_with(
     change: impl FnOnce(Backoff) -> Backoff,
 ) -> Client {
     let backoff = change(Backoff::new(policy.backoff, policy.backoff_max));
-    let endpoint = Endpoint::parse("https://kms.example", false).unwrap();
+    let endpoint = Endpoint::named("the address of the KMS", "https://kms.example", false).unwrap();
     Client::with_parts(network.clone(), policy, endpoint, Arc::new(Virtual(Instant::now())), backoff)
 }
 
