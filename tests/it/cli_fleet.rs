@@ -193,7 +193,7 @@ fn a_dry_run_makes_nothing_and_calls_nobody() {
     desk.run(&format!("{dry} local:alias/orders")).exits(0);
     // Nobody listens there: whoever calls, fails otherwise.
     let aws = "aws-kms:alias/orders,region=eu-west-1,endpoint=http://127.0.0.1:9";
-    desk.run(&format!("{dry} {aws}")).exits(2).says("name it by its ARN");
+    desk.run(&format!("{dry} {aws}")).exits(2).says("name the key by its own ARN");
     let arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     desk.run(&format!("{dry} aws-kms:{arn},endpoint=http://127.0.0.1:9")).exits(0);
 }
