@@ -3,6 +3,7 @@
 use crate::args::Opening;
 use crate::failure::Failure;
 use crate::keystore;
+use crate::missing;
 use crate::profile;
 use envelock::{Limits, Recipient, RecordSetHeader, read_header};
 use std::fs::File;
@@ -70,9 +71,13 @@ fn told(name: &str, recipients: &[Recipient], keystore: &Path) -> Result<(), Fai
     )))
 }
 
-/// How a provider for this recipient is named.
+/// How a provider for this recipient is named. The head is a stranger's word: nothing is advised that a shell would take for
+/// more than a name, or that names a server or an option, since whoever types it sends a token there.
 fn option(recipient: &Recipient) -> Option<String> {
     let text = recipient.to_string();
+    if !missing::is_plain(&text) || text.contains([',', '=']) || text.contains("://") {
+        return None;
+    }
     match recipient.provider.as_str() {
         "aws-kms" | "vault" => Some(format!("--provider {text}")),
         "raw" => Some(format!("--provider raw:file=PATH,id={}", text.strip_prefix("raw:")?)),
@@ -83,3 +88,26 @@ fn option(recipient: &Recipient) -> Option<String> {
 
 /// As much as any head has.
 const HEAD_MAX: u64 = 128 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_names_are_no_commands_and_no_servers() {
+        let advised = |provider: &str, key: &str| option(&Recipient::new(provider, key));
+        assert_eq!(advised("vault", "transit/orders").as_deref(), Some("--provider vault:transit/orders"));
+        let arn = "arn:aws:kms:eu-west-1:111122223333:key/mrk-1";
+        assert_eq!(advised("aws-kms", arn), Some(format!("--provider aws-kms:{arn}")));
+        assert_eq!(advised("raw", "a").as_deref(), Some("--provider raw:file=PATH,id=a"));
+        for (provider, key) in [
+            ("vault", "https://evil.example/transit/orders"),
+            ("vault", "transit/orders,cacert=/tmp/evil.pem"),
+            ("aws-kms", "alias/a,endpoint=https://evil.example"),
+            ("raw", "$(touch x)"),
+            ("raw", "a;touch x"),
+        ] {
+            assert_eq!(advised(provider, key), None, "{provider}:{key}");
+        }
+    }
+}

@@ -79,7 +79,7 @@ pub(crate) fn named(names: &[ProviderName]) -> String {
 }
 
 /// Whether a shell takes it as it is.
-fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/:.,=_-@%+".contains(letter);
     !text.starts_with('-') && text.chars().all(plain)
 }
