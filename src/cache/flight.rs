@@ -114,9 +114,11 @@ impl<V, F: Clone> Flight<V, F> {
         match caller.look(state.value.as_ref()?) {
             Look::Use(used) => Some(Turn::Use(used, Way::Hit)),
             Look::UseAndRenew(used) if state.may_call(caller) => {
+                let calls = state.calls;
                 drop(state);
                 let mut state = self.write();
-                Some(if state.may_call(caller) {
+                // Unless somebody renewed meanwhile what this one found.
+                Some(if state.calls == calls && state.may_call(caller) {
                     Turn::Renew(used, self.lead(&mut state))
                 } else {
                     Turn::Use(used, Way::Hit)

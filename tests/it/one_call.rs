@@ -29,6 +29,8 @@ use std::task::{Context, Poll, Waker};
 struct Value {
     epoch: usize,
     left: AtomicUsize,
+    /// Callers that were told to renew it.
+    renewals: AtomicUsize,
 }
 
 /// How a call failed. The failure stands until it is told to be over.
@@ -39,6 +41,7 @@ struct Failure {
 
 /// What the callers of one run share.
 struct World {
+    waits: usize,
     /// Moves before each invalidation.
     epoch: AtomicUsize,
     /// Follows after it: whoever comes then wants nothing older.
@@ -51,14 +54,18 @@ struct World {
     /// So many calls fail.
     failing: AtomicUsize,
     taken: AtomicUsize,
+    /// Renewals of the value that was renewed most often.
+    renewed_most: AtomicUsize,
     failed: AtomicUsize,
     cancelled: AtomicUsize,
     invalidated: AtomicUsize,
 }
 
 impl World {
-    fn new(uses: usize, renew_below: usize, failing: usize) -> Arc<Self> {
+    fn new(plan: Plan) -> Arc<Self> {
+        let Plan { waits, uses, renew_below, failing, .. } = plan;
         Arc::new(Self {
+            waits,
             epoch: AtomicUsize::new(0),
             settled: AtomicUsize::new(0),
             renew_below,
@@ -67,6 +74,7 @@ impl World {
             calls: AtomicUsize::new(0),
             failing: AtomicUsize::new(failing),
             taken: AtomicUsize::new(0),
+            renewed_most: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             invalidated: AtomicUsize::new(0),
@@ -83,13 +91,13 @@ struct Guest {
 }
 
 impl Caller<Arc<Value>, Failure> for Guest {
-    type Use = usize;
+    type Use = Arc<Value>;
 
-    fn look(&self, value: &Arc<Value>) -> Look<usize> {
+    fn look(&self, value: &Arc<Value>) -> Look<Arc<Value>> {
         match take(&value.left) {
             None => Look::Useless,
-            Some(left) if left <= self.world.renew_below => Look::UseAndRenew(value.epoch),
-            Some(_) => Look::Use(value.epoch),
+            Some(left) if left <= self.world.renew_below => Look::UseAndRenew(Arc::clone(value)),
+            Some(_) => Look::Use(Arc::clone(value)),
         }
     }
 
@@ -117,8 +125,9 @@ async fn make(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>, epoch: usize,
     let guard = Calling(Arc::clone(world));
     assert!(others <= world.invalidated.load(Ordering::SeqCst), "two calls at once");
     world.calls.fetch_add(1, Ordering::SeqCst);
-    yield_now().await;
-    yield_now().await;
+    for _ in 0..world.waits {
+        yield_now().await;
+    }
     drop(guard);
     if take(&world.failing).is_some() {
         let over = Arc::new(AtomicBool::new(false));
@@ -128,7 +137,7 @@ async fn make(world: &Arc<World>, lead: Lead<Arc<Value>, Failure>, epoch: usize,
         return;
     }
     // Whoever began it has the first.
-    let value = Arc::new(Value { epoch, left: AtomicUsize::new(world.uses - 1) });
+    let value = Arc::new(Value { epoch, left: AtomicUsize::new(world.uses - 1), renewals: AtomicUsize::new(0) });
     answer.store(epoch, Ordering::SeqCst);
     lead.complete(value);
 }
@@ -147,10 +156,12 @@ async fn visit(flight: &std::sync::Arc<Model>, world: &Arc<World>, retries: usiz
         let since = world.settled.load(Ordering::SeqCst);
         let guest = Guest { world: Arc::clone(world) };
         let got = match flight.turn(&guest).await {
-            Turn::Use(epoch, _) => Some(epoch),
-            Turn::Renew(epoch, lead) => {
+            Turn::Use(value, _) => Some(value.epoch),
+            Turn::Renew(value, lead) => {
+                let before = value.renewals.fetch_add(1, Ordering::SeqCst);
+                world.renewed_most.fetch_max(before + 1, Ordering::SeqCst);
                 fetch(world, lead).await;
-                Some(epoch)
+                Some(value.epoch)
             }
             Turn::Lead(lead) => fetch(world, lead).await,
             Turn::Failed(_) => None,
@@ -188,6 +199,10 @@ fn visit_and_leave(flight: &std::sync::Arc<Model>, world: &Arc<World>, polls: us
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     callers: usize,
+    /// How often each caller comes.
+    visits: usize,
+    /// Steps of a call between which others go on.
+    waits: usize,
     /// Callers that leave, each at another of their waits.
     leavers: usize,
     /// Callers that are held and not polled any more, until all others are done.
@@ -200,7 +215,7 @@ struct Plan {
 
 /// One run. That it ends at all is what is mostly tested: `shuttle` fails where all threads wait.
 fn run(plan: Plan) {
-    let world = World::new(plan.uses, plan.renew_below, plan.failing);
+    let world = World::new(plan);
     let flight = std::sync::Arc::new(Model::new());
     let mut threads = Vec::new();
     let mut stalled = Vec::new();
@@ -213,7 +228,7 @@ fn run(plan: Plan) {
     for number in 0..plan.callers + plan.leavers {
         let (flight, world) = (std::sync::Arc::clone(&flight), Arc::clone(&world));
         threads.push(thread::spawn(move || match number.checked_sub(plan.callers) {
-            None => block_on(visit(&flight, &world, usize::MAX)),
+            None => (0..plan.visits).for_each(|_| block_on(visit(&flight, &world, usize::MAX))),
             Some(leaver) => visit_and_leave(&flight, &world, leaver % 4, None),
         }));
     }
@@ -237,14 +252,19 @@ fn run(plan: Plan) {
     assert!(flight.is_spent(|_| true, |_| true), "a call or a waiter was left behind");
     let [taken, calls, cancelled] =
         [&world.taken, &world.calls, &world.cancelled].map(|counter| counter.load(Ordering::SeqCst));
-    assert!(taken >= plan.callers, "{taken} of {plan:?}");
+    let visits = plan.callers * plan.visits;
+    assert!(taken >= visits, "{taken} of {plan:?}");
     let plain = plan.invalidations == 0 && plan.renew_below == 0;
-    if plain && plan.uses > plan.callers + plan.leavers + plan.stalled {
+    if plain && plan.uses > visits + plan.leavers + plan.stalled {
         // One call brings it, but for those that failed or were given up.
         assert!(calls <= 1 + plan.failing + cancelled, "{calls} calls in {plan:?}, {cancelled} given up");
     }
+    if plan.leavers + plan.stalled + plan.failing + plan.invalidations == 0 {
+        let renewed = world.renewed_most.load(Ordering::SeqCst);
+        assert!(renewed <= 1, "a value was renewed {renewed} times in {plan:?}");
+    }
     if plain && plan.leavers + plan.stalled == 0 && plan.failing == 0 {
-        assert_eq!(calls, plan.callers.div_ceil(plan.uses), "{plan:?}");
+        assert_eq!(calls, visits.div_ceil(plan.uses), "{plan:?}");
     }
 }
 
@@ -253,8 +273,10 @@ const MANY: usize = 100;
 #[rustfmt::skip]
 fn plans() -> Vec<(&'static str, Plan)> {
     let plan = |callers, leavers, stalled, uses, renew_below, failing, invalidations| {
-        Plan { callers, leavers, stalled, uses, renew_below, failing, invalidations }
+        Plan { callers, visits: 1, waits: 2, leavers, stalled, uses, renew_below, failing, invalidations }
     };
+    // An answer that is there before others go on, as for whoever waited for a lock while it was asked for.
+    let quick = |plan| Plan { visits: 3, waits: 0, ..plan };
     vec![
         ("single flight", plan(2, 0, 0, MANY, 0, 0, 0)),
         ("single flight", plan(4, 0, 0, MANY, 0, 0, 0)),
@@ -273,6 +295,7 @@ fn plans() -> Vec<(&'static str, Plan)> {
         ("stalled leaders", plan(2, 1, 2, 3, 1, 1, 0)),
         ("stalled leaders", plan(2, 0, 2, MANY, 0, 0, 2)),
         ("refresh ahead", plan(4, 0, 0, 4, 2, 0, 0)),
+        ("refresh ahead", quick(plan(3, 0, 0, MANY, MANY, 0, 0))),
         ("refresh ahead", plan(4, 2, 0, 3, 1, 1, 0)),
         ("invalidation", plan(3, 0, 0, MANY, 0, 0, 1)),
         ("invalidation", plan(3, 2, 0, MANY, 0, 0, 2)),

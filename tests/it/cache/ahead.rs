@@ -73,7 +73,7 @@ fn sixteen_threads_never_get_one_too_many_while_data_keys_are_renewed_ahead_of_t
     assert_eq!(counts.values().sum::<usize>(), THREADS * EACH);
     assert!(counts.values().all(|&count| count <= MESSAGES), "{:?}", counts.values());
     // All but the last were used for three quarters at least; one may be at hand that nobody has used yet.
-    assert_eq!(counts.values().filter(|&&count| count < *AHEAD.start()).count(), 1, "{:?}", counts.values());
+    assert!(counts.values().filter(|&&count| count < *AHEAD.start()).count() <= 1, "{:?}", counts.values());
     assert!((counts.len()..=counts.len() + 1).contains(&scene.remote.calls()));
     let [encrypt, _] = scene.agree();
     assert!(encrypt.renewals > 0 && encrypt.calls() <= 7, "{encrypt:?}");
