@@ -54,10 +54,12 @@ enum Job {
 }
 
 const LEN: usize = 2 << 20;
+/// A part of the content that is one number over and over.
+const PIECE: usize = 4 << 10;
 
 fn content(version: u64) -> Vec<u8> {
     let base = version.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (0..LEN as u64 / 8).flat_map(|i| base.wrapping_add(i).to_le_bytes()).collect()
+    (0..(LEN / PIECE) as u64).map(|i| base.wrapping_add(i).to_le_bytes().repeat(PIECE / 8)).collect::<Vec<_>>().concat()
 }
 
 fn provider(version: u64) -> Arc<dyn KeyProvider> {
