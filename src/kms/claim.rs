@@ -83,7 +83,7 @@ pub(super) struct Claim {
 impl Claim {
     pub(super) fn read(sql: &rusqlite::Connection, found: Found) -> Result<Self> {
         let slots = match found {
-            Found::Older => "NULL",
+            Found::Older(1) => "NULL",
             _ => "root_slots",
         };
         let query = format!(

@@ -1,10 +1,18 @@
-//! The authenticated head: one row that covers all others.
+//! The authenticated head, which covers all rows and the whole trail.
+//!
+//! ```text
+//! head = schema version (4) || sequence (8) || digest (32) || byte string of audit || mac (32)
+//! mac  = HMAC-SHA-256(head key, keystore id (16) || all of head before it)
+//! ```
+//! The last record of the audit trail carries it, and no other: so a commit writes one page of the file for both. Whoever
+//! removes that record removes the head with it, which is found; the head of the record before was erased.
 
 use super::root::RootKeys;
 use super::schema::SCHEMA_VERSION;
 use crate::codec::{Reader, Short, put_byte_string};
 use crate::crypto;
 use crate::error::{Error, Result};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use subtle::ConstantTimeEq;
 
@@ -22,7 +30,23 @@ pub(super) struct Head {
 impl Head {
     /// Reads the head of a keystore of this schema.
     pub(super) fn read(sql: &Connection, keys: &RootKeys) -> Result<Self> {
-        let head = Self::read_any(sql, keys)?;
+        let mut statement = sql
+            .prepare_cached("SELECT sequence, head FROM audit ORDER BY sequence DESC LIMIT 1")
+            .map_err(Error::sqlite)?;
+        let mut found = statement.query([]).map_err(Error::sqlite)?;
+        let row = found.next().map_err(Error::sqlite)?;
+        let row = row.ok_or_else(|| Error::tampered("all its audit records were removed, and the head with them"))?;
+        let head = match row.get_ref(1).map_err(Error::sqlite)? {
+            ValueRef::Blob(bytes) => Self::decode(bytes, keys)?,
+            ValueRef::Null => {
+                let last: i64 = row.get(0).map_err(Error::sqlite)?;
+                let missing = last.saturating_add(1);
+                return Err(Error::tampered(format!(
+                    "the audit record {missing} was removed, and the head with it, or the record {last} was added"
+                )));
+            }
+            _ => return Err(not_as_written()),
+        };
         match head.schema_version {
             SCHEMA_VERSION => Ok(head),
             other if other > SCHEMA_VERSION => Err(Error::newer_schema(other.into())),
@@ -30,10 +54,26 @@ impl Head {
         }
     }
 
-    /// Reads a head of any schema whose head has these columns: all that there were.
-    pub(super) fn read_any(sql: &Connection, keys: &RootKeys) -> Result<Self> {
+    fn decode(bytes: &[u8], keys: &RootKeys) -> Result<Self> {
+        let bad = |_: Short| not_as_written();
+        let mut reader = Reader::new(bytes);
+        let head = Self {
+            schema_version: reader.u32().map_err(bad)?,
+            sequence: reader.array().map(u64::from_be_bytes).map_err(bad)?,
+            digest: reader.array().map_err(bad)?,
+            audit: reader.byte_string().map_err(bad)?.to_vec(),
+        };
+        let mac: [u8; 32] = reader.array().map_err(bad)?;
+        match reader.remaining() {
+            0 => head.authentic(keys, &mac),
+            _ => Err(not_as_written()),
+        }
+    }
+
+    /// Reads the head of schema 1 or 2, which was a table.
+    pub(super) fn read_older(sql: &Connection, keys: &RootKeys) -> Result<Self> {
         let query = "SELECT schema_version, sequence, digest, audit, mac, (SELECT count(*) FROM head) FROM head";
-        let mut statement = sql.prepare_cached(query).map_err(Error::sqlite)?;
+        let mut statement = sql.prepare(query).map_err(Error::sqlite)?;
         let found = statement
             .query_row([], |row| {
                 let head = Self {
@@ -47,50 +87,58 @@ impl Head {
             .optional();
         // A column of another type or length than was written.
         let found = found.map_err(|e| match e.sqlite_error_code() {
-            None => Error::tampered("its head is not as it was written").with_source(e),
+            None => not_as_written().with_source(e),
             Some(_) => Error::sqlite(e),
         })?;
         let Some((head, mac, 1)) = found else { return Err(Error::tampered("its head is not one row")) };
-        match bool::from(head.mac(keys)?.ct_eq(&mac)) {
-            true => Ok(head),
+        head.authentic(keys, &mac)
+    }
+
+    fn authentic(self, keys: &RootKeys, mac: &[u8]) -> Result<Self> {
+        match bool::from(
+            crypto::hmac_sha256(keys.head.expose(), &[&keys.rows.keystore_id, &self.covered()?]).ct_eq(mac),
+        ) {
+            true => Ok(self),
             false => Err(Error::tampered("its head is not authentic")),
         }
     }
 
-    /// Puts this head in the place of the one that is there.
-    pub(super) fn write(&self, sql: &Connection, keys: &RootKeys) -> Result<()> {
-        let mac = self.mac(keys)?;
-        let stored =
-            i64::try_from(self.sequence).map_err(|_| Error::internal("the keystore's sequence is exhausted"))?;
-        let statement = "UPDATE head SET schema_version = ?1, sequence = ?2, digest = ?3, audit = ?4, mac = ?5";
-        let changed = sql
-            .prepare_cached(statement)
-            .and_then(|mut it| it.execute(params![self.schema_version, stored, self.digest, self.audit, mac]))
-            .map_err(Error::sqlite)?;
-        match changed {
+    /// Lets the last record of the trail, which is that of `ends`, carry this head, and the record before no more that
+    /// was the last one.
+    pub(super) fn write(&self, sql: &Connection, keys: &RootKeys, before: u64, last: u64) -> Result<()> {
+        let mut head = self.covered()?;
+        let mac = crypto::hmac_sha256(keys.head.expose(), &[&keys.rows.keystore_id, &head]);
+        head.extend_from_slice(&mac);
+        let mut set = sql.prepare_cached("UPDATE audit SET head = ?1 WHERE sequence = ?2").map_err(Error::sqlite)?;
+        let mut set = |head: Option<&[u8]>, sequence: u64| {
+            let sequence = i64::try_from(sequence).map_err(|_| Error::internal("the audit trail is full"))?;
+            set.execute(params![head, sequence]).map_err(Error::sqlite)
+        };
+        // It may have been cut off.
+        set(None, before)?;
+        match set(Some(&head), last)? {
             1 => Ok(()),
-            _ => Err(Error::tampered("the head is not one row")),
+            _ => Err(Error::tampered("the audit record that was written last is not there")),
         }
-    }
-
-    /// Makes the row that every later [`write`](Self::write) replaces.
-    pub(super) fn make(sql: &Connection) -> Result<()> {
-        sql.execute("INSERT INTO head VALUES (1, 0, 0, x'', x'', x'')", []).map(drop).map_err(Error::sqlite)
     }
 
     pub(super) fn audit_ends(&self) -> Result<AuditEnds> {
         AuditEnds::decode(&self.audit)
     }
 
-    /// HMAC-SHA-256 over `keystore id || schema version (4) || sequence (8) || digest || byte string of audit`.
-    fn mac(&self, keys: &RootKeys) -> Result<[u8; 32]> {
-        let mut encoded = keys.rows.keystore_id.to_vec();
+    /// What the MAC covers, after the keystore's id.
+    fn covered(&self) -> Result<Vec<u8>> {
+        let mut encoded = Vec::with_capacity(160 + self.audit.len());
         encoded.extend_from_slice(&self.schema_version.to_be_bytes());
         encoded.extend_from_slice(&self.sequence.to_be_bytes());
         encoded.extend_from_slice(&self.digest);
         put_byte_string(&mut encoded, &self.audit)?;
-        Ok(crypto::hmac_sha256(keys.head.expose(), &[&encoded]))
+        Ok(encoded)
     }
+}
+
+fn not_as_written() -> Error {
+    Error::tampered("its head is not as it was written")
 }
 
 /// Where the audit trail begins and ends.

@@ -1,15 +1,15 @@
 //! Keystores of older schemas, brought to this one when they are opened.
 //!
-//! One transaction: the old head and all rows are checked, the rows are written anew with what the new schema
-//! adds, and the audit trail begins. A process that is killed in between leaves the keystore as it was.
+//! One transaction: the old head and all rows are checked, what the new schema has is written, and a record of it
+//! goes into the audit trail, which begins with it where there was none. A process that is killed in between leaves the keystore as it was.
 
 use super::call::Call;
 use super::head::Head;
 use super::root::RootKeys;
 use super::rows::{Columns, RowName};
-use super::schema::{self, CREATE, Found, SCHEMA_VERSION, Table, look};
+use super::schema::{self, Found, SCHEMA_VERSION, Table, look};
 use super::store::Store;
-use super::trust::{check_root_key, for_each, read_all};
+use super::trust::{Trust, check_root_key, for_each, read_all};
 use super::tx::Tx;
 use super::waiting::Waiting;
 use crate::error::{Error, Result};
@@ -46,43 +46,60 @@ static KEYS_1: Table = Table {
 static KEY_VERSIONS_1: Table =
     Table { name: "key_versions", columns: &["key_id", "version", "wrapped", "created_at"], identity: 2 };
 
-/// Brings a keystore of schema 1 to this schema, unless another process has just done so.
+/// Brings a keystore of an older schema to this one, unless another process has just done so.
 pub(super) fn migrate(sql: &Connection, keys: &RootKeys, waiting: &Waiting, now: i64) -> Result<()> {
     let tx = waiting.begin(sql)?;
-    if look(&tx)? != Found::Older {
-        return Ok(());
-    }
+    let Found::Older(version) = look(&tx)? else { return Ok(()) };
     check_root_key(&tx, keys)?;
-    let head = Head::read_any(&tx, keys)?;
-    if head.schema_version != 1 {
-        return Err(Error::tampered(format!("its head has schema version {}, and its tables 1", head.schema_version)));
+    let head = Head::read_older(&tx, keys)?;
+    if head.schema_version != version {
+        let what = format!("its head has schema version {}, and its tables {version}", head.schema_version);
+        return Err(Error::tampered(what));
     }
-    if read_all(&tx, keys, &TABLES_1)?.0.digest() != head.digest {
-        return Err(Error::tampered("a row was removed, or replaced by an older one"));
+    let call = Call::new("MigrateKeystore", &Arc::from(super::policy::OWNER)).with("fromSchema", version);
+    match version {
+        1 => from_1(&tx, keys, &head, now, &call)?,
+        _ => from_2(&tx, keys, &head, now, &call)?,
     }
-    let mut rows = Vec::new();
-    for table in TABLES_1 {
-        for_each(&tx, table, |columns, _| {
-            rows.push((table.name, columns));
-            Ok(())
-        })?;
-        tx.execute_batch(&format!("DROP TABLE {}", table.name)).map_err(Error::sqlite)?;
-    }
-    tx.execute_batch("DROP TABLE head").map_err(Error::sqlite)?;
-    tx.execute_batch(CREATE).map_err(Error::sqlite)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(Error::sqlite)?;
-    let at = rows.iter().position(|(name, _)| *name == META_1.name);
-    let (_, mut meta) =
-        at.map(|at| rows.swap_remove(at)).ok_or_else(|| Error::tampered("it has no row that names it"))?;
-    meta.push(Value::Null);
-    let call = Call::new("MigrateKeystore", &Arc::from(super::policy::OWNER)).with("fromSchema", 1);
-    Store::initialise(&tx, keys, meta, (head.sequence, now), &call, |tx| {
-        rows.into_iter().try_for_each(|(name, columns)| carry_over(tx, name, columns))
-    })?;
     tx.commit().map_err(Error::sqlite)?;
     // The old tables lie in the log until it is emptied.
     waiting.fold(sql);
     Ok(())
+}
+
+fn from_1(sql: &Connection, keys: &RootKeys, head: &Head, now: i64, call: &Call) -> Result<()> {
+    if read_all(sql, keys, &TABLES_1)?.0.digest() != head.digest {
+        return Err(Error::tampered("a row was removed, or replaced by an older one"));
+    }
+    let mut rows = Vec::new();
+    for table in TABLES_1 {
+        for_each(sql, table, |columns, _| {
+            rows.push((table.name, columns));
+            Ok(())
+        })?;
+        sql.execute_batch(&format!("DROP TABLE {}", table.name)).map_err(Error::sqlite)?;
+    }
+    sql.execute_batch("DROP TABLE head").map_err(Error::sqlite)?;
+    schema::create(sql)?;
+    let at = rows.iter().position(|(name, _)| *name == META_1.name);
+    let (_, mut meta) =
+        at.map(|at| rows.swap_remove(at)).ok_or_else(|| Error::tampered("it has no row that names it"))?;
+    meta.push(Value::Null);
+    Store::initialise(sql, keys, meta, (head.sequence, now), call, |tx| {
+        rows.into_iter().try_for_each(|(name, columns)| carry_over(tx, name, columns))
+    })
+}
+
+/// Schema 2 had the same rows and the same trail; the head was a table, and the trail's index SQLite's own: pages that
+/// each record changed.
+fn from_2(sql: &Connection, keys: &RootKeys, head: &Head, now: i64, call: &Call) -> Result<()> {
+    let (trust, ends) = Trust::of_older(sql, keys, head)?;
+    sql.execute_batch("DROP INDEX IF EXISTS audit_by_key; DROP TABLE head; ALTER TABLE audit ADD COLUMN head BLOB")
+        .map_err(Error::sqlite)?;
+    schema::create_index(sql)?;
+    super::audit::fill_index(sql, ends.last)?;
+    Store::go_on(sql, keys, trust, ends, now, call)
 }
 
 /// A row of schema 1 with what this schema adds.

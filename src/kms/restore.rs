@@ -198,7 +198,7 @@ fn checked_image(
     check_structure(&copy.sql)?;
     let keys = root.for_existing(&copy.claim()?)?.keys;
     let waiting = Waiting::new(path, PATIENCE);
-    if copy.found == Found::Older {
+    if let Found::Older(_) = copy.found {
         migrate(&copy.sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
     let settings = Settings { waiting, clock: options.clock.clone(), watch: Watch::default(), buffer: None };

@@ -22,19 +22,26 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 use rusqlite::types::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::iter;
 use subtle::ConstantTimeEq;
 
 /// The columns of a row, without its MAC.
 pub(super) type Columns = Vec<Value>;
 
 /// A row's table and identity, as text: `keys 1b4e…`, `key_versions 1b4e…/3`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RowName(String);
 
 impl RowName {
     pub(super) fn new(table: &Table, identity: &[Value]) -> Self {
-        let parts: Vec<_> = identity.iter().map(text_of).collect();
-        Self(format!("{} {}", table.name, parts.join("/")))
+        let mut name = String::with_capacity(NAME_LEN);
+        name.push_str(table.name);
+        for (part, between) in identity.iter().zip(iter::once(' ').chain(iter::repeat('/'))) {
+            name.push(between);
+            push_text(&mut name, part);
+        }
+        Self(name)
     }
 
     /// The row `columns` of `table`.
@@ -93,7 +100,8 @@ impl RowKey {
 
     fn encode(&self, table: &Table, columns: &[Value]) -> Result<Vec<u8>> {
         let count = u16::try_from(columns.len()).map_err(|_| Error::internal("a row has too many columns"))?;
-        let mut out = self.keystore_id.to_vec();
+        let mut out = Vec::with_capacity(ROW_LEN);
+        out.extend_from_slice(&self.keystore_id);
         put_byte_string(&mut out, table.name.as_bytes())?;
         put_byte_string(&mut out, RowName::of(table, columns).as_str().as_bytes())?;
         out.extend_from_slice(&count.to_be_bytes());
@@ -156,7 +164,7 @@ impl Rows {
     pub(super) fn names_of(&self, table: &Table, first: Option<&Value>) -> impl Iterator<Item = &RowName> {
         self.below(match first {
             None => format!("{} ", table.name),
-            Some(first) => format!("{} {}/", table.name, text_of(first)),
+            Some(first) => RowName::new(table, std::slice::from_ref(first)).0 + "/",
         })
     }
 
@@ -225,12 +233,17 @@ fn put_long(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) -> Result<()> {
 }
 
 /// For names only: two rows that share a name by a forged type are found as duplicates or as changed.
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::Integer(number) => number.to_string(),
-        Value::Real(number) => number.to_string(),
-        Value::Text(text) => text.clone(),
-        Value::Blob(bytes) => format!("{} bytes", bytes.len()),
-    }
+fn push_text(name: &mut String, value: &Value) {
+    let written = match value {
+        Value::Null => name.write_str("NULL"),
+        Value::Integer(number) => write!(name, "{number}"),
+        Value::Real(number) => write!(name, "{number}"),
+        Value::Text(text) => name.write_str(text),
+        Value::Blob(bytes) => write!(name, "{} bytes", bytes.len()),
+    };
+    debug_assert!(written.is_ok(), "a string takes everything");
 }
+
+/// What most names and encoded rows have room in.
+const NAME_LEN: usize = 64;
+const ROW_LEN: usize = 512;

@@ -1,14 +1,14 @@
 //! The tables of a keystore file, and which of their columns decide something.
 //!
-//! Schema 2. Times are milliseconds since the Unix epoch. Every table of [`TABLES`] ends in `row_mac`,
+//! Schema 3. Times are milliseconds since the Unix epoch. Every table of [`TABLES`] ends in `row_mac`,
 //! under which, with the head, all its other columns are authenticated ([`super::rows`]). The audit
-//! trail is authenticated by its own chain ([`super::audit`]), whose end is in the head.
+//! trail is authenticated by its own chain ([`super::audit`]), whose end is in the head ([`super::head`]).
 
 use crate::error::{Error, Result};
 use rusqlite::Connection;
 
 /// This version's schema: in `PRAGMA user_version`, and in the head, under its MAC.
-pub(super) const SCHEMA_VERSION: u32 = 2;
+pub(super) const SCHEMA_VERSION: u32 = 3;
 /// `PRAGMA application_id`: "elk1".
 pub(super) const APPLICATION_ID: i32 = 0x656c_6b31;
 
@@ -135,15 +135,7 @@ pub(super) static TABLES: [&Table; 11] = [
 
 /// Run in the transaction that makes the keystore, and in the one that migrates it from schema 1, after
 /// the tables of that were put aside.
-pub(super) const CREATE: &str = "
-CREATE TABLE head (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    schema_version INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    audit BLOB NOT NULL,
-    mac BLOB NOT NULL
-) STRICT;
+const CREATE: &str = "
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     keystore_id BLOB NOT NULL,
@@ -266,9 +258,9 @@ CREATE TABLE audit (
     details TEXT NOT NULL,
     changes BLOB NOT NULL,
     previous BLOB NOT NULL,
-    mac BLOB NOT NULL
+    mac BLOB NOT NULL,
+    head BLOB
 ) STRICT;
-CREATE INDEX audit_by_key ON audit (key_id) WHERE key_id <> '';
 CREATE TABLE audit_checkpoint (
     row_name TEXT PRIMARY KEY,
     row_hash BLOB NOT NULL
@@ -282,6 +274,26 @@ CREATE TABLE audit_counts (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Which records of the trail are about which key ([`super::audit`]).
+const CREATE_INDEX: &str = "
+CREATE TABLE audit_by_key (
+    of_key TEXT NOT NULL,
+    record INTEGER NOT NULL,
+    PRIMARY KEY (of_key, record)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Makes all tables.
+pub(super) fn create(sql: &Connection) -> Result<()> {
+    sql.execute_batch(CREATE).map_err(Error::sqlite)?;
+    create_index(sql)
+}
+
+/// Makes the table that the trail's index is in.
+pub(super) fn create_index(sql: &Connection) -> Result<()> {
+    sql.execute_batch(CREATE_INDEX).map_err(Error::sqlite)
+}
+
 /// What a file at the keystore's path turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -289,8 +301,8 @@ pub(super) enum Found {
     Nothing,
     /// A keystore of this schema, as far as its unauthenticated version says.
     Keystore,
-    /// A keystore of schema 1, likewise.
-    Older,
+    /// A keystore of an older schema, likewise.
+    Older(u32),
 }
 
 /// Looks at what the file holds, before any of it is trusted.
@@ -306,7 +318,8 @@ pub(super) fn look(sql: &Connection) -> Result<Found> {
     match (objects, application) {
         (0, 0) => Ok(Found::Nothing),
         (_, APPLICATION_ID) if version == i64::from(SCHEMA_VERSION) => Ok(Found::Keystore),
-        (_, APPLICATION_ID) if version == 1 => Ok(Found::Older),
+        (_, APPLICATION_ID) if version == 1 => Ok(Found::Older(1)),
+        (_, APPLICATION_ID) if version == 2 => Ok(Found::Older(2)),
         (_, APPLICATION_ID) if version > i64::from(SCHEMA_VERSION) => Err(Error::newer_schema(version)),
         (_, APPLICATION_ID) => Err(Error::tampered(format!("schema version {version} was never written"))),
         _ => Err(Error::not_a_keystore()),

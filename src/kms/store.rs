@@ -18,7 +18,7 @@ use super::rows::Columns;
 use super::schema::{META, META_AUDIT_KEY, META_REGION, SCHEMA_VERSION};
 use super::trust::{Checked, Trust, check_root_key};
 use super::tx::{Access, Tx};
-use super::waiting::Waiting;
+use super::waiting::{Begun, Waiting};
 use super::wrapped;
 use crate::clock::Clock;
 use crate::crypto;
@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Revocations;
 use crate::secret::Secret;
 use rusqlite::types::Value;
-use rusqlite::{Connection, MAIN_DB, Transaction, TransactionBehavior};
+use rusqlite::{Connection, MAIN_DB};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -79,21 +79,11 @@ pub(super) struct Settings {
 
 impl Store {
     /// A keystore whose schema exists, after a check of all its rows.
-    pub(super) fn open(mut sql: Connection, keys: RootKeys, settings: Settings) -> Result<Self> {
+    pub(super) fn open(sql: Connection, keys: RootKeys, settings: Settings) -> Result<Self> {
         let mut trust = Trust::nothing(0);
-        let mut realm = Realm { keystore_id: keys.rows.keystore_id, region: String::new() };
-        let tx = begin_reading(&mut sql)?;
+        let tx = begin_reading(&sql)?;
         trust.check(&tx, &keys)?;
-        let first = Tx::new(&tx, &keys, &realm, &mut trust, Access::Reading, 0);
-        let mut meta = first.row(&META, &[Value::Integer(1)])?.unwrap_or_default();
-        let (Some(Value::Text(region)), Some(Value::Blob(wrapped))) =
-            (meta.get(META_REGION).cloned(), meta.get_mut(META_AUDIT_KEY))
-        else {
-            return Err(Error::tampered("it has no Region, or no key of its audit trail"));
-        };
-        let audit_key = cipher::unwrap(&keys.root, audit_place(&realm), wrapped)
-            .map_err(|e| Error::tampered("the key of its audit trail is not authentic").with_source(e))?;
-        realm.region = region;
+        let (realm, audit_key) = identify(&tx, &keys, &mut trust)?;
         drop(tx);
         let Settings { waiting, clock, watch, buffer } = settings;
         Ok(Self {
@@ -124,7 +114,6 @@ impl Store {
         let realm = Realm { keystore_id: keys.rows.keystore_id, region: String::new() };
         let audit_key = Secret::try_init(|out| crypto::random::fill(out))?;
         meta.push(Value::Blob(cipher::wrap(&keys.root, audit_place(&realm), &audit_key)?));
-        Head::make(sql)?;
         let mut trust = Trust::nothing(sequence);
         let mut first = Tx::new(sql, keys, &realm, &mut trust, Access::Writing, now);
         first.insert(&META, meta)?;
@@ -133,15 +122,20 @@ impl Store {
         // What there is now is what the trail begins with.
         let ends = super::head::AuditEnds::beginning(trust.rows.digest());
         super::audit::keep_checkpoint(sql, &trust.rows)?;
-        let tx = Tx::new(sql, keys, &realm, &mut trust, Access::Writing, now);
-        let mut group = Group::new(tx, Trail { ends, key: &audit_key });
-        group.run(call, |_| Ok(()))?;
-        let ends = match group.broken {
-            Some(error) => return Err(error),
-            None => group.trail.ends,
-        };
-        let (sequence, digest) = (sequence + 1, trust.rows.digest());
-        Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() }.write(sql, keys)
+        say(sql, keys, (&realm, &mut trust), Trail { ends, key: &audit_key }, now, call)
+    }
+
+    /// As [`initialise`](Self::initialise), for a keystore whose rows stay as they were checked.
+    pub(super) fn go_on(
+        sql: &Connection,
+        keys: &RootKeys,
+        mut trust: Trust,
+        ends: super::head::AuditEnds,
+        now: i64,
+        call: &Call,
+    ) -> Result<()> {
+        let (realm, audit_key) = identify(sql, keys, &mut trust)?;
+        say(sql, keys, (&realm, &mut trust), Trail { ends, key: &audit_key }, now, call)
     }
 
     /// Does nothing by itself from now on, whatever is due.
@@ -155,7 +149,7 @@ impl Store {
 
     /// Runs `operation` on one snapshot of the file. It cannot change anything, and leaves no record.
     pub(super) fn read<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        let sql = begin_reading(&mut self.sql)?;
+        let sql = begin_reading(&self.sql)?;
         look_at(&mut self.trust, &self.watch, &sql, &self.keys)?;
         let now = millis(self.clock.wall());
         operation(&mut Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now))
@@ -166,7 +160,7 @@ impl Store {
         // On a full disk the trail is read without them.
         let _ = self.flush();
         let key = &self.audit_key;
-        let sql = begin_reading(&mut self.sql)?;
+        let sql = begin_reading(&self.sql)?;
         let checked = look_at(&mut self.trust, &self.watch, &sql, &self.keys)?;
         let now = millis(self.clock.wall());
         let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
@@ -178,6 +172,9 @@ impl Store {
         let done = match self.run_buffered(&mut jobs) {
             Some(done) => done,
             None => self.write(|group| {
+                if jobs.len() > 1 {
+                    group.tx.remember();
+                }
                 for job in &mut jobs {
                     if group.is_over() {
                         break;
@@ -228,7 +225,8 @@ impl Store {
         self.trust.audited = ends.last;
         if ends != checked.audit {
             let head = Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() };
-            head.write(&sql, successor.as_ref().filter(|_| replaced).unwrap_or(&self.keys))?;
+            let keys = successor.as_ref().filter(|_| replaced).unwrap_or(&self.keys);
+            head.write(&sql, keys, checked.audit.last, ends.last)?;
             sql.commit().map_err(Error::sqlite)?;
             self.trust.sequence = sequence;
         }
@@ -254,7 +252,7 @@ impl Store {
     /// have to run in a transaction that writes.
     fn run_buffered(&mut self, jobs: &mut [Box<dyn Job>]) -> Option<Result<()>> {
         let buffer = self.buffer.as_mut().filter(|buffer| !buffer.is_due())?;
-        let sql = match begin_reading(&mut self.sql) {
+        let sql = match begin_reading(&self.sql) {
             Ok(sql) => sql,
             Err(error) => return Some(Err(error)),
         };
@@ -268,6 +266,9 @@ impl Store {
         }
         let tx = Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now);
         let mut group = Group::new(tx, Trail { ends: checked.audit, key: &self.audit_key });
+        if jobs.len() > 1 {
+            group.tx.remember();
+        }
         for job in jobs {
             job.run(&mut group);
             if group.is_over() {
@@ -374,13 +375,50 @@ fn look_at(trust: &mut Trust, watch: &Watch, sql: &Connection, keys: &RootKeys) 
     checked
 }
 
+/// Whose keystore it is, and the key of its audit trail, from rows that were checked.
+fn identify(sql: &Connection, keys: &RootKeys, trust: &mut Trust) -> Result<(Realm, Secret<32>)> {
+    let mut realm = Realm { keystore_id: keys.rows.keystore_id, region: String::new() };
+    let first = Tx::new(sql, keys, &realm, trust, Access::Reading, 0);
+    let mut meta = first.row(&META, &[Value::Integer(1)])?.unwrap_or_default();
+    let (Some(Value::Text(region)), Some(Value::Blob(wrapped))) =
+        (meta.get(META_REGION).cloned(), meta.get_mut(META_AUDIT_KEY))
+    else {
+        return Err(Error::tampered("it has no Region, or no key of its audit trail"));
+    };
+    let audit_key = cipher::unwrap(&keys.root, audit_place(&realm), wrapped)
+        .map_err(|e| Error::tampered("the key of its audit trail is not authentic").with_source(e))?;
+    realm.region = region;
+    Ok((realm, audit_key))
+}
+
+/// Appends the record of a call that changed no row, and writes the head.
+fn say(
+    sql: &Connection,
+    keys: &RootKeys,
+    (realm, trust): (&Realm, &mut Trust),
+    trail: Trail<'_>,
+    now: i64,
+    call: &Call,
+) -> Result<()> {
+    let before = trail.ends.last;
+    let mut group = Group::new(Tx::new(sql, keys, realm, trust, Access::Writing, now), trail);
+    group.run(call, |_| Ok(()))?;
+    let ends = match group.broken {
+        Some(error) => return Err(error),
+        None => group.trail.ends,
+    };
+    let (sequence, digest) = (trust.sequence + 1, trust.rows.digest());
+    let head = Head { schema_version: SCHEMA_VERSION, sequence, digest, audit: ends.encode() };
+    head.write(sql, keys, before, ends.last)
+}
+
 fn audit_place(realm: &Realm) -> Place<'_> {
     Place { keystore_id: &realm.keystore_id, key_id: "", purpose: wrapped::AUDIT, version: 0 }
 }
 
-pub(super) fn begin_reading(sql: &mut Connection) -> Result<Transaction<'_>> {
+pub(super) fn begin_reading(sql: &Connection) -> Result<Begun<'_>> {
     forget_pages(sql)?;
-    sql.transaction_with_behavior(TransactionBehavior::Deferred).map_err(Error::sqlite)
+    Begun::reading(sql).map_err(Error::sqlite)
 }
 
 /// Keeps no pages from before, so that bytes changed past SQLite are seen.

@@ -14,7 +14,7 @@ use super::migrate::migrate;
 use super::open_list::{Registered, forked_with_open_keystores};
 use super::root::{RootKey, RootKeys, Unlocked};
 use super::root_file::{self, RootKeyFile};
-use super::schema::{APPLICATION_ID, CREATE, Found, SCHEMA_VERSION, look};
+use super::schema::{self, APPLICATION_ID, Found, SCHEMA_VERSION, look};
 use super::store::{Settings, Store, Watch, millis};
 use super::waiting::{Waiting, is_busy};
 use super::{KmsOptions, Missing, OWNER, Opened};
@@ -107,7 +107,7 @@ fn open(path: &Path, root: &RootKey, options: &KmsOptions, watch: Watch) -> Resu
     }
     let found = look(&sql)?;
     let Unlocked { keys, unfinished } = unlock(&sql, root, found)?;
-    if found == Found::Older {
+    if let Found::Older(_) = found {
         migrate(&sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
     let buffer = options.audit_delay.map(Buffer::new);
@@ -197,7 +197,7 @@ fn create(
     if look(&tx)? != Found::Nothing {
         return Ok((false, root_key_file));
     }
-    tx.execute_batch(CREATE).map_err(Error::sqlite)?;
+    schema::create(&tx)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(Error::sqlite)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(Error::sqlite)?;
     let region = options.region.as_deref().unwrap_or(DEFAULT_REGION);
@@ -270,6 +270,7 @@ fn connect_with(path: &Path, index: LogIndex, busy_timeout: Duration) -> Result<
         // Before anything is read, which what follows does.
         sql.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(Error::sqlite)?;
     }
+    sql.set_prepared_statement_cache_capacity(STATEMENTS);
     harden(&sql)?;
     Ok(sql)
 }
@@ -290,6 +291,9 @@ pub(super) fn harden(sql: &Connection) -> Result<()> {
     )
     .map_err(Error::sqlite)
 }
+
+/// Statements that are kept: those of a day's mix of operations.
+const STATEMENTS: usize = 64;
 
 /// SQLite does not wait by itself where it changes the journal mode.
 fn use_wal(sql: &Connection, busy_timeout: Duration) -> Result<()> {

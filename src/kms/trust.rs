@@ -52,8 +52,11 @@ impl Trust {
 
     /// Checks what a transaction sees, before anything in it is used.
     pub(super) fn check(&mut self, sql: &Connection, keys: &RootKeys) -> Result<Checked> {
-        check_root_key(sql, keys)?;
-        let head = Head::read(sql, keys)?;
+        let head = match Head::read(sql, keys) {
+            Ok(head) => head,
+            // Under another root key, none is authentic.
+            Err(error) => return Err(check_root_key(sql, keys).err().unwrap_or(error)),
+        };
         let audit = head.audit_ends()?;
         if head.sequence < self.sequence {
             return Err(Error::tampered("its head is older than one that this process has seen"));
@@ -83,6 +86,17 @@ impl Trust {
         self.digest = Some(head.digest);
         self.audited = audit.last;
         Ok(Checked { audit, changed: true })
+    }
+
+    /// Checks a keystore of an older schema that had all these tables, whose head is authentic.
+    pub(super) fn of_older(sql: &Connection, keys: &RootKeys, head: &Head) -> Result<(Self, AuditEnds)> {
+        let ends = head.audit_ends()?;
+        let (rows, dates) = read_all(sql, keys, &TABLES)?;
+        if rows.digest() != head.digest {
+            return Err(blame(sql, &rows, &head.digest));
+        }
+        let trust = Self { rows, dates, digest: Some(head.digest), audited: ends.last, ..Self::nothing(head.sequence) };
+        Ok((trust, ends))
     }
 
     /// Takes over what the audit trail says that others have changed since: a few rows, where reading all would
@@ -186,5 +200,9 @@ pub(super) fn columns_of(table: &Table, row: &rusqlite::Row<'_>) -> Result<(Colu
 }
 
 pub(super) fn select(table: &Table) -> String {
-    format!("SELECT {}, row_mac FROM {}", table.columns.join(", "), table.name)
+    let mut query = String::with_capacity(512);
+    query.push_str("SELECT ");
+    table.columns.iter().for_each(|column| query.extend([column, ", "]));
+    query.extend(["row_mac FROM ", table.name]);
+    query
 }

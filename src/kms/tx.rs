@@ -15,7 +15,9 @@ use super::trust::{Trust, columns_of, select};
 use crate::error::{Error, Result};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::iter;
 use std::sync::Arc;
 
 /// What operations work on.
@@ -38,6 +40,8 @@ pub(super) struct Tx<'a> {
     access: Access,
     changes: Vec<Changed>,
     savepoint: bool,
+    /// Single rows that were read and checked and have not changed since, where several calls may ask for the same.
+    read: Option<RefCell<HashMap<RowName, Option<Columns>>>>,
 }
 
 /// Whether a transaction may change anything.
@@ -81,7 +85,13 @@ impl<'a> Tx<'a> {
             access,
             changes: Vec::new(),
             savepoint: false,
+            read: None,
         }
+    }
+
+    /// Reads no row twice from now on: nobody else can change what this transaction sees.
+    pub(super) fn remember(&mut self) {
+        self.read.get_or_insert_default();
     }
 
     pub(super) fn access(&self) -> Access {
@@ -90,19 +100,32 @@ impl<'a> Tx<'a> {
 
     /// The row of `table` with this identity; `None` only if there is none and should be none.
     pub(super) fn row(&self, table: &Table, identity: &[Value]) -> Result<Option<Columns>> {
-        let query = format!("{} WHERE {}", select(table), condition(table));
+        let name = RowName::new(table, identity);
+        if let Some(known) = self.read.as_ref().and_then(|read| read.borrow().get(&name).cloned()) {
+            return Ok(known);
+        }
+        let found = self.read_row(table, identity, &name)?;
+        if let Some(read) = &self.read {
+            read.borrow_mut().insert(name, found.clone());
+        }
+        Ok(found)
+    }
+
+    fn read_row(&self, table: &Table, identity: &[Value], name: &RowName) -> Result<Option<Columns>> {
+        let mut query = select(table);
+        query.push_str(" WHERE ");
+        push_condition(&mut query, table);
         let mut statement = self.sql.prepare_cached(&query).map_err(Error::sqlite)?;
         let mut found = statement.query(params_from_iter(identity)).map_err(Error::sqlite)?;
-        let name = RowName::new(table, identity);
         let Some(row) = found.next().map_err(Error::sqlite)? else {
-            return match self.trust.rows.hash_of(&name) {
+            return match self.trust.rows.hash_of(name) {
                 Some(_) => Err(Error::tampered(format!("the row {:?} was removed", name.as_str()))),
                 None => Ok(None),
             };
         };
-        let columns = self.known(table, row)?;
-        if RowName::of(table, &columns) != name || found.next().map_err(Error::sqlite)?.is_some() {
-            return Err(changed(&name));
+        let (is, columns) = self.known(table, row)?;
+        if is != *name || found.next().map_err(Error::sqlite)?.is_some() {
+            return Err(changed(name));
         }
         Ok(Some(columns))
     }
@@ -125,8 +148,7 @@ impl<'a> Tx<'a> {
         let mut found = statement.query(params_from_iter(values)).map_err(Error::sqlite)?;
         let mut all = BTreeMap::new();
         while let Some(row) = found.next().map_err(Error::sqlite)? {
-            let columns = self.known(table, row)?;
-            let name = RowName::of(table, &columns);
+            let (name, columns) = self.known(table, row)?;
             if all.insert(name.clone(), columns).is_some() {
                 return Err(Error::tampered(format!("the row {:?} is there twice", name.as_str())));
             }
@@ -199,12 +221,12 @@ impl<'a> Tx<'a> {
     }
 
     /// A row as read, if it is the one that was there at the last check.
-    fn known(&self, table: &Table, row: &rusqlite::Row<'_>) -> Result<Columns> {
+    fn known(&self, table: &Table, row: &rusqlite::Row<'_>) -> Result<(RowName, Columns)> {
         let (columns, mac) = columns_of(table, row)?;
         let name = RowName::of(table, &columns);
         let hash = self.keys.rows.hash(table, &columns, &mac)?;
         match self.trust.rows.hash_of(&name) {
-            Some(known) if *known == hash => Ok(columns),
+            Some(known) if *known == hash => Ok((name, columns)),
             Some(_) => Err(changed(&name)),
             None => Err(Error::tampered(format!("the row {:?} was added", name.as_str()))),
         }
@@ -233,6 +255,7 @@ impl<'a> Tx<'a> {
             self.access = Access::Wanted;
             return Err(Error::internal("a reading transaction was asked to change the keystore"));
         }
+        self.forget();
         if !self.savepoint {
             self.sql.execute_batch("SAVEPOINT operation").map_err(Error::sqlite)?;
             self.savepoint = true;
@@ -256,8 +279,16 @@ impl<'a> Tx<'a> {
         Ok(encoded)
     }
 
+    /// What was read may be read otherwise from now on.
+    fn forget(&mut self) {
+        if let Some(read) = &mut self.read {
+            read.get_mut().clear();
+        }
+    }
+
     /// Undoes what the operation changed.
     pub(super) fn undo(&mut self) -> Result<()> {
+        self.forget();
         if std::mem::take(&mut self.savepoint) {
             self.sql.execute_batch("ROLLBACK TO operation; RELEASE operation").map_err(Error::sqlite)?;
         }
@@ -273,6 +304,15 @@ impl<'a> Tx<'a> {
 }
 
 pub(super) fn condition(table: &Table) -> String {
-    let conditions: Vec<_> = table.columns.iter().take(table.identity).map(|column| format!("{column} = ?")).collect();
-    conditions.join(" AND ")
+    let mut condition = String::new();
+    push_condition(&mut condition, table);
+    condition
+}
+
+/// That it is the row of an identity.
+fn push_condition(query: &mut String, table: &Table) {
+    for (column, between) in table.columns.iter().take(table.identity).zip(iter::once("").chain(iter::repeat(" AND ")))
+    {
+        query.extend([between, column, " = ?"]);
+    }
 }

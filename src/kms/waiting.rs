@@ -11,9 +11,10 @@
 
 use crate::durable::folder_of;
 use crate::error::{Error, Result};
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode};
 use std::cell::Cell;
 use std::fs::{File, TryLockError};
+use std::ops::Deref;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -45,13 +46,13 @@ impl Waiting {
     ///
     /// # Errors
     /// Kind Busy once the patience is at its end.
-    pub(super) fn begin<'a>(&self, sql: &'a Connection) -> Result<Transaction<'a>> {
+    pub(super) fn begin<'a>(&self, sql: &'a Connection) -> Result<Begun<'a>> {
         let start = Instant::now();
         let _turn = self.turn(start);
         // Whose turn it is looks often.
         sql.busy_timeout(Duration::ZERO).map_err(Error::sqlite)?;
         let begun = loop {
-            match Transaction::new_unchecked(sql, TransactionBehavior::Immediate) {
+            match Begun::new(sql, "BEGIN IMMEDIATE") {
                 Err(e) if is_busy(&e) && start.elapsed() < self.patience => std::thread::sleep(LOOK),
                 begun => break begun,
             }
@@ -106,6 +107,50 @@ impl Waiting {
             }
         }
     }
+}
+
+/// A transaction: undone unless it is committed. As rusqlite's, but that SQLite does not parse the same three statements
+/// for every call.
+#[derive(Debug)]
+pub(super) struct Begun<'a> {
+    sql: &'a Connection,
+}
+
+impl<'a> Begun<'a> {
+    fn new(sql: &'a Connection, begin: &str) -> rusqlite::Result<Self> {
+        execute(sql, begin).map(|()| Self { sql })
+    }
+
+    /// Begins one that only reads, and sees one moment of the file.
+    pub(super) fn reading(sql: &'a Connection) -> rusqlite::Result<Self> {
+        Self::new(sql, "BEGIN DEFERRED")
+    }
+
+    /// What was done is durable once this returns.
+    pub(super) fn commit(self) -> rusqlite::Result<()> {
+        execute(self.sql, "COMMIT")
+    }
+}
+
+impl Deref for Begun<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.sql
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        // It is over after a commit, and after some failures by itself.
+        if !self.sql.is_autocommit() {
+            let _ = execute(self.sql, "ROLLBACK");
+        }
+    }
+}
+
+fn execute(sql: &Connection, statement: &str) -> rusqlite::Result<()> {
+    sql.prepare_cached(statement)?.execute([]).map(drop)
 }
 
 impl Drop for Turn<'_> {

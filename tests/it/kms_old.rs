@@ -1,7 +1,7 @@
 //! Keystores that older versions wrote: each opens, with everything that was encrypted under it.
 
 use envelock::clock::Clock;
-use envelock::kms::{KeyState, MultiRegionKeyType};
+use envelock::kms::{AuditQuery, KeyState, MultiRegionKeyType};
 use envelock::{EncryptionContext, Envelope, ErrorKind, KmsOptions, LocalKms, RootKey, blocking};
 use pollster::block_on;
 use std::fs;
@@ -19,6 +19,7 @@ const OF_SCHEMA_1: [Message; 4] = [
     ("through-the-moved-alias.elk", "alias/invoices", false, b"encrypted before the alias was moved back"),
 ];
 
+/// Of schema 3 as well.
 const OF_SCHEMA_2: [Message; 5] = [
     ("before-rotation.elk", "alias/orders", true, b"encrypted before the rotation"),
     ("after-rotation.elk", "alias/orders", true, b"encrypted after the rotation"),
@@ -27,13 +28,13 @@ const OF_SCHEMA_2: [Message; 5] = [
     ("under-a-shared-key.elk", "alias/shared", false, b"encrypted under a multi-Region key"),
 ];
 
-/// On the day on which the keystore of schema 2 was made.
+/// On the day on which the keystores of schemas 2 and 3 were made.
 #[derive(Debug)]
 struct ThatDay;
 
 impl Clock for ThatDay {
     fn wall(&self) -> Duration {
-        Duration::from_secs(1_795_700_000)
+        Duration::from_secs(1_795_740_000)
     }
 }
 
@@ -126,16 +127,22 @@ fn a_keystore_of_schema_1_that_was_changed_is_not_migrated() {
 }
 
 #[test]
-fn a_keystore_of_schema_2_opens_with_all_that_was_encrypted_and_said_under_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys.db");
-    fs::copy(frozen(2).join("keys.db"), &path).unwrap();
+fn keystores_of_schemas_2_and_3_open_with_all_that_was_encrypted_and_said_under_them() {
+    for schema in [2, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.db");
+        fs::copy(frozen(schema).join("keys.db"), &path).unwrap();
+        opens_with_all_that_was_said(&path, schema);
+    }
+}
+
+fn opens_with_all_that_was_said(path: &Path, schema: u32) {
     let open = || {
         let options = KmsOptions::default().must_exist().clock(Arc::new(ThatDay)).region("eu-1");
-        LocalKms::open_with(&path, root_key_of(2), options).unwrap()
+        LocalKms::open_with(path, root_key_of(schema), options).unwrap()
     };
     let kms = open();
-    opens_everything(&kms, 2, &OF_SCHEMA_2);
+    opens_everything(&kms, schema, &OF_SCHEMA_2);
     let keys = block_on(kms.list_keys()).unwrap();
     assert_eq!(keys.iter().map(|key| key.current_version).collect::<Vec<_>>(), [2, 1, 1, 1, 1]);
     assert_eq!(keys.iter().filter(|key| key.key_state == KeyState::PendingDeletion).count(), 1);
@@ -146,15 +153,51 @@ fn a_keystore_of_schema_2_opens_with_all_that_was_encrypted_and_said_under_it() 
     for (who, may) in [("billing", true), ("auditor", true), ("somebody", false)] {
         let provider = kms.as_principal(who).unwrap().provider("alias/orders").unwrap();
         let envelope = blocking::Envelope::new(Envelope::builder(provider).build().unwrap());
-        let sealed = fs::read(frozen(2).join("after-rotation.elk")).unwrap();
+        let sealed = fs::read(frozen(schema).join("after-rotation.elk")).unwrap();
         assert_eq!(envelope.decrypt(&sealed, &tenant(true)).is_ok(), may, "{who}");
     }
     let before = block_on(kms.verify_audit(None)).unwrap();
     assert_eq!((before.first, before.checkpoint), (1, 0));
+    // What was done then is found by key, whoever wrote the index.
+    let query = AuditQuery::default().key("alias/orders").event_name("RotateKeyOnDemand");
+    assert_eq!(block_on(kms.query_audit(&query)).unwrap().len(), 1);
+    let query = AuditQuery::default().event_name("MigrateKeystore");
+    let migrated: Vec<_> =
+        block_on(kms.query_audit(&query)).unwrap().into_iter().map(|it| it.request_parameters).collect();
+    assert_eq!(migrated.concat().contains("\"fromSchema\":2"), schema == 2, "{migrated:?}");
     block_on(kms.close()).unwrap();
     let kms = open();
     block_on(kms.rotate("alias/orders")).unwrap();
     block_on(kms.rotate("alias/shared")).unwrap();
-    opens_everything(&kms, 2, &OF_SCHEMA_2);
+    opens_everything(&kms, schema, &OF_SCHEMA_2);
     block_on(kms.check()).unwrap();
+}
+
+#[test]
+fn a_backup_of_schema_2_is_restored_and_a_changed_one_is_not_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.db");
+    let options = || envelock::kms::RestoreOptions::default().clock(Arc::new(ThatDay));
+    LocalKms::restore(frozen(2).join("keys.db"), &path, root_key_of(2), options()).unwrap();
+    opens_with_all_that_was_said(&path, 2);
+    for (change, expected) in [
+        ("UPDATE keys SET state = 'Enabled' WHERE state = 'PendingDeletion'", "was changed"),
+        ("DELETE FROM policies", "was removed"),
+        ("UPDATE head SET sequence = sequence - 1", "not authentic"),
+        ("UPDATE head SET schema_version = 3", "not authentic"),
+        ("PRAGMA user_version = 3", "no such column"),
+    ] {
+        let path = folder.path().join("changed.db");
+        fs::copy(frozen(2).join("keys.db"), &path).unwrap();
+        let sql = rusqlite::Connection::open(&path).unwrap();
+        sql.execute_batch(change).unwrap();
+        sql.close().unwrap();
+        let options = KmsOptions::default().must_exist().clock(Arc::new(ThatDay));
+        let error = LocalKms::open_with(&path, root_key_of(2), options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage, "{change}: {error}");
+        assert!(format!("{error:?}").contains(expected), "{change}: {error:?}");
+        let sql = rusqlite::Connection::open(&path).unwrap();
+        let heads: i64 = sql.query_row("SELECT count(*) FROM head", [], |row| row.get(0)).unwrap();
+        assert_eq!(heads, 1, "{change}");
+    }
 }

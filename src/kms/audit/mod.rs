@@ -6,6 +6,7 @@
 mod anchor;
 pub(super) mod changes;
 mod event;
+mod index;
 mod names;
 mod query;
 mod record;
@@ -16,11 +17,14 @@ mod walk;
 
 pub use anchor::AuditHead;
 pub use event::AuditRecord;
+pub(super) use index::fill as fill_index;
 pub use names::AUDIT_EVENTS;
 pub(super) use query::find;
 pub use query::{AuditOutcome, AuditQuery};
 pub(super) use record::{Entry, Record};
 pub use retention::{AuditRetention, AuditTrimmed};
+#[cfg(test)]
+pub(super) use stored::COLUMNS;
 pub use verify::AuditReport;
 pub(super) use verify::verify;
 pub(super) use walk::blame;
@@ -47,7 +51,7 @@ impl Trail<'_> {
         let encoded = record.encode(&keys.rows.keystore_id)?;
         let Entry { at, name, principal, key_id, code, details, changes } = &record.entry;
         let stored = i64::try_from(sequence).map_err(|_| Error::internal("the audit trail is full"))?;
-        sql.prepare_cached("INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")
+        sql.prepare_cached("INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL)")
             .and_then(|mut statement| {
                 let mac = Record::mac(self.key, &encoded);
                 statement.execute(params![
@@ -66,7 +70,7 @@ impl Trail<'_> {
             .map_err(Error::sqlite)?;
         self.ends.last = sequence;
         self.ends.hash = Record::hash(&encoded);
-        Ok(())
+        index::keep(sql, sequence)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Searches in the trail, and what they give away: records that were found authentic.
 
 use super::Trail;
+use super::index::indexed;
 use super::stored::{COLUMNS, Stored};
 use crate::error::{Error, Result};
 use crate::kms::LocalKms;
@@ -137,32 +138,58 @@ impl AuditQuery {
         self
     }
 
-    /// The condition and its values, for the key with this id.
-    fn conditions(&self, key_id: Option<String>) -> (String, Vec<Value>) {
-        let mut conditions = vec!["TRUE"];
-        let mut values = Vec::new();
-        let mut add = |condition, value: Option<Value>| {
+    /// Where the records of the key with this id are, or of all keys, in the order of the query.
+    fn parts(&self, key_id: Option<String>, indexed: u64) -> Vec<Part> {
+        let Some(key_id) = key_id else {
+            return vec![Part { from: "audit", place: "sequence", condition: "TRUE", values: Vec::new() }];
+        };
+        let indexed = i64::try_from(indexed).unwrap_or(i64::MAX);
+        let values = vec![Value::Text(key_id), Value::Integer(indexed)];
+        let mut parts = vec![
+            Part { from: BY_INDEX, place: "record", condition: "of_key = ? AND record <= ?", values: values.clone() },
+            Part { from: "audit", place: "sequence", condition: "key_id = ? AND sequence > ?", values },
+        ];
+        if self.newest_first {
+            parts.reverse();
+        }
+        parts
+    }
+
+    /// What is asked of the records of one part, besides their key.
+    fn conditions(&self, place: &str, values: &mut Vec<Value>) -> String {
+        let mut conditions = String::new();
+        let mut add = |condition: &str, value: Option<Value>| {
             if let Some(value) = value {
-                conditions.push(condition);
+                conditions.push_str(" AND ");
+                conditions.push_str(condition);
                 values.push(value);
             }
         };
         let text = |it: &Option<String>| it.clone().map(Value::Text);
-        // By the index, which leaves out the records of no key.
-        add("key_id <> '' AND key_id = ?", key_id.map(Value::Text));
         add("principal = ?", text(&self.principal));
         add("name = ?", text(&self.event));
         add("at >= ?", self.from.map(millis_of).map(Value::Integer));
         add("at < ?", self.until.map(millis_of).map(Value::Integer));
         let sequence = |it: u64| Value::Integer(i64::try_from(it).unwrap_or(i64::MAX));
-        add(if self.newest_first { "sequence < ?" } else { "sequence > ?" }, self.after.map(sequence));
-        conditions.extend(self.outcome.map(|outcome| match outcome {
-            AuditOutcome::Allowed => "code = ''",
-            AuditOutcome::Denied => "code = 'AccessDeniedException'",
-            AuditOutcome::Failed => "code NOT IN ('', 'AccessDeniedException')",
-        }));
-        (conditions.join(" AND "), values)
+        let beyond = if self.newest_first { "<" } else { ">" };
+        add(&format!("{place} {beyond} ?"), self.after.map(sequence));
+        conditions.push_str(match self.outcome {
+            None => "",
+            Some(AuditOutcome::Allowed) => " AND code = ''",
+            Some(AuditOutcome::Denied) => " AND code = 'AccessDeniedException'",
+            Some(AuditOutcome::Failed) => " AND code NOT IN ('', 'AccessDeniedException')",
+        });
+        conditions
     }
+}
+
+/// Where records are searched.
+struct Part {
+    from: &'static str,
+    /// The column that says which record it is.
+    place: &'static str,
+    condition: &'static str,
+    values: Vec<Value>,
 }
 
 impl LocalKms {
@@ -206,19 +233,35 @@ impl LocalKms {
 /// The records that a query asks for, as many as go into one page.
 pub(in crate::kms) fn find(tx: &Tx<'_>, trail: &Trail<'_>, query: &AuditQuery) -> Result<Vec<AuditRecord>> {
     let key_id = query.key.as_deref().map(|name| key_id(tx, name)).transpose()?;
-    let (conditions, values) = query.conditions(key_id);
+    let mut records = Vec::new();
+    for part in query.parts(key_id, indexed(trail.ends.last)) {
+        search(tx, trail, query, part, &mut records)?;
+    }
+    Ok(records)
+}
+
+/// Adds what one part has, as much as goes into the page.
+fn search(
+    tx: &Tx<'_>,
+    trail: &Trail<'_>,
+    query: &AuditQuery,
+    Part { from, place, condition, mut values }: Part,
+    records: &mut Vec<AuditRecord>,
+) -> Result<()> {
+    let conditions = query.conditions(place, &mut values);
     let order = if query.newest_first { "DESC" } else { "ASC" };
-    let limit = query.limit.unwrap_or(PAGE).min(PAGE);
-    let statement = format!("SELECT {COLUMNS} FROM audit WHERE {conditions} ORDER BY sequence {order} LIMIT {limit}");
+    let room = query.limit.unwrap_or(PAGE).min(PAGE).saturating_sub(records.len() as u64);
+    let statement =
+        format!("SELECT {COLUMNS} FROM {from} WHERE {condition}{conditions} ORDER BY {place} {order} LIMIT {room}");
     let mut statement = tx.sql.prepare_cached(&statement).map_err(Error::sqlite)?;
     let mut found = statement.query(params_from_iter(values)).map_err(Error::sqlite)?;
-    let (mut records, mut space) = (Vec::new(), Vec::new());
+    let mut space = Vec::new();
     while let Some(row) = found.next().map_err(Error::sqlite)? {
         let stored = Stored::read(row)?;
         let hash = stored.authenticate(trail.key, &tx.realm.keystore_id, &mut space)?;
         records.push(AuditRecord::of(&stored, &hash, tx.realm)?);
     }
-    Ok(records)
+    Ok(())
 }
 
 /// The key may be gone: its records are not.
@@ -233,5 +276,7 @@ fn key_id(tx: &Tx<'_>, name: &str) -> Result<String> {
 }
 
 const DENIED: &str = "AccessDeniedException";
+/// The records that the index has, in its order.
+const BY_INDEX: &str = "audit_by_key CROSS JOIN audit ON sequence = record AND key_id = of_key";
 /// Records of one answer at most.
 const PAGE: u64 = 1_000;

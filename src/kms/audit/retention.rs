@@ -5,6 +5,7 @@
 //! one transaction. How many records of each kind were cut stays in `audit_counts`, which decides nothing and is
 //! not authenticated.
 
+use super::index;
 use super::walk::{bad_checkpoint, checkpoint, replay, walk};
 use super::{Trail, keep_checkpoint};
 use crate::error::{Error, Result};
@@ -136,6 +137,7 @@ fn trim(tx: &mut Tx<'_>, trail: &Trail<'_>, keep: AuditRetention) -> Result<Audi
     keep_checkpoint(sql, &rows)?;
     let cut = i64::try_from(ends.cut).map_err(|_| Error::internal("the audit trail is full"))?;
     sql.execute("DELETE FROM audit WHERE sequence <= ?1", [cut]).map_err(Error::sqlite)?;
+    index::cut(sql, cut)?;
     let mut statement = sql
         .prepare(
             "INSERT INTO audit_counts VALUES (?1, ?2, ?3, ?4)

@@ -2,6 +2,7 @@
 
 use super::Trail;
 use super::anchor::AuditHead;
+use super::index;
 use super::walk::{bad_checkpoint, checkpoint, difference, replay, walk};
 use crate::error::{Error, Result};
 use crate::kms::LocalKms;
@@ -68,8 +69,10 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
     if let Some(head) = anchored.filter(|head| head.sequence == ends.cut) {
         compare(head, &ends.cut_hash, &rows, restoring)?;
     }
+    let (indexed, mut of_keys) = (index::indexed(ends.last), 0);
     walk(tx.sql, &tx.realm.keystore_id, trail, |record, hash| {
         replay(&mut rows, record.changes)?;
+        of_keys += u64::from(!record.key_id.is_empty() && record.sequence <= indexed);
         if record.name == RESTORE && record.code.is_empty() {
             restoring = Some(record.sequence);
         }
@@ -87,7 +90,7 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
     if rows.digest() != tx.trust.rows.digest() {
         return Err(Error::tampered("its audit trail does not come to the state in its head"));
     }
-    check_index(tx)?;
+    index::check(tx.sql, &ends, of_keys)?;
     match anchored {
         Some(head) if head.sequence > ends.last => {
             let what =
@@ -127,13 +130,3 @@ fn compare(head: &AuditHead, hash: &[u8; 32], rows: &Rows, restoring: Option<u64
 
 /// Restoring's name in the trail.
 const RESTORE: &str = "RestoreKeystore";
-
-/// A query by key finds by the index: that must have every record, under its key.
-fn check_index(tx: &Tx<'_>) -> Result<()> {
-    let found: String =
-        tx.sql.query_row("PRAGMA integrity_check(audit)", [], |row| row.get(0)).map_err(Error::sqlite)?;
-    match found.as_str() {
-        "ok" => Ok(()),
-        other => Err(Error::tampered(format!("the table of its audit trail is damaged: {other}"))),
-    }
-}

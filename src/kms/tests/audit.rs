@@ -2,6 +2,7 @@
 
 use super::{Place, block_on, context, new_key};
 use crate::error::{Error, ErrorKind};
+use crate::kms::audit::COLUMNS;
 use crate::kms::{
     AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditRetention, CacheFigures, CreateKeyRequest, LocalKms, Prices,
 };
@@ -29,25 +30,29 @@ fn all(kms: &LocalKms) -> Vec<AuditRecord> {
     block_on(kms.query_audit(&AuditQuery::default())).unwrap()
 }
 
-/// A row of the table as SQLite has it: sequence, at, name, principal, key id, code, details, changes, previous, mac.
+/// A row of the table as SQLite has it: sequence, at, name, principal, key id, code, details, changes, previous, mac;
+/// not the head, which the last one carries.
 type Row = Vec<Value>;
 
 fn rows(sql: &Connection) -> Vec<Row> {
-    let mut statement = sql.prepare("SELECT * FROM audit ORDER BY sequence").unwrap();
+    let mut statement = sql.prepare(&format!("SELECT {COLUMNS} FROM audit ORDER BY sequence")).unwrap();
     let rows = statement.query_map([], |row| (0..10).map(|at| row.get(at)).collect()).unwrap();
     rows.map(Result::unwrap).collect()
 }
 
-/// The table with these rows, without the keys and checks that it was made with.
+/// The table with these rows, without the keys and checks that it was made with. The last one carries the head, as who
+/// knows the format would have it.
 fn put_rows(sql: &Connection, rows: &[Row]) {
+    let head: Vec<u8> = sql.query_row("SELECT head FROM audit WHERE head IS NOT NULL", [], |row| row.get(0)).unwrap();
     sql.execute_batch(
-        "DROP TABLE audit; CREATE TABLE audit (sequence, at, name, principal, key_id, code, details, changes, previous, mac);
-         CREATE INDEX audit_by_key ON audit (key_id) WHERE key_id <> '';",
+        "DROP TABLE audit; CREATE TABLE audit (sequence, at, name, principal, key_id, code, details, changes, previous, mac, head);",
     )
     .unwrap();
     for row in rows {
-        sql.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", params_from_iter(row)).unwrap();
+        sql.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", params_from_iter(row)).unwrap();
     }
+    let last = "UPDATE audit SET head = ? WHERE sequence = (SELECT max(sequence) FROM audit)";
+    assert!(sql.execute(last, [head]).unwrap() > 0);
 }
 
 /// Recomputes what has no key: each record's `previous`, as a forger would who knows the format.
@@ -154,7 +159,21 @@ fn records_that_were_dropped_moved_edited_doubled_or_added_are_named() {
     assert_named(&place, &kms, &without(0), "the audit record 1 was removed");
     assert_named(&place, &kms, &without(4), "the audit record 5 was removed");
     assert_named(&place, &kms, &without(8), "the audit record 9 was removed");
-    assert_named(&place, &kms, &[], "the audit record 1 was removed");
+    // Who drops the last ones without knowing what they carry drops the head too.
+    for (dropped, expected) in [
+        ("sequence > 5", "the audit record 6 was removed, and the head with it"),
+        ("sequence > 8", "the audit record 9 was removed, and the head with it"),
+        ("TRUE", "all its audit records were removed, and the head with them"),
+    ] {
+        let sql = place.sql();
+        sql.execute_batch(&format!("CREATE TABLE kept AS SELECT * FROM audit; DELETE FROM audit WHERE {dropped}"))
+            .unwrap();
+        named(block_on(kms.verify_audit(None)), expected);
+        named(block_on(kms.list_keys()), expected);
+        named(place.try_open(), expected);
+        sql.execute_batch("DELETE FROM audit; INSERT INTO audit SELECT * FROM kept; DROP TABLE kept").unwrap();
+    }
+    block_on(kms.verify_audit(None)).unwrap();
     // Dropped, and the later ones moved up so that no number is missing.
     for at in [0, 4] {
         let mut forged = without(at);
@@ -231,29 +250,73 @@ fn a_record_that_was_edited_is_not_given_to_a_query() {
 }
 
 #[test]
-fn a_damaged_index_is_found_since_queries_by_key_rest_on_it() {
+fn a_changed_index_is_found_since_queries_by_key_rest_on_it() {
+    for (change, found) in [
+        ("DELETE FROM audit_by_key WHERE record = 30", false),
+        ("UPDATE audit_by_key SET record = 1 WHERE record = 30", false),
+        ("UPDATE audit_by_key SET of_key = 'another' WHERE record = 30", false),
+        ("INSERT INTO audit_by_key VALUES ('another', 30)", true),
+        ("INSERT INTO audit_by_key SELECT of_key, 1000 FROM audit_by_key LIMIT 1", true),
+        ("INSERT INTO audit_by_key SELECT key_id, sequence FROM audit WHERE sequence > 64 AND key_id <> ''", true),
+    ] {
+        let (place, kms, key) = used(100);
+        let entries: i64 = count(&place.sql(), "audit_by_key");
+        assert_eq!(entries, count(&place.sql(), "audit WHERE key_id <> '' AND sequence <= 64"));
+        assert_eq!(block_on(kms.verify_audit(None)).unwrap().records, 100);
+        assert!(place.sql().execute(change, []).unwrap() > 0, "{change}");
+        let by_key = block_on(kms.query_audit(&AuditQuery::default().key(&key))).unwrap();
+        assert_eq!(by_key.iter().any(|it| it.sequence == 30), found, "{change}");
+        named(block_on(kms.verify_audit(None)), "the index of its audit trail is not what it was");
+        // It stops no call.
+        (0..100).for_each(|_| drop(block_on(kms.describe_key(&key)).unwrap()));
+    }
+}
+
+#[test]
+fn records_of_a_key_are_found_on_both_sides_of_the_end_of_the_index() {
+    for records in [64, 65, 127, 128, 129, 300] {
+        let (_place, kms, key) = used(records);
+        let all: Vec<_> =
+            all(&kms).into_iter().filter(|it| it.resources.iter().any(|name| name.contains(&key))).collect();
+        assert_eq!(all.last().unwrap().sequence, records);
+        for limit in [1, 63, 64, 65, 200, 1_000] {
+            for newest_first in [false, true] {
+                let query = AuditQuery::default().key(&key).limit(limit);
+                let query = if newest_first { query.newest_first() } else { query };
+                let (mut paged, mut page) = (Vec::new(), query.clone());
+                loop {
+                    let found = block_on(kms.query_audit(&page)).unwrap();
+                    let Some(last) = found.last() else { break };
+                    assert!(found.len() as u64 <= limit);
+                    page = query.clone().after(last.sequence);
+                    paged.extend(found);
+                }
+                if newest_first {
+                    paged.reverse();
+                }
+                assert_eq!(paged, all, "{records} records, {limit} at a time");
+            }
+        }
+        let keep = records / 2;
+        block_on(kms.trim_audit(AuditRetention::Newest(keep))).unwrap();
+        let left = block_on(kms.query_audit(&AuditQuery::default().key(&key))).unwrap();
+        assert_eq!(left, all[all.len() - usize::try_from(keep).unwrap()..]);
+        block_on(kms.verify_audit(None)).unwrap();
+    }
+}
+
+/// A keystore with so many records, the last of which are about one key.
+fn used(records: u64) -> (Place, LocalKms, String) {
     let (place, kms) = furnished();
     let key = block_on(kms.list_keys()).unwrap()[0].key_id.clone();
-    let sql = place.sql();
-    // Entries are gone from the index, and their records are not.
-    sql.execute_batch(
-        "PRAGMA writable_schema = ON;
-         UPDATE sqlite_master SET sql = replace(sql, 'key_id <> ''''', 'key_id <> '''' AND sequence <> 3') WHERE name = 'audit_by_key';",
-    )
-    .unwrap();
-    drop(sql);
-    let sql = place.sql();
-    sql.execute_batch("REINDEX audit_by_key").unwrap();
-    sql.execute_batch(
-        "PRAGMA writable_schema = ON;
-         UPDATE sqlite_master SET sql = replace(sql, ' AND sequence <> 3', '') WHERE name = 'audit_by_key';",
-    )
-    .unwrap();
-    drop(sql);
-    block_on(kms.close()).unwrap();
-    let kms = place.open();
-    assert!(!block_on(kms.query_audit(&AuditQuery::default().key(&key))).unwrap().iter().any(|it| it.sequence == 3));
-    named(block_on(kms.verify_audit(None)), "damaged");
+    while all(&kms).last().unwrap().sequence < records {
+        block_on(kms.describe_key(&key)).unwrap();
+    }
+    (place, kms, key)
+}
+
+fn count(sql: &Connection, what: &str) -> i64 {
+    sql.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).unwrap()
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use super::{Place, block_on, context, new_key};
 use crate::clock::{Clock, SystemClock};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
+use crate::kms::records::KeyRecord;
+use crate::kms::state::KeyState;
 use crate::kms::{KmsOptions, LocalKms, RootKey};
 use crate::worker::waiting;
 use std::collections::BTreeSet;
@@ -71,7 +73,9 @@ fn until_line(kms: &LocalKms, expected: (bool, usize)) {
 
 /// How many transactions wrote so far.
 fn transactions(place: &Place) -> i64 {
-    place.sql().query_row("SELECT sequence FROM head", [], |row| row.get(0)).unwrap()
+    let head = "SELECT head FROM audit WHERE head IS NOT NULL";
+    let head: Vec<u8> = place.sql().query_row(head, [], |row| row.get(0)).unwrap();
+    i64::from_be_bytes(head[4..12].try_into().unwrap())
 }
 
 const THREAD: &str = "envelock-kms";
@@ -137,6 +141,59 @@ fn those_who_call_while_a_caller_is_at_work_share_the_next_transaction_of_the_th
     });
     assert_eq!(transactions(&place) - before, 2, "one for the first, and one for all others");
     assert_eq!(clock.take(), [THREAD, "leader"]);
+}
+
+#[test]
+fn calls_of_one_transaction_see_what_those_before_them_changed_and_not_what_was_undone() {
+    let (place, clock) = (Place::new(), Arc::new(Asked::default()));
+    let kms = open(&place, &clock);
+    let key = new_key(&kms);
+    let blob = block_on(kms.encrypt(&key, b"x", &context())).unwrap().ciphertext_blob;
+    let decrypts = || block_on(kms.decrypt(&blob, &context())).map(drop);
+    let version = || block_on(kms.describe_key(&key)).map(|it| it.current_version);
+    // One that looks at what it has changed, and fails.
+    let fails = || {
+        let key_id = key.clone();
+        block_on(kms.call(kms.asks("DisableKey"), move |tx| {
+            let mut record = KeyRecord::find(tx, &key_id)?.unwrap();
+            record.state = KeyState::Disabled;
+            record.save(tx)?;
+            assert_eq!(KeyRecord::find(tx, &key_id)?.unwrap().state, KeyState::Disabled);
+            Err::<(), _>(Error::internal("for the test"))
+        }))
+    };
+    let other = place.sql();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let before = transactions(&place);
+    idle(&kms);
+    let steps: [(&str, &(dyn Fn() -> String + Sync)); 10] = [
+        ("Ok(())", &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
+        ("Ok(())", &|| format!("{:?}", block_on(kms.disable_key(&key)).map(drop).map_err(|e| e.code()))),
+        (r#"Err(Some("DisabledException"))"#, &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
+        ("Ok(())", &|| format!("{:?}", block_on(kms.enable_key(&key)).map(drop).map_err(|e| e.code()))),
+        ("Ok(())", &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
+        ("Ok(2)", &|| format!("{:?}", block_on(kms.rotate(&key)).map(|it| it.current_version).map_err(|e| e.code()))),
+        ("Ok(3)", &|| format!("{:?}", block_on(kms.rotate(&key)).map(|it| it.current_version).map_err(|e| e.code()))),
+        ("Err(None)", &|| format!("{:?}", fails().map_err(|e| e.code()))),
+        ("Ok(())", &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
+        ("Ok(3)", &|| format!("{:?}", version().map_err(|e| e.code()))),
+    ];
+    thread::scope(|scope| {
+        let leader = caller(scope, "leader", || drop(version().unwrap()));
+        until(&kms, 0);
+        let mut calls = Vec::new();
+        for (at, (_, step)) in steps.iter().enumerate() {
+            calls.push(caller(scope, "follower", step));
+            until(&kms, at + 1);
+        }
+        other.execute_batch("ROLLBACK").unwrap();
+        leader.join().unwrap();
+        for ((expected, _), call) in steps.iter().zip(calls) {
+            assert_eq!(call.join().unwrap(), *expected);
+        }
+    });
+    assert_eq!(transactions(&place) - before, 2, "one for the first, and one for all others");
+    block_on(kms.verify_audit(None)).unwrap();
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn secrets(place: &Place) -> Vec<Vec<u8>> {
         "SELECT row_mac FROM aliases",
         "SELECT audit_key FROM meta",
         "SELECT check_value FROM meta",
-        "SELECT mac FROM head",
+        "SELECT head FROM audit WHERE head IS NOT NULL",
     ];
     let mut all = Vec::new();
     for query in queries {

@@ -3,6 +3,7 @@
 use super::{Place, block_on, context, new_key};
 use crate::error::ErrorKind;
 use crate::kms::CreateKeyRequest;
+use crate::kms::schema::SCHEMA_VERSION;
 use crate::material::DataKeyLength;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -65,13 +66,13 @@ fn a_newer_schema_is_refused_and_left_as_it_is() {
     let place = Place::new();
     let kms = place.open();
     block_on(kms.close()).unwrap();
-    place.sql().pragma_update(None, "user_version", 3).unwrap();
+    place.sql().pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
     let error = place.try_open().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("update envelock"), "{error}");
     place.sql().pragma_update(None, "user_version", 0).unwrap();
     assert_eq!(place.try_open().unwrap_err().kind(), ErrorKind::Storage);
-    place.sql().pragma_update(None, "user_version", 2).unwrap();
+    place.sql().pragma_update(None, "user_version", SCHEMA_VERSION).unwrap();
     place.open();
 }
 

@@ -3,10 +3,10 @@
 use super::furnished::{dump, furnished, named_keys, put, remove_all, use_everything};
 use super::{Place, block_on, new_key};
 use crate::error::ErrorKind;
-use crate::kms::LocalKms;
 use crate::kms::schema::{KEYS, TABLES, Table};
+use crate::kms::{AuditRetention, LocalKms, RootKey};
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 use std::fs;
 
 /// The tampering is found by the process that has the keystore open, and by one that opens it.
@@ -84,9 +84,12 @@ fn every_column_of_every_deciding_row_that_is_changed_is_found() {
                 remove(&sql, table, &row);
                 put(&sql, table, &changed);
                 let name = table.columns.get(at).unwrap_or(&"row_mac");
-                // `meta` is used by no operation but the opening, save its check value.
-                match table.name == "meta" && *name != "check_value" {
-                    true => drop(place.try_open().expect_err(name)),
+                // `meta` is used by no operation but the opening.
+                match table.name == "meta" {
+                    true => {
+                        drop(place.try_open().expect_err(name));
+                        drop(block_on(kms.verify_audit(None)).expect_err(name));
+                    }
                     false => assert_found(&place, &kms, &format!("{}.{name}", table.name)),
                 }
                 remove(&sql, table, &changed);
@@ -107,13 +110,17 @@ fn every_deciding_row_that_is_deleted_or_there_twice_is_found() {
     for table in TABLES {
         without_constraints(&sql, table);
         for row in dump(&sql, table) {
+            let assert_found = |what: &str| match table.name {
+                "meta" => {
+                    drop(place.try_open().expect_err(what));
+                    drop(block_on(kms.verify_audit(None)).expect_err(what));
+                }
+                name => assert_found(&place, &kms, &format!("a row of {name} {what}")),
+            };
             put(&sql, table, &row);
-            match table.name {
-                "meta" => drop(place.try_open().expect_err("meta twice")),
-                _ => assert_found(&place, &kms, &format!("a row of {} twice", table.name)),
-            }
+            assert_found("twice");
             remove_all(&sql, table, &row);
-            assert_found(&place, &kms, &format!("a row of {} deleted", table.name));
+            assert_found("deleted");
             put(&sql, table, &row);
         }
         use_everything(&kms).unwrap();
@@ -183,22 +190,57 @@ fn an_older_authentic_row_put_back_is_found() {
 fn every_change_of_the_head_is_found() {
     let (place, kms) = furnished();
     let sql = place.sql();
-    let columns = ["schema_version", "sequence", "digest", "audit", "mac"];
-    for column in columns {
-        let before: Value = sql.query_row(&format!("SELECT {column} FROM head"), [], |row| row.get(0)).unwrap();
-        let after = match column {
-            "audit" => Value::Blob(vec![1]),
-            _ => other(&before),
-        };
-        sql.execute(&format!("UPDATE head SET {column} = ?1"), params![after]).unwrap();
-        assert_found(&place, &kms, column);
-        sql.execute(&format!("UPDATE head SET {column} = ?1"), params![before]).unwrap();
-        use_everything(&kms).unwrap();
+    let before = head(&sql);
+    // Schema version, sequence, digest, the trail's ends with their length, MAC.
+    assert_eq!(before.len(), 4 + 8 + 32 + 2 + 112 + 32);
+    for at in 0..before.len() {
+        let mut after = before.clone();
+        after[at] ^= 1;
+        put_head(&sql, &after);
+        assert_found(&place, &kms, &format!("byte {at} of the head"));
     }
-    sql.execute_batch("CREATE TABLE kept AS SELECT * FROM head; DELETE FROM head;").unwrap();
+    for len in [0, 1, before.len() - 1] {
+        put_head(&sql, &before[..len]);
+        assert_found(&place, &kms, "a cut head");
+    }
+    put_head(&sql, &[before.as_slice(), &[0]].concat());
+    assert_found(&place, &kms, "a longer head");
+    sql.execute_batch("UPDATE audit SET head = NULL").unwrap();
     assert_found(&place, &kms, "no head");
-    sql.execute_batch("INSERT INTO head SELECT * FROM kept; DROP TABLE kept;").unwrap();
+    // One that another record carries is none.
+    sql.execute("UPDATE audit SET head = ?1 WHERE sequence = 1", [&before]).unwrap();
+    assert_found(&place, &kms, "a head of another record");
+    put_head(&sql, &before);
     use_everything(&kms).unwrap();
+}
+
+/// As bytes.
+fn head(sql: &Connection) -> Vec<u8> {
+    sql.query_row("SELECT head FROM audit ORDER BY sequence DESC LIMIT 1", [], |row| row.get(0)).unwrap()
+}
+
+fn put_head(sql: &Connection, head: &[u8]) {
+    let last = "UPDATE audit SET head = ?1 WHERE sequence = (SELECT max(sequence) FROM audit)";
+    assert_eq!(sql.execute(last, [head]).unwrap(), 1);
+}
+
+#[test]
+fn only_the_last_record_carries_a_head() {
+    let (place, kms) = furnished();
+    let sql = place.sql();
+    let heads = |sql: &Connection| -> (i64, i64) {
+        let query = "SELECT count(head), max(sequence) FILTER (WHERE head IS NOT NULL) FROM audit";
+        sql.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    let last = |kms: &LocalKms| i64::try_from(block_on(kms.verify_audit(None)).unwrap().last).unwrap();
+    for _ in 0..3 {
+        block_on(kms.list_aliases()).unwrap();
+        assert_eq!(heads(&sql), (1, last(&kms)));
+    }
+    block_on(kms.trim_audit(AuditRetention::Newest(0))).unwrap();
+    assert_eq!(heads(&sql), (1, last(&kms)));
+    block_on(kms.rekey(RootKey::file(place.folder.path().join("other.key")).unwrap())).unwrap();
+    assert_eq!(heads(&sql), (1, last(&kms)));
 }
 
 #[test]
@@ -206,32 +248,29 @@ fn an_older_whole_state_is_found_by_a_running_process_by_its_sequence() {
     let (place, kms) = furnished();
     let [key, _] = named_keys(&kms);
     let sql = place.sql();
-    let save = |sql: &Connection| {
-        let head: Vec<Value> = sql
-            .query_row("SELECT schema_version, sequence, digest, audit, mac FROM head", [], |row| {
-                (0..5).map(|at| row.get(at)).collect()
-            })
-            .unwrap();
-        (head, dump(sql, &KEYS))
-    };
-    let restore = |sql: &Connection, (head, keys): &(Vec<Value>, Vec<Vec<Value>>)| {
-        sql.execute("DELETE FROM keys", []).unwrap();
-        keys.iter().for_each(|row| put(sql, &KEYS, row));
-        let update = "UPDATE head SET schema_version = ?1, sequence = ?2, digest = ?3, audit = ?4, mac = ?5";
-        sql.execute(update, params_from_iter(head)).unwrap();
-    };
-    let (old, versions) = (save(&sql), dump(&sql, TABLES[2]));
+    let (old, old_keys, versions) = (head(&sql), dump(&sql, &KEYS), dump(&sql, TABLES[2]));
     block_on(kms.rotate(&key)).unwrap();
-    let (new, newest) = (save(&sql), dump(&sql, TABLES[2]));
+    let (new, new_keys, newest) = (head(&sql), dump(&sql, &KEYS), dump(&sql, TABLES[2]));
+    let put_keys = |keys: &[Vec<Value>]| {
+        sql.execute("DELETE FROM keys", []).unwrap();
+        keys.iter().for_each(|row| put(&sql, &KEYS, row));
+    };
     let added = newest.iter().find(|row| !versions.contains(row)).unwrap();
     remove(&sql, TABLES[2], added);
-    restore(&sql, &old);
+    put_keys(&old_keys);
+    sql.execute_batch(
+        "CREATE TABLE kept AS SELECT * FROM audit WHERE head IS NOT NULL; DELETE FROM audit WHERE head IS NOT NULL;",
+    )
+    .unwrap();
+    put_head(&sql, &old);
     let error = use_everything(&kms).unwrap_err();
     assert!(error.to_string().contains("older"), "{error}");
     // What docs/threats.md says: a process that opens it now cannot tell.
     block_on(place.open().close()).unwrap();
+    sql.execute_batch("UPDATE audit SET head = NULL; INSERT INTO audit SELECT * FROM kept; DROP TABLE kept;").unwrap();
     put(&sql, TABLES[2], added);
-    restore(&sql, &new);
+    put_keys(&new_keys);
+    put_head(&sql, &new);
     use_everything(&kms).unwrap();
 }
 
@@ -240,7 +279,7 @@ fn a_trigger_or_view_in_the_file_does_nothing_unnoticed() {
     let (place, kms) = furnished();
     place
         .sql()
-        .execute_batch("CREATE TRIGGER t AFTER UPDATE ON head BEGIN UPDATE keys SET state = 'Disabled'; END;")
+        .execute_batch("CREATE TRIGGER t AFTER UPDATE ON audit BEGIN UPDATE keys SET state = 'Disabled'; END;")
         .unwrap();
     new_key(&kms);
     use_everything(&kms).unwrap();
