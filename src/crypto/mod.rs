@@ -190,6 +190,11 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     hasher.finish()
 }
 
+/// As [`sha256`], of parts among which are secrets: what the hash keeps of them meanwhile is overwritten.
+pub(crate) fn sha256_of_secret(parts: &[&[u8]]) -> [u8; 32] {
+    stack::wiped(<choice::ForHash as Backend>::HMAC_STACK_KIB, || sha256(parts))
+}
+
 /// SHA-384 of the concatenated `parts`.
 pub(crate) fn sha384(parts: &[&[u8]]) -> [u8; 48] {
     choice::ForHash::sha384(parts)

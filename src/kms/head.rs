@@ -4,8 +4,10 @@
 //! head = schema version (4) || sequence (8) || digest (32) || byte string of audit || mac (32)
 //! mac  = HMAC-SHA-256(head key, keystore id (16) || all of head before it)
 //! ```
-//! The last record of the audit trail carries it, and no other: so a commit writes one page of the file for both. Whoever
-//! removes that record removes the head with it, which is found; the head of the record before was erased.
+//! The last record of the audit trail carries it, and no other: so a commit mostly writes one page of the file for both.
+//! Whoever removes that record removes the head with it, and one that is put on another record says which it was on: both are found. The
+//! head of the record before is erased from the file; until SQLite's write-ahead log is emptied, that has the pages of before,
+//! as any older copy has.
 
 use super::root::RootKeys;
 use super::schema::SCHEMA_VERSION;
@@ -28,27 +30,30 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads the head of a keystore of this schema.
-    pub(super) fn read(sql: &Connection, keys: &RootKeys) -> Result<Self> {
+    /// Reads the head of a keystore of this schema, and the sequence of the record that carries it.
+    pub(super) fn read(sql: &Connection, keys: &RootKeys) -> Result<(Self, i64)> {
         let mut statement = sql
             .prepare_cached("SELECT sequence, head FROM audit ORDER BY sequence DESC LIMIT 1")
             .map_err(Error::sqlite)?;
         let mut found = statement.query([]).map_err(Error::sqlite)?;
         let row = found.next().map_err(Error::sqlite)?;
         let row = row.ok_or_else(|| Error::tampered("all its audit records were removed, and the head with them"))?;
+        let ValueRef::Integer(last) = row.get_ref(0).map_err(Error::sqlite)? else {
+            return Err(Error::tampered("an audit record has no sequence"));
+        };
+        let missing = last.saturating_add(1);
         let head = match row.get_ref(1).map_err(Error::sqlite)? {
             ValueRef::Blob(bytes) => Self::decode(bytes, keys)?,
             ValueRef::Null => {
-                let last: i64 = row.get(0).map_err(Error::sqlite)?;
-                let missing = last.saturating_add(1);
                 return Err(Error::tampered(format!(
-                    "the audit record {missing} was removed, and the head with it, or the record {last} was added"
+                    "the audit record {missing} was removed, and the head with it, or the record {last} was added, or \
+                     its head erased"
                 )));
             }
             _ => return Err(not_as_written()),
         };
         match head.schema_version {
-            SCHEMA_VERSION => Ok(head),
+            SCHEMA_VERSION => Ok((head, last)),
             other if other > SCHEMA_VERSION => Err(Error::newer_schema(other.into())),
             other => Err(Error::tampered(format!("its head has schema version {other}, and its tables another"))),
         }

@@ -95,10 +95,18 @@ fn from_1(sql: &Connection, keys: &RootKeys, head: &Head, now: i64, call: &Call)
 /// each record changed.
 fn from_2(sql: &Connection, keys: &RootKeys, head: &Head, now: i64, call: &Call) -> Result<()> {
     let (trust, ends) = Trust::of_older(sql, keys, head)?;
+    let last: Option<i64> =
+        sql.query_row("SELECT max(sequence) FROM audit", [], |row| row.get(0)).map_err(Error::sqlite)?;
+    if last.and_then(|last| u64::try_from(last).ok()) != Some(ends.last) {
+        let found = last.map_or("no record".to_owned(), |last| format!("the record {last}"));
+        return Err(Error::tampered(format!(
+            "its audit trail ends with {found}, and its head says with {}",
+            ends.last
+        )));
+    }
     sql.execute_batch("DROP INDEX IF EXISTS audit_by_key; DROP TABLE head; ALTER TABLE audit ADD COLUMN head BLOB")
         .map_err(Error::sqlite)?;
-    schema::create_index(sql)?;
-    super::audit::fill_index(sql, ends.last)?;
+    super::audit::make_index(sql)?;
     Store::go_on(sql, keys, trust, ends, now, call)
 }
 

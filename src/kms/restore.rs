@@ -4,7 +4,7 @@
 //! restoring; what was checked is what is written. It takes the place of what is there by one rename, after that
 //! was made a single file: SQLite would take another file's log for the new one's own.
 
-use super::audit::AuditHead;
+use super::audit::{self, AuditHead};
 use super::call::{Asked, Call, Reply};
 use super::check::check_structure;
 use super::claim::Claim;
@@ -201,6 +201,8 @@ fn checked_image(
     if let Found::Older(_) = copy.found {
         migrate(&copy.sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
+    // It decides nothing, and need not have been whole.
+    audit::make_index(&copy.sql)?;
     let settings = Settings { waiting, clock: options.clock.clone(), watch: Watch::default(), buffer: None };
     let mut store = Store::open(copy.sql, keys, settings)?;
     store.check()?;

@@ -72,7 +72,7 @@ impl Material {
             })?;
         let (keystore_id, rest) = decoded.expose().split_first_chunk::<16>().ok_or_else(bad)?;
         let (key, rest) = rest.split_first_chunk::<32>().ok_or_else(bad)?;
-        if rest.get(..CHECK_LEN) != crypto::sha256(&[keystore_id, key]).get(..CHECK_LEN) {
+        if rest.get(..CHECK_LEN) != crypto::sha256_of_secret(&[keystore_id, key]).get(..CHECK_LEN) {
             return Err(bad());
         }
         Ok(Self { keystore_id: *keystore_id, root: Secret::init(|out| out.copy_from_slice(key)) })
@@ -84,7 +84,7 @@ impl Material {
 }
 
 pub(super) fn export(keystore_id: &[u8; 16], root: &Secret<32>) -> Result<RootKeyExport> {
-    let check = crypto::sha256(&[keystore_id, root.expose()]);
+    let check = crypto::sha256_of_secret(&[keystore_id, root.expose()]);
     let bytes = Secret::<DECODED_LEN>::init(|out| {
         out[..16].copy_from_slice(keystore_id);
         out[16..48].copy_from_slice(root.expose());

@@ -150,7 +150,7 @@ impl Store {
     /// Runs `operation` on one snapshot of the file. It cannot change anything, and leaves no record.
     pub(super) fn read<T>(&mut self, operation: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
         let sql = begin_reading(&self.sql)?;
-        look_at(&mut self.trust, &self.watch, &sql, &self.keys)?;
+        look_at(&mut self.trust, &self.watch, &sql, &self.keys)?.to_go_on_from()?;
         let now = millis(self.clock.wall());
         operation(&mut Tx::new(&sql, &self.keys, &self.realm, &mut self.trust, Access::Reading, now))
     }
@@ -198,7 +198,7 @@ impl Store {
     pub(super) fn write_under(&mut self, successor: Option<RootKeys>, work: impl FnOnce(&mut Group<'_>)) -> Result<()> {
         forget_pages(&self.sql)?;
         let sql = self.waiting.begin(&self.sql)?;
-        let checked = look_at(&mut self.trust, &self.watch, &sql, &self.keys)?;
+        let checked = look_at(&mut self.trust, &self.watch, &sql, &self.keys)?.to_go_on_from()?;
         let known = self.trust.digest;
         // Until the commit is known to stand, the rows in memory are not those of the file.
         self.trust.digest = None;
@@ -256,7 +256,7 @@ impl Store {
             Ok(sql) => sql,
             Err(error) => return Some(Err(error)),
         };
-        let checked = match look_at(&mut self.trust, &self.watch, &sql, &self.keys) {
+        let checked = match look_at(&mut self.trust, &self.watch, &sql, &self.keys).and_then(Checked::to_go_on_from) {
             Ok(checked) => checked,
             Err(error) => return Some(Err(error)),
         };

@@ -7,9 +7,10 @@ use super::policy::KeyPolicy;
 use super::root::RootKeys;
 use super::rows::{Columns, RowHash, RowName, Rows};
 use super::schema::{TABLES, Table};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 use rusqlite::types::{Value, ValueRef};
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -33,8 +34,25 @@ pub(super) struct Trust {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Checked {
     pub(super) audit: AuditEnds,
+    /// The record that carries the head.
+    carried_by: i64,
     /// Whether another process changed a deciding row since the last check.
     pub(super) changed: bool,
+}
+
+impl Checked {
+    /// Refuses what nobody could go on from: a head on another record than the one that it says is the last. (Which record
+    /// was dropped or added before, a verification finds.)
+    pub(super) fn to_go_on_from(self) -> Result<Self> {
+        let (last, says) = (self.carried_by, i64::try_from(self.audit.last).unwrap_or(i64::MAX));
+        match last.cmp(&says) {
+            Ordering::Equal => Ok(self),
+            Ordering::Less => Err(Error::tampered(format!("the audit record {} was removed", last.saturating_add(1)))),
+            Ordering::Greater => {
+                Err(Error::tampered(format!("the audit record {last} was added: the trail ends with {says}")))
+            }
+        }
+    }
 }
 
 impl Trust {
@@ -52,10 +70,13 @@ impl Trust {
 
     /// Checks what a transaction sees, before anything in it is used.
     pub(super) fn check(&mut self, sql: &Connection, keys: &RootKeys) -> Result<Checked> {
-        let head = match Head::read(sql, keys) {
-            Ok(head) => head,
+        let (head, carried_by) = match Head::read(sql, keys) {
+            Ok(read) => read,
             // Under another root key, none is authentic.
-            Err(error) => return Err(check_root_key(sql, keys).err().unwrap_or(error)),
+            Err(error) => {
+                let other = check_root_key(sql, keys).err().filter(|other| other.kind() == ErrorKind::NoMatchingKey);
+                return Err(other.unwrap_or(error));
+            }
         };
         let audit = head.audit_ends()?;
         if head.sequence < self.sequence {
@@ -64,7 +85,7 @@ impl Trust {
         if self.digest == Some(head.digest) {
             self.sequence = head.sequence;
             self.audited = audit.last;
-            return Ok(Checked { audit, changed: false });
+            return Ok(Checked { audit, carried_by, changed: false });
         }
         if self.digest.is_some() && head.sequence == self.sequence {
             return Err(Error::tampered("two heads have the same sequence"));
@@ -85,7 +106,7 @@ impl Trust {
         self.sequence = head.sequence;
         self.digest = Some(head.digest);
         self.audited = audit.last;
-        Ok(Checked { audit, changed: true })
+        Ok(Checked { audit, carried_by, changed: true })
     }
 
     /// Checks a keystore of an older schema that had all these tables, whose head is authentic.

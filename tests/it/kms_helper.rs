@@ -10,7 +10,7 @@ pub(crate) use pollster::block_on as wait;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A process that runs [`the_helper_process_does_what_it_is_told`] as `task` on the keystore in `folder`.
 pub(crate) fn helper(task: &str, folder: &Path) -> Command {
@@ -106,9 +106,11 @@ fn work(folder: &Path) {
     say("BEGIN".to_owned());
     let kms = open(folder).unwrap();
     say(format!("OPENED {}", kms.keystore_id()));
+    // Of a thousand processes, two may have the same id.
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     for round in 0.. {
         say("BEGIN".to_owned());
-        let alias = format!("alias/{}-{round}", std::process::id());
+        let alias = format!("alias/{}-{begun}-{round}", std::process::id());
         let key = wait(kms.create_key(CreateKeyRequest::default().alias(&alias))).unwrap().key_id;
         say(format!("KEY {key} 1"));
         say("BEGIN".to_owned());

@@ -186,6 +186,12 @@ fn a_backup_of_schema_2_is_restored_and_a_changed_one_is_not_migrated() {
         ("UPDATE head SET sequence = sequence - 1", "not authentic"),
         ("UPDATE head SET schema_version = 3", "not authentic"),
         ("PRAGMA user_version = 3", "no such column"),
+        // Past the trail's end: what is appended would never be read.
+        (
+            "INSERT INTO audit SELECT sequence + 5, at, name, principal, key_id, code, details, changes, previous, mac
+             FROM audit ORDER BY sequence DESC LIMIT 1",
+            "its audit trail ends with the record",
+        ),
     ] {
         let path = folder.path().join("changed.db");
         fs::copy(frozen(2).join("keys.db"), &path).unwrap();

@@ -17,7 +17,7 @@ mod walk;
 
 pub use anchor::AuditHead;
 pub use event::AuditRecord;
-pub(super) use index::fill as fill_index;
+pub(super) use index::make as make_index;
 pub use names::AUDIT_EVENTS;
 pub(super) use query::find;
 pub use query::{AuditOutcome, AuditQuery};

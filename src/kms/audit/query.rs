@@ -251,8 +251,9 @@ fn search(
     let conditions = query.conditions(place, &mut values);
     let order = if query.newest_first { "DESC" } else { "ASC" };
     let room = query.limit.unwrap_or(PAGE).min(PAGE).saturating_sub(records.len() as u64);
+    values.push(Value::Integer(i64::try_from(room).unwrap_or(i64::MAX)));
     let statement =
-        format!("SELECT {COLUMNS} FROM {from} WHERE {condition}{conditions} ORDER BY {place} {order} LIMIT {room}");
+        format!("SELECT {COLUMNS} FROM {from} WHERE {condition}{conditions} ORDER BY {place} {order} LIMIT ?");
     let mut statement = tx.sql.prepare_cached(&statement).map_err(Error::sqlite)?;
     let mut found = statement.query(params_from_iter(values)).map_err(Error::sqlite)?;
     let mut space = Vec::new();

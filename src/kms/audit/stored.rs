@@ -8,7 +8,8 @@ use rusqlite::types::ValueRef;
 use subtle::ConstantTimeEq;
 
 /// The columns of `audit`, in the order in which [`Stored`] reads them.
-pub(in crate::kms) const COLUMNS: &str = "sequence, at, name, principal, key_id, code, details, changes, previous, mac";
+pub(in crate::kms) const COLUMNS: &str =
+    "sequence, at, name, principal, key_id, code, details, changes, previous, mac, head IS NOT NULL";
 
 /// What a row of `audit` says. Nothing of it is to be believed before [`authenticate`](Self::authenticate).
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub(in crate::kms) struct Stored<'a> {
     pub(in crate::kms) changes: &'a [u8],
     pub(in crate::kms) previous: &'a [u8],
     mac: &'a [u8],
+    /// Whether it carries a head.
+    pub(super) has_head: bool,
 }
 
 impl<'a> Stored<'a> {
@@ -55,6 +58,7 @@ impl<'a> Stored<'a> {
             changes: blob(7)?,
             previous: blob(8)?,
             mac: blob(9)?,
+            has_head: value(10)? == ValueRef::Integer(1),
         })
     }
 

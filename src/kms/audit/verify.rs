@@ -2,7 +2,7 @@
 
 use super::Trail;
 use super::anchor::AuditHead;
-use super::index;
+use super::index::{self, Entries};
 use super::walk::{bad_checkpoint, checkpoint, difference, replay, walk};
 use crate::error::{Error, Result};
 use crate::kms::LocalKms;
@@ -69,10 +69,17 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
     if let Some(head) = anchored.filter(|head| head.sequence == ends.cut) {
         compare(head, &ends.cut_hash, &rows, restoring)?;
     }
-    let (indexed, mut of_keys) = (index::indexed(ends.last), 0);
+    // A record that carries a head, and is not the last.
+    let mut misplaced = None;
+    let (indexed, mut entries) = (index::indexed(ends.last), Entries::default());
     walk(tx.sql, &tx.realm.keystore_id, trail, |record, hash| {
         replay(&mut rows, record.changes)?;
-        of_keys += u64::from(!record.key_id.is_empty() && record.sequence <= indexed);
+        if record.has_head && record.sequence != ends.last {
+            misplaced.get_or_insert(record.sequence);
+        }
+        if !record.key_id.is_empty() && record.sequence <= indexed {
+            entries.add(record.key_id.as_bytes(), i64::try_from(record.sequence).unwrap_or(i64::MAX));
+        }
         if record.name == RESTORE && record.code.is_empty() {
             restoring = Some(record.sequence);
         }
@@ -82,6 +89,9 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    if let Some(sequence) = misplaced {
+        return Err(Error::tampered(format!("the audit record {sequence} carries a head and is not the last")));
+    }
     rows.rehash_all()?;
     // All rows are read again: what this process knows of them is from when it last read them.
     if let Some(error) = difference(&rows, &read_all(tx.sql, tx.keys, &TABLES)?.0) {
@@ -90,7 +100,6 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
     if rows.digest() != tx.trust.rows.digest() {
         return Err(Error::tampered("its audit trail does not come to the state in its head"));
     }
-    index::check(tx.sql, &ends, of_keys)?;
     match anchored {
         Some(head) if head.sequence > ends.last => {
             let what =
@@ -105,14 +114,17 @@ pub(in crate::kms) fn verify(tx: &Tx<'_>, trail: &Trail<'_>, anchored: Option<&A
             head.sequence, ends.cut
         ))
         .with_advice("give a head that was anchored later; without one, an older whole file put back is not found")),
-        _ => Ok(AuditReport {
-            records: ends.last - ends.cut,
-            first: ends.cut + 1,
-            last: ends.last,
-            checkpoint: ends.cut,
-            rows: rows.iter().count(),
-            head: AuditHead::of(tx, trail),
-        }),
+        _ => {
+            entries.check(tx.sql)?;
+            Ok(AuditReport {
+                records: ends.last - ends.cut,
+                first: ends.cut + 1,
+                last: ends.last,
+                checkpoint: ends.cut,
+                rows: rows.iter().count(),
+                head: AuditHead::of(tx, trail),
+            })
+        }
     }
 }
 

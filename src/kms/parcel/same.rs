@@ -57,7 +57,7 @@ impl SameMaterial {
 }
 
 fn hash(material: &Secret<32>, salt: &[u8]) -> [u8; 32] {
-    crypto::sha256(&[LABEL, salt, material.expose()])
+    crypto::sha256_of_secret(&[LABEL, salt, material.expose()])
 }
 
 const LABEL: &[u8] = b"envelock/kms/v1 same\0";

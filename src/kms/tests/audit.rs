@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind};
 use crate::kms::audit::COLUMNS;
 use crate::kms::{
     AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditRetention, CacheFigures, CreateKeyRequest, LocalKms, Prices,
+    RestoreOptions, RootKey,
 };
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
@@ -266,10 +267,93 @@ fn a_changed_index_is_found_since_queries_by_key_rest_on_it() {
         assert!(place.sql().execute(change, []).unwrap() > 0, "{change}");
         let by_key = block_on(kms.query_audit(&AuditQuery::default().key(&key))).unwrap();
         assert_eq!(by_key.iter().any(|it| it.sequence == 30), found, "{change}");
-        named(block_on(kms.verify_audit(None)), "the index of its audit trail is not what it was");
+        named(block_on(kms.verify_audit(None)), "the index of its audit trail by key is not what the trail tells");
         // It stops no call.
         (0..100).for_each(|_| drop(block_on(kms.describe_key(&key)).unwrap()));
     }
+}
+
+#[test]
+fn an_index_that_promises_nothing_of_itself_is_compared_all_the_same() {
+    let (place, kms, key) = used(100);
+    // Without its key, one entry is there twice and another not: no count of them tells.
+    place
+        .sql()
+        .execute_batch(
+            "CREATE TABLE free (of_key, record);
+             INSERT INTO free SELECT * FROM audit_by_key WHERE record <> 30 ORDER BY of_key, record;
+             INSERT INTO free SELECT * FROM audit_by_key WHERE record = 31;
+             DROP TABLE audit_by_key; ALTER TABLE free RENAME TO audit_by_key;",
+        )
+        .unwrap();
+    assert!(!block_on(kms.query_audit(&AuditQuery::default().key(&key))).unwrap().iter().any(|it| it.sequence == 30));
+    named(block_on(kms.verify_audit(None)), "the index of its audit trail by key");
+}
+
+#[test]
+fn a_lost_index_stops_no_call_hides_no_older_file_and_is_made_anew_by_restoring() {
+    let (place, kms, key) = used(100);
+    let anchored = {
+        let backup = place.folder.path().join("before.db");
+        block_on(kms.backup(&backup)).unwrap();
+        block_on(kms.describe_key(&key)).unwrap();
+        block_on(kms.audit_head()).unwrap()
+    };
+    place.sql().execute_batch("DROP TABLE audit_by_key").unwrap();
+    (0..100).for_each(|_| drop(block_on(kms.describe_key(&key)).unwrap()));
+    named(block_on(kms.query_audit(&AuditQuery::default().key(&key))), "audit_by_key");
+    block_on(kms.verify_audit(None)).unwrap_err();
+    let backup = place.folder.path().join("backup.db");
+    block_on(kms.backup(&backup)).unwrap();
+    block_on(kms.close()).unwrap();
+    drop(kms);
+    let restore = |backup: &std::path::Path| {
+        let root = RootKey::file(place.root_key()).unwrap();
+        LocalKms::restore(backup, place.keystore(), root, RestoreOptions::default().move_existing_aside()).unwrap();
+        place.open()
+    };
+    let kms = restore(&backup);
+    block_on(kms.verify_audit(None)).unwrap();
+    assert!(block_on(kms.query_audit(&AuditQuery::default().key(&key))).unwrap().len() > 150);
+    block_on(kms.close()).unwrap();
+    drop(kms);
+    // What is older is said before what the index lacks.
+    let kms = restore(&place.folder.path().join("before.db"));
+    block_on(kms.close()).unwrap();
+    let kms = place.open();
+    place.sql().execute("DELETE FROM audit_by_key WHERE record = 30", []).unwrap();
+    let error = block_on(kms.verify_audit(Some(&anchored))).unwrap_err().to_string();
+    assert!(!error.contains("index") && error.contains("anchored"), "{error}");
+}
+
+#[test]
+fn a_head_that_was_put_on_another_record_or_on_two_is_found() {
+    for (change, expected) in [
+        // Beyond the end, where later ones would not be read.
+        (
+            "INSERT INTO audit SELECT 9999, at, name, principal, key_id, code, details, changes, previous, mac, head
+                 FROM audit WHERE sequence = 9; UPDATE audit SET head = NULL WHERE sequence = 9",
+            "the audit record 9999 was added: the trail ends with 9",
+        ),
+        // Before the end, with the last record dropped.
+        (
+            "UPDATE audit SET head = (SELECT head FROM audit WHERE sequence = 9) WHERE sequence = 8;
+             DELETE FROM audit WHERE sequence = 9",
+            "the audit record 9 was removed",
+        ),
+    ] {
+        let (place, kms) = furnished();
+        place.sql().execute_batch(change).unwrap();
+        named(block_on(kms.verify_audit(None)), expected);
+        named(block_on(kms.list_keys()), expected);
+        // One that opens it, so that it can be verified.
+        let kms = place.open();
+        named(block_on(kms.list_keys()), expected);
+        named(block_on(kms.verify_audit(None)), expected);
+    }
+    let (place, kms) = furnished();
+    place.sql().execute("UPDATE audit SET head = (SELECT max(head) FROM audit) WHERE sequence = 3", []).unwrap();
+    named(block_on(kms.verify_audit(None)), "the audit record 3 carries a head and is not the last");
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn calls_of_one_transaction_see_what_those_before_them_changed_and_not_what_was_
         ("Ok(3)", &|| format!("{:?}", version().map_err(|e| e.code()))),
     ];
     thread::scope(|scope| {
-        let leader = caller(scope, "leader", || drop(version().unwrap()));
+        let leader = caller(scope, "leader", || version().map(drop).unwrap());
         until(&kms, 0);
         let mut calls = Vec::new();
         for (at, (_, step)) in steps.iter().enumerate() {

@@ -225,7 +225,8 @@ fn fingerprint(role_id: &str, secret: &str) -> Option<String> {
         }
     };
     let len = u64::try_from(role_id.len()).ok()?.to_be_bytes();
-    let hash = crypto::sha256(&[b"envelock vault role\0", &**key, &len, role_id.as_bytes(), secret.as_bytes()]);
+    let hash =
+        crypto::sha256_of_secret(&[b"envelock vault role\0", &**key, &len, role_id.as_bytes(), secret.as_bytes()]);
     Some(hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }
 
