@@ -38,6 +38,7 @@ mod choice_rust_crypto;
 mod tests;
 
 use crate::error::Result;
+use crate::secret::Secret;
 use backend::{Backend, Sha2, Sha256Hasher};
 #[cfg(all(feature = "aws-lc-rs", not(feature = "rust-crypto")))]
 use choice_aws_lc as choice;
@@ -193,6 +194,11 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 /// As [`sha256`], of parts among which are secrets: what the hash keeps of them meanwhile is overwritten.
 pub(crate) fn sha256_of_secret(parts: &[&[u8]]) -> [u8; 32] {
     stack::wiped(<choice::ForHash as Backend>::HMAC_STACK_KIB, || sha256(parts))
+}
+
+/// A copy of secret bytes. A compiler that loads half of them before it makes room for them leaves that half on the stack.
+pub(crate) fn copy_of_secret<const N: usize>(bytes: &[u8; N]) -> Secret<N> {
+    stack::wiped(1, || Secret::init(|out| out.copy_from_slice(bytes)))
 }
 
 /// SHA-384 of the concatenated `parts`.

@@ -53,7 +53,7 @@ impl Material {
     }
 
     pub(super) fn copy(&self) -> Self {
-        Self { keystore_id: self.keystore_id, root: Secret::init(|out| out.copy_from_slice(self.root.expose())) }
+        Self { keystore_id: self.keystore_id, root: crypto::copy_of_secret(self.root.expose()) }
     }
 
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
@@ -75,7 +75,7 @@ impl Material {
         if rest.get(..CHECK_LEN) != crypto::sha256_of_secret(&[keystore_id, key]).get(..CHECK_LEN) {
             return Err(bad());
         }
-        Ok(Self { keystore_id: *keystore_id, root: Secret::init(|out| out.copy_from_slice(key)) })
+        Ok(Self { keystore_id: *keystore_id, root: crypto::copy_of_secret(key) })
     }
 
     pub(super) fn export(&self) -> Result<RootKeyExport> {

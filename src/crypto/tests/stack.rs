@@ -4,7 +4,7 @@ use super::{SHA2, on_every_backend};
 use crate::crypto::backend::Backend;
 use crate::crypto::hkdf::{Chain, Hkdf, aead_once, chain_once, expand_each_once, expand_once, hmac_once};
 use crate::crypto::xaes::Xaes;
-use crate::crypto::{Aead, AeadAlgorithm, KdfKey, password, stack};
+use crate::crypto::{Aead, AeadAlgorithm, KdfKey, copy_of_secret, password, sha256_of_secret, stack};
 use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
@@ -76,6 +76,21 @@ fn the_search_finds_a_key_that_is_left_and_none_that_is_covered() {
         vec![]
     });
     assert_eq!(covered, 0);
+}
+
+#[test]
+fn no_copy_and_no_hash_of_a_secret_leaves_it_on_the_stack() {
+    let copied = copies_left(|key| {
+        let copy = copy_of_secret(key);
+        drop((copy_of_secret(copy.expose()), copy));
+        vec![]
+    });
+    let hashed = copies_left(|key| {
+        black_box(sha256_of_secret(&[b"id", key, b"more"]));
+        black_box(sha256_of_secret(&[&[7; 300], key]));
+        vec![]
+    });
+    assert_eq!((copied, hashed), (0, 0));
 }
 
 fn no_aead_leaves_a_key_on_the_stack<B: Backend>() {
