@@ -618,7 +618,7 @@ fn progress_counts_the_input_up_to_its_end_on_any_number_of_threads() {
 }
 
 /// Resident beyond what the test program takes before it begins, in KiB: for one thread and for two.
-const PEAK_MAX_KIB: [u64; 2] = [32 << 10, 48 << 10];
+const PEAK_MAX_KIB: [u64; 2] = [28 << 10, 44 << 10];
 
 #[test]
 fn memory_is_bounded_for_one_and_two_threads_at_any_segment_length() {

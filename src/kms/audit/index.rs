@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use std::hash::{BuildHasher as _, RandomState};
 
 /// How many records are entered at a time.
-pub(super) const BATCH: u64 = 64;
+const BATCH: u64 = 64;
 
 /// The last record of a trail that ends with `last` whose key is in the index.
 pub(super) fn indexed(last: u64) -> u64 {
@@ -23,10 +23,14 @@ pub(super) fn keep(sql: &Connection, last: u64) -> Result<()> {
     if !last.is_multiple_of(BATCH) {
         return Ok(());
     }
-    match enter(sql, indexed(last - 1), indexed(last)) {
-        // No such table, or none with such columns.
+    unless_lost(enter(sql, indexed(last - 1), indexed(last)))
+}
+
+/// Takes it for done where there is no such table, or none with such columns.
+fn unless_lost(done: rusqlite::Result<()>) -> Result<()> {
+    match done {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => Ok(()),
-        entered => entered.map_err(Error::sqlite),
+        done => done.map_err(Error::sqlite),
     }
 }
 
@@ -53,7 +57,7 @@ fn enter(sql: &Connection, after: u64, last: u64) -> rusqlite::Result<()> {
 
 /// Forgets the records up to this one.
 pub(super) fn cut(sql: &Connection, cut: i64) -> Result<()> {
-    sql.execute("DELETE FROM audit_by_key WHERE record <= ?1", [cut]).map(drop).map_err(Error::sqlite)
+    unless_lost(sql.execute("DELETE FROM audit_by_key WHERE record <= ?1", [cut]).map(drop))
 }
 
 /// What the index should have, in any order: how many entries, and the sum of their hashes under a key that nobody who made

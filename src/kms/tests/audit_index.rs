@@ -58,6 +58,7 @@ fn a_lost_index_stops_no_call_hides_no_older_file_and_is_made_anew_by_restoring(
     (0..100).for_each(|_| drop(block_on(kms.describe_key(&key)).unwrap()));
     named(block_on(kms.query_audit(&AuditQuery::default().key(&key))), "audit_by_key");
     block_on(kms.verify_audit(None)).unwrap_err();
+    assert_eq!(block_on(kms.trim_audit(AuditRetention::Newest(195))).unwrap().removed, 6);
     let backup = place.folder.path().join("backup.db");
     block_on(kms.backup(&backup)).unwrap();
     block_on(kms.close()).unwrap();
