@@ -17,6 +17,7 @@ use crate::crypto;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 use rusqlite::types::Value;
+use std::rc::Rc;
 
 /// A row of `keys`.
 #[derive(Clone, Debug)]
@@ -223,9 +224,19 @@ impl KeyRecord {
     }
 
     /// The material that encrypts.
-    pub(super) fn current_material(&self, tx: &Tx<'_>) -> Result<Material> {
-        self.material(tx, self.current_version)?
+    pub(super) fn current_material(&self, tx: &Tx<'_>) -> Result<Rc<Material>> {
+        self.shared_material(tx, self.current_version)?
             .ok_or_else(|| Error::tampered(format!("the key {} has no current version", self.key_id)))
+    }
+
+    /// As [`material`](Self::material), which calls that share a transaction unwrap once.
+    pub(super) fn shared_material(&self, tx: &Tx<'_>, version: u32) -> Result<Option<Rc<Material>>> {
+        if let Some(known) = tx.remembered_material(&self.key_id, version) {
+            return Ok(Some(known));
+        }
+        let material = self.material(tx, version)?.map(Rc::new);
+        material.iter().for_each(|material| tx.remember_material(material));
+        Ok(material)
     }
 
     /// The material of a version; `None` if the key never had it, or it is gone.

@@ -6,6 +6,7 @@
 
 use super::audit::changes;
 use super::call::Event;
+use super::cipher::Material;
 use super::dates::{Date, Dated};
 use super::key::Realm;
 use super::root::RootKeys;
@@ -18,6 +19,7 @@ use rusqlite::{Connection, params_from_iter};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::iter;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What operations work on.
@@ -40,8 +42,16 @@ pub(super) struct Tx<'a> {
     access: Access,
     changes: Vec<Changed>,
     savepoint: bool,
-    /// Single rows that were read and checked and have not changed since, where several calls may ask for the same.
-    read: Option<RefCell<HashMap<RowName, Option<Columns>>>>,
+    /// Where several calls may ask for the same.
+    remembered: Option<RefCell<Remembered>>,
+}
+
+/// What was read and checked, while no row has changed since.
+#[derive(Debug, Default)]
+struct Remembered {
+    rows: HashMap<RowName, Option<Columns>>,
+    /// As many as there are calls, at most.
+    materials: Vec<Rc<Material>>,
 }
 
 /// Whether a transaction may change anything.
@@ -85,13 +95,26 @@ impl<'a> Tx<'a> {
             access,
             changes: Vec::new(),
             savepoint: false,
-            read: None,
+            remembered: None,
         }
     }
 
-    /// Reads no row twice from now on: nobody else can change what this transaction sees.
+    /// Reads no row twice from now on, and unwraps no material twice: nobody else can change what this transaction
+    /// sees.
     pub(super) fn remember(&mut self) {
-        self.read.get_or_insert_default();
+        self.remembered.get_or_insert_default();
+    }
+
+    /// The material of this version of a key, if it was unwrapped before.
+    pub(super) fn remembered_material(&self, key_id: &str, version: u32) -> Option<Rc<Material>> {
+        let remembered = self.remembered.as_ref()?.borrow();
+        remembered.materials.iter().find(|it| it.version == version && it.key_id == key_id).cloned()
+    }
+
+    pub(super) fn remember_material(&self, material: &Rc<Material>) {
+        if let Some(remembered) = &self.remembered {
+            remembered.borrow_mut().materials.push(Rc::clone(material));
+        }
     }
 
     pub(super) fn access(&self) -> Access {
@@ -101,12 +124,12 @@ impl<'a> Tx<'a> {
     /// The row of `table` with this identity; `None` only if there is none and should be none.
     pub(super) fn row(&self, table: &Table, identity: &[Value]) -> Result<Option<Columns>> {
         let name = RowName::new(table, identity);
-        if let Some(known) = self.read.as_ref().and_then(|read| read.borrow().get(&name).cloned()) {
+        if let Some(known) = self.remembered.as_ref().and_then(|it| it.borrow().rows.get(&name).cloned()) {
             return Ok(known);
         }
         let found = self.read_row(table, identity, &name)?;
-        if let Some(read) = &self.read {
-            read.borrow_mut().insert(name, found.clone());
+        if let Some(remembered) = &self.remembered {
+            remembered.borrow_mut().rows.insert(name, found.clone());
         }
         Ok(found)
     }
@@ -281,8 +304,8 @@ impl<'a> Tx<'a> {
 
     /// What was read may be read otherwise from now on.
     fn forget(&mut self) {
-        if let Some(read) = &mut self.read {
-            read.get_mut().clear();
+        if let Some(remembered) = &mut self.remembered {
+            remembered.take();
         }
     }
 

@@ -185,7 +185,7 @@ pub(in crate::kms) fn generate(
     let key = key_for(tx, name)?;
     tx.allow(&key, operation, Some(context))?;
     let plaintext = DataKey::try_init(length, crypto::random::fill)?;
-    let ciphertext_blob = seal_blob(&key.current_material(tx)?, plaintext.expose(), context)?;
+    let ciphertext_blob = seal_blob(&*key.current_material(tx)?, plaintext.expose(), context)?;
     Ok(GenerateDataKeyAnswer { key_id: tx.realm.full_name(&key.key_id), plaintext, ciphertext_blob })
 }
 
@@ -197,7 +197,7 @@ pub(in crate::kms) fn encrypt(
 ) -> Result<EncryptAnswer> {
     let key = key_for(tx, name)?;
     tx.allow(&key, KeyOperation::Encrypt, Some(context))?;
-    let ciphertext_blob = seal_blob(&key.current_material(tx)?, plaintext, context)?;
+    let ciphertext_blob = seal_blob(&*key.current_material(tx)?, plaintext, context)?;
     Ok(EncryptAnswer { key_id: tx.realm.full_name(&key.key_id), ciphertext_blob })
 }
 
@@ -241,7 +241,7 @@ fn re_encrypt_to(
     if source_context != context {
         tx.permit(&key, PolicyAction::ChangeEncryptionContext, Some(context))?;
     }
-    let ciphertext_blob = seal_blob(&key.current_material(tx)?, &opened.plaintext, context)?;
+    let ciphertext_blob = seal_blob(&*key.current_material(tx)?, &opened.plaintext, context)?;
     Ok(ReEncryptAnswer { source_key_id: opened.key_id, key_id: tx.realm.full_name(&key.key_id), ciphertext_blob })
 }
 
@@ -273,7 +273,7 @@ fn open(
             _ => version_not_here(&key, blob.version),
         });
     }
-    let material = key.material(tx, blob.version)?.ok_or_else(invalid_ciphertext)?;
+    let material = key.shared_material(tx, blob.version)?.ok_or_else(invalid_ciphertext)?;
     let plaintext = blob.open(&material, context)?;
     Ok(DecryptAnswer { key_id: tx.realm.full_name(&key.key_id), plaintext })
 }

@@ -3,9 +3,9 @@
 use super::{Place, block_on, context, new_key};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
-use crate::kms::records::KeyRecord;
+use crate::kms::records::{KeyRecord, Source};
 use crate::kms::state::KeyState;
-use crate::kms::{KmsOptions, LocalKms, RootKey};
+use crate::kms::{KmsOptions, LocalKms, RootKey, version_of_blob};
 use crate::worker::waiting;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,14 +151,25 @@ fn calls_of_one_transaction_see_what_those_before_them_changed_and_not_what_was_
     let blob = block_on(kms.encrypt(&key, b"x", &context())).unwrap().ciphertext_blob;
     let decrypts = || block_on(kms.decrypt(&blob, &context())).map(drop);
     let version = || block_on(kms.describe_key(&key)).map(|it| it.current_version);
+    let blobs = Mutex::new(Vec::new());
+    let encrypts = || {
+        let blob = block_on(kms.encrypt(&key, b"x", &context())).map(|it| it.ciphertext_blob)?;
+        let version = version_of_blob(&blob).unwrap_or_default();
+        blobs.lock().unwrap().push(blob);
+        Ok::<_, Error>(version)
+    };
     // One that looks at what it has changed, and fails.
     let fails = || {
         let key_id = key.clone();
         block_on(kms.call(kms.asks("DisableKey"), move |tx| {
             let mut record = KeyRecord::find(tx, &key_id)?.unwrap();
+            record.rotate(tx, Source::OnDemand)?;
+            assert_eq!(record.current_material(tx)?.version, 4);
             record.state = KeyState::Disabled;
             record.save(tx)?;
             assert_eq!(KeyRecord::find(tx, &key_id)?.unwrap().state, KeyState::Disabled);
+            // So that what was undone would be remembered.
+            assert_eq!(record.current_material(tx)?.version, 4);
             Err::<(), _>(Error::internal("for the test"))
         }))
     };
@@ -166,17 +177,23 @@ fn calls_of_one_transaction_see_what_those_before_them_changed_and_not_what_was_
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let before = transactions(&place);
     idle(&kms);
-    let steps: [(&str, &(dyn Fn() -> String + Sync)); 10] = [
+    let steps: [(&str, &(dyn Fn() -> String + Sync)); 15] = [
         ("Ok(())", &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
         ("Ok(())", &|| format!("{:?}", block_on(kms.disable_key(&key)).map(drop).map_err(|e| e.code()))),
         (r#"Err(Some("DisabledException"))"#, &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
         ("Ok(())", &|| format!("{:?}", block_on(kms.enable_key(&key)).map(drop).map_err(|e| e.code()))),
         ("Ok(())", &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
+        ("Ok(1)", &|| format!("{:?}", encrypts().map_err(|e| e.code()))),
         ("Ok(2)", &|| format!("{:?}", block_on(kms.rotate(&key)).map(|it| it.current_version).map_err(|e| e.code()))),
+        ("Ok(2)", &|| format!("{:?}", encrypts().map_err(|e| e.code()))),
         ("Ok(3)", &|| format!("{:?}", block_on(kms.rotate(&key)).map(|it| it.current_version).map_err(|e| e.code()))),
         ("Err(None)", &|| format!("{:?}", fails().map_err(|e| e.code()))),
         ("Ok(())", &|| format!("{:?}", decrypts().map_err(|e| e.code()))),
         ("Ok(3)", &|| format!("{:?}", version().map_err(|e| e.code()))),
+        ("Ok(3)", &|| format!("{:?}", encrypts().map_err(|e| e.code()))),
+        // The number that was undone, and other material.
+        ("Ok(4)", &|| format!("{:?}", block_on(kms.rotate(&key)).map(|it| it.current_version).map_err(|e| e.code()))),
+        ("Ok(4)", &|| format!("{:?}", encrypts().map_err(|e| e.code()))),
     ];
     thread::scope(|scope| {
         let leader = caller(scope, "leader", || version().map(drop).unwrap());
@@ -194,6 +211,9 @@ fn calls_of_one_transaction_see_what_those_before_them_changed_and_not_what_was_
     });
     assert_eq!(transactions(&place) - before, 2, "one for the first, and one for all others");
     block_on(kms.verify_audit(None)).unwrap();
+    for blob in blobs.into_inner().unwrap() {
+        assert_eq!(block_on(kms.decrypt(&blob, &context())).unwrap().plaintext(), b"x");
+    }
 }
 
 #[test]
