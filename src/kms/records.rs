@@ -118,7 +118,12 @@ pub(super) struct VersionRecord {
 impl KeyRecord {
     /// The key with this id, if there is one.
     pub(super) fn find(tx: &Tx<'_>, key_id: &str) -> Result<Option<Self>> {
-        tx.row(&KEYS, &[text(key_id)])?.map(Self::from_row).transpose()
+        if let Some(known) = tx.remembered_key(key_id) {
+            return Ok(Some(known));
+        }
+        let found = tx.row(&KEYS, &[text(key_id)])?.map(Self::from_row).transpose()?;
+        found.iter().for_each(|key| tx.remember_key(key));
+        Ok(found)
     }
 
     /// What the state table calls it.

@@ -9,6 +9,7 @@ use super::call::Event;
 use super::cipher::Material;
 use super::dates::{Date, Dated};
 use super::key::Realm;
+use super::records::KeyRecord;
 use super::root::RootKeys;
 use super::rows::{Columns, RowHash, RowName, changed};
 use super::schema::Table;
@@ -50,7 +51,8 @@ pub(super) struct Tx<'a> {
 #[derive(Debug, Default)]
 struct Remembered {
     rows: HashMap<RowName, Option<Columns>>,
-    /// As many as there are calls, at most.
+    /// Of the last two each call adds a few at most, so that they can be looked through.
+    keys: Vec<KeyRecord>,
     materials: Vec<Rc<Material>>,
 }
 
@@ -103,6 +105,17 @@ impl<'a> Tx<'a> {
     /// sees.
     pub(super) fn remember(&mut self) {
         self.remembered.get_or_insert_default();
+    }
+
+    /// The key with this id, if it was read before.
+    pub(super) fn remembered_key(&self, key_id: &str) -> Option<KeyRecord> {
+        self.remembered.as_ref()?.borrow().keys.iter().find(|it| it.key_id == key_id).cloned()
+    }
+
+    pub(super) fn remember_key(&self, key: &KeyRecord) {
+        if let Some(remembered) = &self.remembered {
+            remembered.borrow_mut().keys.push(key.clone());
+        }
     }
 
     /// The material of this version of a key, if it was unwrapped before.
