@@ -7,9 +7,9 @@
 //! overtaken, and what the thread does by itself is not put off either: its time is kept here, and once it has come, callers
 //! stand in line.
 //!
-//! Who was answered together often comes back together. So after a group of several the thread gives as many the time to
-//! come, a part of what a commit takes, and callers stand in line meanwhile: they share the next commit, where otherwise the
-//! first of them would have one for himself, and the others wait for it.
+//! Who was answered together often comes back together. So after a group of several the thread begins with the first who
+//! comes back, and gives as many the time to join the transaction, a part of what its commit takes: they share it, where
+//! otherwise the first of them would have one for himself, and the others wait for it.
 
 use super::call::Job;
 use super::open_list::Registered;
@@ -69,8 +69,10 @@ struct Line {
     messages: VecDeque<Message>,
     /// Whether somebody is at work.
     busy: bool,
-    /// How many calls the thread expects together, and for how long: after a group of several.
+    /// How many calls the thread expects together, and until when: after a group of several.
     expected: Option<(usize, Instant)>,
+    /// How many calls are in the transaction that the thread has begun, while it waits for others to join them.
+    gathered: Option<usize>,
     /// When the thread has something to do though nobody calls.
     tick: Option<Instant>,
     /// Whether the thread sleeps, and until when if nobody calls it.
@@ -100,7 +102,7 @@ impl Desk {
         }
         line.busy = true;
         drop(line);
-        self.run_all(vec![job]);
+        self.work_for(|store| store.run(vec![job], None));
         Ok(())
     }
 
@@ -133,38 +135,65 @@ impl Desk {
                 line.busy = true;
                 return work;
             } else {
-                [line.tick, line.expected.map(|(_, until)| until)].into_iter().flatten().min()
+                line.tick
             };
-            line.asleep = Some(until);
-            line = match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(most) => self.called.wait_timeout(line, most).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.called.wait(line).unwrap_or_else(PoisonError::into_inner),
-            };
-            line.asleep = None;
+            line = self.sleep(line, until);
         }
     }
 
     /// Runs a group of calls.
     pub(super) fn run_all(&self, jobs: Vec<Box<dyn Job>>) {
-        self.work_for(jobs.len(), |store| store.run(jobs));
+        self.work_for(|store| store.run(jobs, Some(&|gathered| self.join(gathered))));
+    }
+
+    /// The calls that join a transaction of so many: those that have come, or else those that come once all who were
+    /// expected are there or their time is over. None if it is to be committed.
+    fn join(&self, gathered: usize) -> Vec<Box<dyn Job>> {
+        let mut line = self.lock();
+        loop {
+            let jobs = line.jobs(GROUP_MAX.saturating_sub(gathered));
+            let until = line.expected.filter(|(count, until)| gathered < *count && Instant::now() < *until);
+            let (Some((_, until)), true, false) = (until, jobs.is_empty() && line.messages.is_empty(), line.left)
+            else {
+                return jobs;
+            };
+            line.gathered = Some(gathered);
+            line = self.sleep(line, Some(until));
+            line.gathered = None;
+        }
+    }
+
+    /// For the thread, until it is called.
+    fn sleep<'a>(&'a self, mut line: MutexGuard<'a, Line>, until: Option<Instant>) -> MutexGuard<'a, Line> {
+        line.asleep = Some(until);
+        line = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(most) => self.called.wait_timeout(line, most).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.called.wait(line).unwrap_or_else(PoisonError::into_inner),
+        };
+        line.asleep = None;
+        line
     }
 
     /// Does what was taken and is no call.
     pub(super) fn work(&self, work: impl FnOnce(&mut Store)) {
-        self.work_for(1, work);
+        self.work_for(|store| {
+            work(store);
+            1
+        });
     }
 
-    /// After a panic the keystore is closed, since nobody knows how far it came: as if its process had been killed then.
-    fn work_for(&self, callers: usize, work: impl FnOnce(&mut Store)) {
+    /// Does what is to be done for as many callers as `work` says. After a panic the keystore is closed, since nobody
+    /// knows how far it came: as if its process had been killed then.
+    fn work_for(&self, work: impl FnOnce(&mut Store) -> usize) {
         let mut seat = self.seat();
         let done = seat.as_mut().map(|seat| {
             catch_unwind(AssertUnwindSafe(|| {
-                work(&mut seat.store);
-                at(&seat.store)
+                let callers = work(&mut seat.store);
+                (callers, at(&seat.store))
             }))
         });
         match done {
-            Some(Ok(tick)) => {
+            Some(Ok((callers, tick))) => {
                 drop(seat);
                 let mut line = self.lock();
                 line.busy = false;
@@ -206,7 +235,7 @@ impl Desk {
 
     /// Wakes the thread if it sleeps longer than it should.
     fn call_thread(&self, line: &Line) {
-        let Some(until) = line.asleep.filter(|_| !line.busy) else { return };
+        let Some(until) = line.asleep.filter(|_| !line.busy || line.gathered.is_some()) else { return };
         let sooner = line.tick.is_some_and(|tick| until.is_none_or(|until| tick < until));
         if sooner || line.closed || line.left || line.is_full() {
             self.called.notify_one();
@@ -233,12 +262,14 @@ impl Desk {
 impl Line {
     /// Whether a caller who may wait runs his call himself.
     fn is_free(&self) -> bool {
-        !self.busy && !self.closed && self.expected.is_none() && self.messages.is_empty() && !self.is_due()
+        let expected = self.expected.is_some_and(|(_, until)| Instant::now() < until);
+        !self.busy && !self.closed && !expected && self.messages.is_empty() && !self.is_due()
     }
 
-    /// Whether enough have come for the thread to begin.
+    /// Whether enough have come for the thread to go on.
     fn is_full(&self) -> bool {
-        self.messages.len() >= self.expected.map_or(1, |(count, _)| count)
+        let missing = self.expected.zip(self.gathered).map(|((count, _), gathered)| count.saturating_sub(gathered));
+        self.messages.len() >= missing.unwrap_or(1)
     }
 
     fn is_due(&self) -> bool {
@@ -255,29 +286,32 @@ impl Line {
             self.tick = None;
             return Some(Work::Tick);
         }
-        if let Some((_, until)) = self.expected {
-            if !self.left && !self.is_full() && Instant::now() < until {
-                return None;
-            }
-            self.expected = None;
+        let jobs = self.jobs(GROUP_MAX);
+        if !jobs.is_empty() {
+            return Some(Work::Jobs(jobs));
         }
+        match self.messages.pop_front() {
+            Some(Message::Look(look)) => Some(Work::Look(look)),
+            Some(Message::Close(reply)) => Some(Work::Close(reply)),
+            Some(Message::Job(job)) => Some(Work::Jobs(vec![job])),
+            None => self.left.then_some(Work::End),
+        }
+    }
+
+    /// The calls that come next, `most` of them at most.
+    fn jobs(&mut self, most: usize) -> Vec<Box<dyn Job>> {
         let mut jobs = Vec::new();
-        while jobs.len() < GROUP_MAX {
+        while jobs.len() < most {
             match self.messages.pop_front() {
                 Some(Message::Job(job)) => jobs.push(job),
-                Some(other) if !jobs.is_empty() => {
+                Some(other) => {
                     self.messages.push_front(other);
                     break;
                 }
-                Some(Message::Look(look)) => return Some(Work::Look(look)),
-                Some(Message::Close(reply)) => return Some(Work::Close(reply)),
                 None => break,
             }
         }
-        if jobs.is_empty() {
-            return self.left.then_some(Work::End);
-        }
-        Some(Work::Jobs(jobs))
+        jobs
     }
 }
 

@@ -209,7 +209,7 @@ fn checked_image(
     store.hold_due();
     let call = Call::new("RestoreKeystore", &Arc::from(OWNER)).with("backup", backup.display().to_string());
     let (reply, answer) = mpsc::sync_channel(1);
-    store.run(vec![Box::new(Asked::new(call, |tx: &mut Tx<'_>| due::postpone(tx), Reply::Blocking(reply)))]);
+    store.run(vec![Box::new(Asked::new(call, |tx: &mut Tx<'_>| due::postpone(tx), Reply::Blocking(reply)))], None);
     answer.recv().map_err(|_| Error::internal("the record of restoring got no answer"))??;
     let head = store.read_trail(|tx, trail| Ok(AuditHead::of(tx, trail)))?;
     Ok((store.image()?, head))

@@ -167,25 +167,38 @@ impl Store {
         operation(&tx, &Trail { ends: checked.audit, key })
     }
 
-    /// Runs calls that came together, and answers them once what they did is durable.
-    pub(super) fn run(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+    /// Runs calls that came together, and others that `join` them before the commit, and answers them once what they
+    /// did is durable. How many that were.
+    pub(super) fn run(
+        &mut self,
+        mut jobs: Vec<Box<dyn Job>>,
+        join: Option<&dyn Fn(usize) -> Vec<Box<dyn Job>>>,
+    ) -> usize {
+        let others = |gathered| join.map(|join| join(gathered)).unwrap_or_default();
         let done = match self.run_buffered(&mut jobs) {
             Some(done) => done,
             None => self.write(|group| {
-                if jobs.len() > 1 {
+                if join.is_some() {
                     group.tx.remember();
                 }
-                for job in &mut jobs {
-                    if group.is_over() {
-                        break;
+                let mut run = 0;
+                while run < jobs.len() {
+                    for job in jobs.iter_mut().skip(run) {
+                        if group.is_over() {
+                            return;
+                        }
+                        job.run(group);
                     }
-                    job.run(group);
+                    run = jobs.len();
+                    jobs.extend(others(run));
                 }
             }),
         };
+        let callers = jobs.len();
         for job in jobs {
             job.deliver(done.as_ref().err());
         }
+        callers
     }
 
     /// Runs `work` alone among all writers, after the records that were to be written later and what is due. What it

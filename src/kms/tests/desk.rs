@@ -144,6 +144,34 @@ fn those_who_call_while_a_caller_is_at_work_share_the_next_transaction_of_the_th
 }
 
 #[test]
+fn those_who_call_while_the_thread_is_at_work_join_its_transaction() {
+    let (place, clock) = (Place::new(), Arc::new(Asked::default()));
+    let kms = open(&place, &clock);
+    let key = new_key(&kms);
+    let before = transactions(&place);
+    let (begun, wait) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let version = || version_of_blob(&block_on(kms.encrypt(&key, b"x", &context())).unwrap().ciphertext_blob).unwrap();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            let (begun, wait, key_id) = (Arc::clone(&begun), Arc::clone(&wait), key.clone());
+            block_on(kms.call(kms.asks("RotateKeyOnDemand"), move |tx| {
+                begun.wait();
+                wait.wait();
+                KeyRecord::find(tx, &key_id)?.unwrap().rotate(tx, Source::OnDemand)
+            }))
+        });
+        begun.wait();
+        let others = [scope.spawn(version), caller(scope, "waits", version)];
+        until(&kms, 2);
+        wait.wait();
+        first.join().unwrap().unwrap();
+        assert_eq!(others.map(|other| other.join().unwrap()), [2, 2]);
+    });
+    assert_eq!(transactions(&place) - before, 1);
+    block_on(kms.verify_audit(None)).unwrap();
+}
+
+#[test]
 fn calls_of_one_transaction_see_what_those_before_them_changed_and_not_what_was_undone() {
     let (place, clock) = (Place::new(), Arc::new(Asked::default()));
     let kms = open(&place, &clock);
