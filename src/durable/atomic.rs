@@ -157,7 +157,8 @@ impl AtomicFile {
         &self.file
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where the bytes are until the commit, for somebody else's code that writes files by their names.
+    pub(crate) fn path(&self) -> &Path {
         &self.temporary.path
     }
 

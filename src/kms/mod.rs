@@ -20,6 +20,7 @@ mod cost;
 mod counts;
 mod dates;
 mod desk;
+mod draft;
 mod due;
 mod family;
 mod fields;
@@ -103,7 +104,6 @@ use desk::{Closed, Desk, Message};
 use futures_channel::oneshot;
 use key::{Realm, check_region, validation};
 use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
@@ -360,7 +360,8 @@ impl LocalKms {
     /// Writes a copy of the keystore to a new file, with mode 0600: the state of one moment, in which every
     /// row was checked. It works while this and other processes use the keystore, and the copy appears
     /// whole or not at all. Make one after every change of keys: a copy does not have what came later. It
-    /// opens under the same root key, which is not in it.
+    /// opens under the same root key, which is not in it. It takes no more memory where the audit trail is longer; other
+    /// calls of this process wait for it.
     ///
     /// # Errors
     /// AccessDeniedException unless this is the owner's handle;
@@ -371,9 +372,8 @@ impl LocalKms {
         check_owner(self.principal(), "BackUpKeystore")?;
         let path = path.as_ref().to_path_buf();
         self.look(move |store| {
-            let image = store.image()?;
-            let mut file = AtomicFile::create(Arc::new(OsFileSystem), &path, Overwrite::Never)?;
-            file.write_all(&image).map_err(Error::from)?;
+            let file = AtomicFile::create(Arc::new(OsFileSystem), &path, Overwrite::Never)?;
+            store.copy_to(&file)?;
             file.commit().map(drop)
         })
         .await

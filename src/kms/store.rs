@@ -9,6 +9,7 @@ use super::audit::Trail;
 use super::buffer::Buffer;
 use super::call::{Call, Job};
 use super::cipher::{self, Place};
+use super::draft;
 use super::due;
 use super::group::Group;
 use super::head::Head;
@@ -22,6 +23,7 @@ use super::waiting::{Begun, Waiting};
 use super::wrapped;
 use crate::clock::Clock;
 use crate::crypto;
+use crate::durable::AtomicFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Revocations;
 use crate::secret::Secret;
@@ -334,6 +336,18 @@ impl Store {
     /// How long it is left alone after a failure.
     fn patience(&self) -> Duration {
         self.patient_until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
+    }
+
+    /// Writes the whole keystore to `file`, of one moment, while others may use it, and checks every row of the copy.
+    pub(super) fn copy_to(&self, file: &AtomicFile) -> Result<()> {
+        forget_pages(&self.sql)?;
+        draft::copy(&self.sql, file)?;
+        self.check_draft(file)
+    }
+
+    /// Checks every row of `file`, which is this keystore, or a copy of it.
+    pub(super) fn check_draft(&self, file: &AtomicFile) -> Result<()> {
+        draft::check(file, self.trust.sequence, &self.keys)
     }
 
     /// The whole keystore as one file's bytes, of one moment, while others may use it; every row of the
