@@ -260,6 +260,9 @@ fn a_file_that_appears_meanwhile_is_kept() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(is_already_exists(&error));
     assert!(is_already_exists(&AtomicFile::create(os(), &target, Overwrite::Never).unwrap_err()));
+    let mut file = AtomicFile::create(os(), &target, Overwrite::Replace).unwrap();
+    file.refuse_existing();
+    assert!(is_already_exists(&file.commit().unwrap_err()));
     assert_eq!(fs::read(&target).unwrap(), b"theirs");
     assert_eq!(list(folder.path()), ["a"]);
 }

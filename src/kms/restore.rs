@@ -1,29 +1,30 @@
 //! Putting a backup in a keystore's place.
 //!
-//! The backup is read into memory, checked there as a whole under its root key, and given the record of its own
-//! restoring; what was checked is what is written. It takes the place of what is there by one rename, after that
-//! was made a single file: SQLite would take another file's log for the new one's own.
+//! The backup is copied beside the keystore's place. That copy is checked as a whole under its root key, is given the
+//! record of its own restoring, and takes the place of what is there by one rename, after that was made a single file:
+//! SQLite would take another file's log for the new one's own.
 
 use super::audit::{self, AuditHead};
 use super::call::{Asked, Call, Reply};
 use super::check::check_structure;
 use super::claim::Claim;
+use super::draft::{self, FORMAT_VERSIONS, NO_LOG, at_draft};
 use super::due;
 use super::migrate::migrate;
 use super::open_list;
-use super::root::RootKey;
+use super::root::{RootKey, RootKeys};
 use super::schema::{Found, look};
 use super::store::{Settings, Store, Watch, millis};
-use super::thread::{at, connect, harden};
+use super::thread::{at, connect};
 use super::tx::Tx;
 use super::waiting::{Waiting, is_busy};
 use super::{LocalKms, OWNER, sealed};
 use crate::clock::{Clock, SystemClock};
-use crate::durable::{AtomicFile, FileSystem as _, OsFileSystem, Overwrite, folder_of, resolve};
+use crate::durable::{AtomicFile, FileSystem as _, OsFileSystem, Overwrite, folder_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::KeyProvider;
 use crate::worker;
-use rusqlite::{Connection, MAIN_DB};
+use rusqlite::Connection;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -101,17 +102,14 @@ impl LocalKms {
     /// backup is a keystore in use; [`Busy`](crate::ErrorKind::Busy) if any process has the keystore at `path` open;
     /// [`NoMatchingKey`](crate::ErrorKind::NoMatchingKey), [`Storage`](crate::ErrorKind::Storage) and
     /// [`Unsupported`](crate::ErrorKind::Unsupported) as [`open`](Self::open) has them of the backup;
-    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) above 16 GiB; [`Io`](crate::ErrorKind::Io).
+    /// [`Io`](crate::ErrorKind::Io).
     pub fn restore(
         backup: impl AsRef<Path>,
         path: impl AsRef<Path>,
         root: RootKey,
         options: RestoreOptions,
     ) -> Result<Restored> {
-        let (backup, path) = (backup.as_ref(), path.as_ref());
-        let (image, head) = checked_image(read(backup)?, backup, path, &root, &options).map_err(|e| at(e, backup))?;
-        let moved_aside = put_in_place(&image, path, options.existing).map_err(|e| at(e, path))?;
-        Ok(Restored { moved_aside, head })
+        Draft::of(backup.as_ref(), path.as_ref())?.restore(&root, &options)
     }
 
     /// As [`restore`](Self::restore), of a keystore whose root key `provider` unwraps.
@@ -125,26 +123,59 @@ impl LocalKms {
         options: RestoreOptions,
     ) -> Result<Restored> {
         let (backup, path) = (backup.as_ref().to_path_buf(), path.as_ref().to_path_buf());
-        let claim = {
-            let backup = backup.clone();
-            let claim = move || Copy::of(read(&backup)?).and_then(|copy| copy.claim()).map_err(|e| at(e, &backup));
-            worker::run("envelock-restore", claim).await?
-        };
-        let root = sealed::unwrap(&claim, &provider).await.map_err(|e| at(e, &backup))?;
-        worker::run("envelock-restore", move || Self::restore(backup, path, root, options)).await
+        let look = move || Draft::of(&backup, &path).and_then(|draft| Ok((draft.claim()?, draft)));
+        let (claim, draft) = worker::run("envelock-restore", look).await?;
+        let root = sealed::unwrap(&claim, &provider).await.map_err(|e| at(e, &draft.backup))?;
+        worker::run("envelock-restore", move || draft.restore(&root, &options)).await
     }
 }
 
-/// The bytes of the file at `backup`, which must be all that there is of it.
-fn read(backup: &Path) -> Result<Vec<u8>> {
+/// A copy of a backup beside the keystore's place, of which nothing is trusted yet.
+struct Draft {
+    backup: PathBuf,
+    file: AtomicFile,
+    sql: Connection,
+    found: Found,
+}
+
+impl Draft {
+    fn of(backup: &Path, path: &Path) -> Result<Self> {
+        let from = open(backup)?;
+        let mut file = AtomicFile::create(Arc::new(OsFileSystem), path, Overwrite::Replace)?;
+        copy(from, &mut file, backup).map_err(|e| at(e, backup))?;
+        let looked_at = draft::open(&file).and_then(|sql| match look(&sql)? {
+            Found::Nothing => Err(Error::new(ErrorKind::NoMatchingKey, "the backup holds no keystore")
+                .with_advice("find another copy: nothing was changed")),
+            found => Ok((sql, found)),
+        });
+        match looked_at {
+            Ok((sql, found)) => Ok(Self { backup: backup.to_path_buf(), file, sql, found }),
+            Err(error) => Err(at(at_draft(error, &file), backup)),
+        }
+    }
+
+    fn claim(&self) -> Result<Claim> {
+        Claim::read(&self.sql, self.found).map_err(|e| at(at_draft(e, &self.file), &self.backup))
+    }
+
+    fn restore(self, root: &RootKey, options: &RestoreOptions) -> Result<Restored> {
+        let keys = check_structure(&self.sql).and_then(|()| root.for_existing(&self.claim()?));
+        let keys = keys.map_err(|e| at(at_draft(e, &self.file), &self.backup))?.keys;
+        let Self { backup, file, sql, found } = self;
+        let head = check_and_say((sql, found), keys, &file, &backup, options);
+        let head = head.map_err(|e| at(at_draft(e, &file), &backup))?;
+        let path = file.target().to_path_buf();
+        let moved_aside = put_in_place(file, options.existing).map_err(|e| at(e, &path))?;
+        Ok(Restored { moved_aside, head })
+    }
+}
+
+/// Opens the file at `backup`, which must be all that there is of it.
+fn open(backup: &Path) -> Result<File> {
     let failed = |e: io::Error| Error::unchanged("the backup cannot be read", backup, e);
     let metadata = fs::metadata(backup).map_err(failed)?;
     if !metadata.is_file() {
         return Err(Error::invalid_input("the backup is no regular file").with_path(backup));
-    }
-    if metadata.len() > BACKUP_MAX {
-        return Err(Error::limit(format!("the backup has {} bytes; {BACKUP_MAX} is the most", metadata.len()))
-            .with_path(backup));
     }
     let log = with_ending(backup, "-wal");
     // Closing a descriptor of a keystore that is open here would drop SQLite's locks on it (POSIX).
@@ -153,58 +184,49 @@ fn read(backup: &Path) -> Result<Vec<u8>> {
             .with_path(backup)
             .with_advice("make a backup of it: `LocalKms::backup`"));
     }
-    let mut bytes = Vec::new();
-    File::open(backup).and_then(|file| file.take(BACKUP_MAX).read_to_end(&mut bytes)).map_err(failed)?;
-    Ok(bytes)
+    File::open(backup).map_err(failed)
 }
 
-/// A backup in memory, of which nothing is trusted yet.
-struct Copy {
-    sql: Connection,
-    found: Found,
-}
-
-impl Copy {
-    fn of(mut bytes: Vec<u8>) -> Result<Self> {
-        if !bytes.starts_with(b"SQLite format 3\0") {
-            return Err(Error::not_a_keystore());
-        }
-        // Versions 1: a file that has no write-ahead log, as memory has none (`Store::image`).
-        bytes.get_mut(18..20).ok_or_else(Error::not_a_keystore)?.fill(1);
-        let mut sql = Connection::open_in_memory().map_err(Error::sqlite)?;
-        harden(&sql)?;
-        sql.deserialize_read_exact(MAIN_DB, bytes.as_slice(), bytes.len(), false).map_err(Error::sqlite)?;
-        match look(&sql)? {
-            Found::Nothing => Err(Error::new(ErrorKind::NoMatchingKey, "the backup holds no keystore")
-                .with_advice("find another copy: nothing was changed")),
-            found => Ok(Self { sql, found }),
+/// Copies the backup as a file that has no log beside it.
+fn copy(mut from: File, to: &mut AtomicFile, backup: &Path) -> Result<()> {
+    let failed = |e: io::Error| Error::unchanged("the backup cannot be read", backup, e);
+    let mut header = [0; SQLITE_HEADER.len() + 4];
+    from.read_exact(&mut header).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => Error::not_a_keystore(),
+        _ => failed(e),
+    })?;
+    if !header.starts_with(SQLITE_HEADER) {
+        return Err(Error::not_a_keystore());
+    }
+    header[FORMAT_VERSIONS..].copy_from_slice(&NO_LOG);
+    to.write_all(&header)?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(len) => to.write_all(&piece[..len])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
         }
     }
-
-    fn claim(&self) -> Result<Claim> {
-        Claim::read(&self.sql, self.found)
-    }
 }
 
-/// The backup as it is to be written: checked as a whole, in this version's schema, with the record of this.
-fn checked_image(
-    bytes: Vec<u8>,
+/// Checks the whole of it, brings it to this version's schema, and writes the record of this.
+fn check_and_say(
+    (sql, found): (Connection, Found),
+    keys: RootKeys,
+    file: &AtomicFile,
     backup: &Path,
-    path: &Path,
-    root: &RootKey,
     options: &RestoreOptions,
-) -> Result<(Vec<u8>, AuditHead)> {
-    let copy = Copy::of(bytes)?;
-    check_structure(&copy.sql)?;
-    let keys = root.for_existing(&copy.claim()?)?.keys;
-    let waiting = Waiting::new(path, PATIENCE);
-    if let Found::Older(_) = copy.found {
-        migrate(&copy.sql, &keys, &waiting, millis(options.clock.wall()))?;
+) -> Result<AuditHead> {
+    let waiting = Waiting::new(file.target(), PATIENCE);
+    if let Found::Older(_) = found {
+        migrate(&sql, &keys, &waiting, millis(options.clock.wall()))?;
     }
     // It decides nothing, and need not have been whole.
-    audit::make_index(&copy.sql)?;
+    audit::make_index(&sql)?;
     let settings = Settings { waiting, clock: options.clock.clone(), watch: Watch::default(), buffer: None };
-    let mut store = Store::open(copy.sql, keys, settings)?;
+    let mut store = Store::open(sql, keys, settings)?;
     store.check()?;
     store.hold_due();
     let call = Call::new("RestoreKeystore", &Arc::from(OWNER)).with("backup", backup.display().to_string());
@@ -212,7 +234,8 @@ fn checked_image(
     store.run(vec![Box::new(Asked::new(call, |tx: &mut Tx<'_>| due::postpone(tx), Reply::Blocking(reply)))], None);
     answer.recv().map_err(|_| Error::internal("the record of restoring got no answer"))??;
     let head = store.read_trail(|tx, trail| Ok(AuditHead::of(tx, trail)))?;
-    Ok((store.image()?, head))
+    store.check_draft(file)?;
+    Ok(head)
 }
 
 /// What is in the keystore's place, held so that nobody opens it.
@@ -227,8 +250,8 @@ enum Old {
     Empty(File),
 }
 
-fn put_in_place(image: &[u8], path: &Path, existing: Existing) -> Result<Option<PathBuf>> {
-    let path = resolve(path)?;
+fn put_in_place(mut file: AtomicFile, existing: Existing) -> Result<Option<PathBuf>> {
+    let path = file.target().to_path_buf();
     let waiting = Waiting::new(&path, PATIENCE);
     let _turn = waiting.turn_to_replace()?;
     let old = Old::hold(&path)?;
@@ -239,13 +262,9 @@ fn put_in_place(image: &[u8], path: &Path, existing: Existing) -> Result<Option<
             .with_path(path)
             .with_advice("to restore in its place, ask for it to be moved aside"));
     }
-    let overwrite = match old {
-        Old::Nothing => Overwrite::Never,
-        _ => Overwrite::Replace,
-    };
-    // All of it is written before anything that is there is touched.
-    let mut file = AtomicFile::create(Arc::new(OsFileSystem), &path, overwrite)?;
-    file.write_all(image)?;
+    if let Old::Nothing = old {
+        file.refuse_existing();
+    }
     let moved_aside = move_aside(&path, worth_keeping)?;
     drop(file.commit()?);
     // Only now may others open what is in the place.
@@ -345,8 +364,10 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// The longest backup that is restored, which is read into memory.
-const BACKUP_MAX: u64 = 16 << 30;
+/// What every file of SQLite's begins with (its file format, 1.3.1).
+const SQLITE_HEADER: &[u8; 16] = b"SQLite format 3\0";
+/// How much of a backup is read at a time.
+const PIECE: usize = 1 << 18;
 /// How long restoring waits for the folder's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Keystores that may have been moved aside in one folder.

@@ -27,8 +27,8 @@ use crate::durable::AtomicFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::Revocations;
 use crate::secret::Secret;
+use rusqlite::Connection;
 use rusqlite::types::Value;
-use rusqlite::{Connection, MAIN_DB};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -348,20 +348,6 @@ impl Store {
     /// Checks every row of `file`, which is this keystore, or a copy of it.
     pub(super) fn check_draft(&self, file: &AtomicFile) -> Result<()> {
         draft::check(file, self.trust.sequence, &self.keys)
-    }
-
-    /// The whole keystore as one file's bytes, of one moment, while others may use it; every row of the
-    /// copy was checked.
-    pub(super) fn image(&mut self) -> Result<Vec<u8>> {
-        forget_pages(&self.sql)?;
-        let mut image = self.sql.serialize(MAIN_DB).map_err(Error::sqlite)?.to_vec();
-        // "File format write version" and "read version" (SQLite's file format, 1.3.3): 1, a file that has
-        // no write-ahead log beside it. Whoever opens it as a keystore gives it one again.
-        image.get_mut(18..20).ok_or_else(Error::not_a_keystore)?.fill(1);
-        let mut copy = Connection::open_in_memory().map_err(Error::sqlite)?;
-        copy.deserialize_read_exact(MAIN_DB, image.as_slice(), image.len(), true).map_err(Error::sqlite)?;
-        Trust::nothing(self.trust.sequence).check(&copy, &self.keys)?;
-        Ok(image)
     }
 
     /// Forgets what the last check found, but that the sequence cannot go back: the next one reads everything.

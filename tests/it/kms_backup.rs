@@ -1,8 +1,12 @@
 //! The keystore file alone is the keystore, once its last handle is dropped, and its backups are.
 
-use crate::kms_helper::{PATIENCE, open};
+use crate::kms_helper::{PATIENCE, open, wait};
+use crate::support::child::{Running, peak_kib, tell, words};
 use crate::support::{Rest, say};
-use envelock::{CreateKeyRequest, EncryptionContext, Envelope, Error, ErrorKind, LocalKms, RootKey, blocking};
+use envelock::kms::RestoreOptions;
+use envelock::{
+    CreateKeyRequest, EncryptionContext, Envelope, Error, ErrorKind, KmsOptions, LocalKms, RootKey, blocking,
+};
 use pollster::block_on;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -144,6 +148,54 @@ fn a_backup_has_every_page_as_the_keystore_has_it_and_nothing_beside_it() {
     let found: Vec<_> = (0..backup.len()).filter(differing).filter(|at| !allowed(at)).collect();
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(backup[18..20], [1, 1]);
+}
+
+#[test]
+fn backing_up_and_restoring_take_no_more_memory_where_the_keystore_is_long() {
+    const TEST: &str = "kms_backup::backing_up_and_restoring_take_no_more_memory_where_the_keystore_is_long";
+    const MIB: u64 = 48;
+    const CONTEXT: usize = 1_500;
+    const GROWTH_MAX_KIB: u64 = 12 << 10;
+    if let Some(words) = words() {
+        let folder = Path::new(&words[0]);
+        let (backup, root) = (folder.join("b.db"), RootKey::file(folder.join("root.key")).unwrap());
+        if words[1] == "backup" {
+            let kms = open(folder).unwrap();
+            let before = peak_kib();
+            block_on(kms.backup(&backup)).unwrap();
+            return tell(peak_kib() - before);
+        }
+        let before = peak_kib();
+        LocalKms::restore(backup, folder.join("restored.db"), root, RestoreOptions::default()).unwrap();
+        return tell(peak_kib() - before);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).unwrap());
+    let options = KmsOptions::default().risk_losing_audit_records(PATIENCE);
+    let root = || RootKey::file(folder.path().join("root.key")).unwrap();
+    let keystore = folder.path().join("keys.db");
+    let kms = LocalKms::open_with(&keystore, root(), options).unwrap();
+    let key = new_key(&kms);
+    // The trail has each call's context.
+    let context = EncryptionContext::from([("long", "x".repeat(CONTEXT))]);
+    let blob = block_on(kms.encrypt(&key, b"x", &context)).unwrap().ciphertext_blob;
+    while fs::metadata(&keystore).unwrap().len() < MIB << 20 {
+        (0..500).for_each(|_| drop(wait(kms.decrypt(&blob, &context)).unwrap()));
+        // A change of a key writes the records of before, and folds the log.
+        block_on(kms.update_key_description(&key, "")).unwrap();
+    }
+    block_on(kms.close()).unwrap();
+    let growth = ["backup", "restore"].map(|what| {
+        let told = Running::start(TEST, &[folder.path().to_str().unwrap(), what]).succeed();
+        told[0].parse::<u64>().unwrap()
+    });
+    for name in ["b.db", "restored.db"] {
+        assert!(fs::metadata(folder.path().join(name)).unwrap().len() > MIB << 20, "{name}");
+    }
+    say(format!("backup: {MIB} MiB: resident memory grew by {} KiB, restoring by {} KiB", growth[0], growth[1]));
+    assert!(growth.iter().all(|it| *it < GROWTH_MAX_KIB), "{growth:?} KiB");
+    let restored = LocalKms::open_existing(folder.path().join("restored.db"), root()).unwrap();
+    assert_eq!(block_on(restored.decrypt(&blob, &context)).unwrap().plaintext(), b"x");
 }
 
 #[test]

@@ -207,6 +207,63 @@ fn on_a_full_disk_the_audit_trail_is_read_and_the_keystore_backed_up_in_a_fresh_
     });
 }
 
+#[test]
+fn a_backup_or_a_restore_to_a_disk_that_fills_up_leaves_nothing_there() {
+    const TEST: &str = "kms_disk::a_backup_or_a_restore_to_a_disk_that_fills_up_leaves_nothing_there";
+    with_mounts(TEST, |folder| {
+        let (good, bad) = folders(folder);
+        mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &bad);
+        let (scene, kms) = Scene::new(&good);
+        for _ in 0..200 {
+            pollster::block_on(kms.decrypt(&scene.blob, &EncryptionContext::new())).unwrap();
+        }
+        let whole = good.join("whole.db");
+        pollster::block_on(kms.backup(&whole)).unwrap();
+        // Restored, it takes more pages than the copy that it begins as: those of the index, which is made anew.
+        let sql = rusqlite::Connection::open(&whole).unwrap();
+        sql.execute_batch("DROP TABLE audit_by_key; VACUUM").unwrap();
+        drop(sql);
+        let pages = usize::try_from(fs::metadata(&whole).unwrap().len() / 4_096).unwrap();
+        let root = || RootKey::file(&scene.root).unwrap();
+        let (backup, restored) = (bad.join("b.db"), bad.join("keys.db"));
+        let (mut backed_up, mut put_back) = (0, 0);
+        // Room for nothing, for more and more of it, and for all.
+        for room in 0..pages + 32 {
+            let mut filler = fs::File::create(bad.join("filler")).unwrap();
+            while filler.write(&[0; 4_096]).is_ok() {}
+            let filled = filler.metadata().unwrap().len();
+            filler.set_len(filled - 4_096 * room as u64).unwrap();
+            let done = pollster::block_on(kms.backup(&backup));
+            let nothing_else = |name: &str| {
+                let names: Vec<_> = content(&bad).into_keys().filter(|it| it != "filler").collect();
+                assert!(names.is_empty() || names == [name], "{room}: {names:?}");
+            };
+            nothing_else("b.db");
+            assert_eq!(done.is_ok(), backup.exists(), "{room} of {pages} pages");
+            match done {
+                Ok(()) => {
+                    fs::remove_file(&backup).unwrap();
+                    backed_up += 1;
+                }
+                failed => refused(&backup, failed),
+            }
+            let done = LocalKms::restore(&whole, &restored, root(), envelock::kms::RestoreOptions::default());
+            nothing_else("keys.db");
+            assert_eq!(done.is_ok(), restored.exists(), "{room} of {pages} pages");
+            match done {
+                Ok(_) => {
+                    fs::remove_file(&restored).unwrap();
+                    put_back += 1;
+                }
+                failed => refused(&restored, failed),
+            }
+        }
+        assert!(backed_up > 0 && backed_up < pages + 32, "{backed_up} of {pages} pages");
+        assert!(put_back > 0 && put_back < 32, "no disk filled up under what restoring adds: {put_back}");
+        scene.is_whole(&kms);
+    });
+}
+
 /// Another process, which opens a keystore and verifies its trail.
 struct KmsProcess;
 
