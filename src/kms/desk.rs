@@ -269,7 +269,9 @@ impl Line {
     /// Whether enough have come for the thread to go on.
     fn is_full(&self) -> bool {
         let missing = self.expected.zip(self.gathered).map(|((count, _), gathered)| count.saturating_sub(gathered));
-        self.messages.len() >= missing.unwrap_or(1)
+        // Whatever is no call ends the waiting.
+        let other = self.messages.front().is_some_and(|first| !matches!(first, Message::Job(_)));
+        other || self.messages.len() >= missing.unwrap_or(1)
     }
 
     fn is_due(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What the keystore does by itself when a date has come: rotation, deletion, expiry.
 //!
-//! It is done in the first transaction that writes after the date, before any call in it, whoever runs that;
+//! It is done in the first transaction that writes after the date, before any call that is made after it, whoever runs that;
 //! and by the keystore's thread while nobody calls. Each is recorded under CloudTrail's name for it, as done by
 //! the keystore itself.
 

@@ -1,6 +1,6 @@
 //! Several calls in one transaction.
 //!
-//! Whoever has called by the time that the keystore's thread is free shares one commit: each call is an
+//! Whoever has called before the keystore's thread commits shares that commit: each call is an
 //! operation that can be undone without the others, each leaves its record, and none is answered before
 //! all of it is durable (group commit).
 

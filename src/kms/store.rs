@@ -177,6 +177,7 @@ impl Store {
         join: Option<&dyn Fn(usize) -> Vec<Box<dyn Job>>>,
     ) -> usize {
         let others = |gathered| join.map(|join| join(gathered)).unwrap_or_default();
+        let (clock, holds_due) = (Arc::clone(&self.clock), self.holds_due);
         let done = match self.run_buffered(&mut jobs) {
             Some(done) => done,
             None => self.write(|group| {
@@ -186,13 +187,23 @@ impl Store {
                 let mut run = 0;
                 while run < jobs.len() {
                     for job in jobs.iter_mut().skip(run) {
+                        job.run(group);
                         if group.is_over() {
                             return;
                         }
-                        job.run(group);
                     }
                     run = jobs.len();
                     jobs.extend(others(run));
+                    if run < jobs.len() {
+                        // Who joins is judged by the time of his call.
+                        group.tx.now = millis(clock.wall()).max(group.tx.now);
+                        if !holds_due {
+                            due::run(group);
+                        }
+                        if group.is_over() {
+                            return;
+                        }
+                    }
                 }
             }),
         };
@@ -231,7 +242,9 @@ impl Store {
             work(&mut group);
         }
         let replaced = successor.as_ref().is_some_and(|it| std::ptr::eq(it, group.tx.keys));
-        let Group { trail: Trail { ends, .. }, changed, revoked, broken, .. } = group;
+        let Group { tx, trail: Trail { ends, .. }, changed, revoked, broken, .. } = group;
+        // With the material that its calls shared: the commit may take long.
+        drop(tx);
         if let Some(error) = broken {
             return Err(error);
         }

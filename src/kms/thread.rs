@@ -1,8 +1,8 @@
 //! The thread of a keystore, and how its file is opened.
 //!
 //! It is named `envelock-kms`, starts with [`LocalKms::open`](super::LocalKms::open), and ends when the
-//! last handle is dropped or the keystore is closed. It takes all calls that have come by the time that it
-//! is free, and runs them in one transaction; answers go back over one-shot channels, so that nothing in an
+//! last handle is dropped or the keystore is closed. It takes all calls that have come, and those that come until it
+//! commits, and runs them in one transaction; answers go back over one-shot channels, so that nothing in an
 //! async caller waits on SQLite, and a caller that no longer waits disturbs nobody. What callers do without it is
 //! said where they [stand in line](super::desk).
 

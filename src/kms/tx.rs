@@ -101,7 +101,7 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Reads no row twice from now on, and unwraps no material twice: nobody else can change what this transaction
+    /// Reads no row twice from now on, and unwraps no material that [calls share](KeyRecord::shared_material) twice: nobody else can change what this transaction
     /// sees.
     pub(super) fn remember(&mut self) {
         self.remembered.get_or_insert_default();

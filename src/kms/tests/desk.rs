@@ -45,7 +45,7 @@ fn open_with(place: &Place, clock: &Arc<Asked>, options: KmsOptions) -> LocalKms
 }
 
 /// On a thread of this name, which waits for what it calls.
-fn caller<'s, T: Send + 's>(
+pub(super) fn caller<'s, T: Send + 's>(
     scope: &'s thread::Scope<'s, '_>,
     name: &str,
     call: impl FnOnce() -> T + Send + 's,
@@ -54,12 +54,12 @@ fn caller<'s, T: Send + 's>(
 }
 
 /// Until somebody is at work, and so many stand in line.
-fn until(kms: &LocalKms, line: usize) {
+pub(super) fn until(kms: &LocalKms, line: usize) {
     until_line(kms, (true, line));
 }
 
 /// Until nobody is at work: an answer comes before that.
-fn idle(kms: &LocalKms) {
+pub(super) fn idle(kms: &LocalKms) {
     until_line(kms, (false, 0));
 }
 
@@ -72,7 +72,7 @@ fn until_line(kms: &LocalKms, expected: (bool, usize)) {
 }
 
 /// How many transactions wrote so far.
-fn transactions(place: &Place) -> i64 {
+pub(super) fn transactions(place: &Place) -> i64 {
     let head = "SELECT head FROM audit WHERE head IS NOT NULL";
     let head: Vec<u8> = place.sql().query_row(head, [], |row| row.get(0)).unwrap();
     i64::from_be_bytes(head[4..12].try_into().unwrap())
@@ -141,34 +141,6 @@ fn those_who_call_while_a_caller_is_at_work_share_the_next_transaction_of_the_th
     });
     assert_eq!(transactions(&place) - before, 2, "one for the first, and one for all others");
     assert_eq!(clock.take(), [THREAD, "leader"]);
-}
-
-#[test]
-fn those_who_call_while_the_thread_is_at_work_join_its_transaction() {
-    let (place, clock) = (Place::new(), Arc::new(Asked::default()));
-    let kms = open(&place, &clock);
-    let key = new_key(&kms);
-    let before = transactions(&place);
-    let (begun, wait) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let version = || version_of_blob(&block_on(kms.encrypt(&key, b"x", &context())).unwrap().ciphertext_blob).unwrap();
-    thread::scope(|scope| {
-        let first = scope.spawn(|| {
-            let (begun, wait, key_id) = (Arc::clone(&begun), Arc::clone(&wait), key.clone());
-            block_on(kms.call(kms.asks("RotateKeyOnDemand"), move |tx| {
-                begun.wait();
-                wait.wait();
-                KeyRecord::find(tx, &key_id)?.unwrap().rotate(tx, Source::OnDemand)
-            }))
-        });
-        begun.wait();
-        let others = [scope.spawn(version), caller(scope, "waits", version)];
-        until(&kms, 2);
-        wait.wait();
-        first.join().unwrap().unwrap();
-        assert_eq!(others.map(|other| other.join().unwrap()), [2, 2]);
-    });
-    assert_eq!(transactions(&place) - before, 1);
-    block_on(kms.verify_audit(None)).unwrap();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod desk;
 mod due;
 mod furnished;
 mod import;
+mod joined;
 mod life;
 mod named;
 mod operations;
