@@ -1,8 +1,10 @@
 //! What a keystore says of its root key in the clear, and so before anything in it is authenticated.
 
+use super::head::Head;
 use super::root::RootKeys;
 use super::root_text::Material;
-use super::schema::Found;
+use super::rows::{RowName, changed};
+use super::schema::{Found, META};
 use crate::crypto;
 use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::provider::passphrase::PassphraseCost;
@@ -70,7 +72,7 @@ impl Argon {
 }
 
 /// What an existing keystore says of its root key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) keystore_id: [u8; 16],
     pub(super) check: Vec<u8>,
@@ -78,6 +80,17 @@ pub(super) struct Claim {
     pub(super) argon: Option<Argon>,
     /// The root key as other providers wrapped it.
     pub(super) slots: Option<Vec<u8>>,
+    /// The head as it stands in the file, if it is where this schema has it: what tells the right root key, whatever
+    /// the rest says.
+    head: Option<Vec<u8>>,
+}
+
+/// Without the head, which changes with every call.
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        let said = |it: &Self| (it.keystore_id, it.check.clone(), it.kind.clone(), it.argon.clone(), it.slots.clone());
+        said(self) == said(other)
+    }
 }
 
 impl Claim {
@@ -86,8 +99,14 @@ impl Claim {
             Found::Older(1) => "NULL",
             _ => "root_slots",
         };
+        let head = match found {
+            Found::Older(_) => "NULL",
+            _ => "(SELECT head FROM audit ORDER BY sequence DESC LIMIT 1)",
+        };
+        // One statement, and so one moment: another process may be giving it another root key.
         let query = format!(
-            "SELECT keystore_id, check_value, root_kind, argon_salt, argon_memory_kib, argon_passes, argon_lanes, {slots}
+            "SELECT keystore_id, check_value, root_kind, argon_salt, argon_memory_kib, argon_passes, argon_lanes, {slots},
+                    {head}
              FROM meta"
         );
         let found = sql.query_row(&query, [], |row| {
@@ -99,10 +118,16 @@ impl Claim {
                     cost: PassphraseCost { memory_kib: row.get(4)?, passes: row.get(5)?, lanes: row.get(6)? },
                 }),
             };
-            Ok(Self { keystore_id: row.get(0)?, check: row.get(1)?, kind: row.get(2)?, argon, slots: row.get(7)? })
+            let (keystore_id, check, kind) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            // A head of another type is not authentic, which is told later.
+            let head = row.get_ref(8)?.as_blob().ok().map(<[u8]>::to_vec);
+            Ok(Self { keystore_id, check, kind, argon, slots: row.get(7)?, head })
         });
         found.map_err(|e| match e.sqlite_error_code() {
-            None => Error::tampered("what it says of its root key is not as it was written").with_source(e),
+            None if matches!(e, rusqlite::Error::QueryReturnedNoRows) => {
+                Error::tampered(format!("the row {:?} was removed", row_name().as_str())).with_source(e)
+            }
+            None => changed(&row_name()).with_source(e),
             Some(_) => Error::sqlite(e),
         })
     }
@@ -110,12 +135,21 @@ impl Claim {
     /// The keys of `material`, if it is this keystore's root key. `file` is where it was read from.
     ///
     /// # Errors
-    /// Kind NoMatchingKey.
+    /// Kind NoMatchingKey; Storage if it is, and what the file says of it in the clear was changed.
     pub(super) fn unlock(&self, material: &Material, file: Option<&Path>) -> Result<RootKeys> {
         let at_file = |error: Error| match file {
             Some(file) => error.with_path(file),
             None => error,
         };
+        let keys = RootKeys::derive(material)?;
+        let is_claimed = material.keystore_id == self.keystore_id && keys.check.as_slice() == self.check;
+        if is_claimed {
+            return Ok(keys);
+        }
+        // Nobody without this root key can have made the head, and so nobody shall doubt the root key.
+        if self.head.as_ref().is_some_and(|head| Head::is_authentic(head, &keys)) {
+            return Err(changed(&row_name()));
+        }
         if material.keystore_id != self.keystore_id {
             let (theirs, ours) = (Uuid::from_bytes(material.keystore_id), Uuid::from_bytes(self.keystore_id));
             let what = format!("the root key is of the keystore {theirs}, and this keystore is {ours}");
@@ -124,11 +158,7 @@ impl Claim {
                     .with_advice("give the root key that was made with this keystore, or its export"),
             ));
         }
-        let keys = RootKeys::derive(material)?;
-        match keys.check.as_slice() == self.check {
-            true => Ok(keys),
-            false => Err(at_file(self.mismatch("the root key is not, or no longer, this keystore's"))),
-        }
+        Err(at_file(self.mismatch("the root key is not, or no longer, this keystore's")))
     }
 
     /// A root key that is not this keystore's, or is no longer.
@@ -148,6 +178,10 @@ impl Claim {
             }
         })
     }
+}
+
+fn row_name() -> RowName {
+    RowName::new(&META, &[Value::Integer(1)])
 }
 
 pub(super) const KEY: &str = "key";

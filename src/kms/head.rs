@@ -59,6 +59,11 @@ impl Head {
         }
     }
 
+    /// Whether somebody with these keys made this head.
+    pub(super) fn is_authentic(bytes: &[u8], keys: &RootKeys) -> bool {
+        Self::decode(bytes, keys).is_ok()
+    }
+
     fn decode(bytes: &[u8], keys: &RootKeys) -> Result<Self> {
         let bad = |_: Short| not_as_written();
         let mut reader = Reader::new(bytes);

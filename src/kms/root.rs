@@ -226,10 +226,12 @@ impl RootKey {
 
     /// In this order: a root key that is moved into place meanwhile is found in one of both.
     fn from_file(path: &Path, claim: &Claim) -> Result<Unlocked> {
-        if let Ok(Some(material)) = pending(path).and_then(|pending| read_file(&pending))
-            && let Ok(keys) = claim.unlock(&material, None)
-        {
-            return Ok(Unlocked { keys, unfinished: Some(path.to_path_buf()) });
+        if let Ok(Some(material)) = pending(path).and_then(|pending| read_file(&pending)) {
+            match claim.unlock(&material, None) {
+                Ok(keys) => return Ok(Unlocked { keys, unfinished: Some(path.to_path_buf()) }),
+                Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
+                Err(_) => {}
+            }
         }
         let material = read_file(path)?.ok_or_else(|| missing(path, claim))?;
         Ok(Unlocked { keys: claim.unlock(&material, Some(path))?, unfinished: None })

@@ -149,10 +149,10 @@ pub(super) async fn unwrap(claim: &Claim, provider: &impl KeyProvider) -> Result
             DataKeyAnswer::Key(key) => {
                 let material =
                     Secret::from_slice(key.expose()).map(|root| Material { keystore_id: claim.keystore_id, root });
-                match material {
-                    Some(material) if claim.unlock(&material, None).is_ok() => {
-                        return Ok(RootKey::sealed(material, area.clone()));
-                    }
+                let unlocked = material.as_ref().map(|material| claim.unlock(material, None).map(drop));
+                match (material, unlocked) {
+                    (Some(material), Some(Ok(()))) => return Ok(RootKey::sealed(material, area.clone())),
+                    (_, Some(Err(error))) if error.kind() == ErrorKind::Storage => return Err(error),
                     _ => {
                         let error = claim.mismatch("what the key provider unwrapped is not this keystore's root key");
                         failure = more_retryable(failure, error);

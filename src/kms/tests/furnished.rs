@@ -1,11 +1,13 @@
 //! A keystore with rows in every table, and SQLite's own view of them.
 
 use super::{CHEAP, Place, block_on, context, new_key};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
+use crate::kms::rows::RowName;
 use crate::kms::schema::{TABLES, Table};
 use crate::kms::{
     CreateGrantRequest, CreateKeyRequest, GrantOperation, ImportKeyMaterialRequest, ImportParameters, KeyPolicy,
-    KmsOptions, LocalKms, MultiRegionKeyType, RootKey, Tag, seal_key_material, wrap_key_material,
+    KmsOptions, LocalKms, MultiRegionKeyType, ReplicationParameters, RootKey, Tag, seal_key_material,
+    wrap_key_material,
 };
 use crate::secret::Secret;
 use rusqlite::types::Value;
@@ -22,9 +24,22 @@ struct Made {
 /// What was given out for an import into the external key: the same for every [`furnished`] keystore.
 static PARAMETERS: OnceLock<ImportParameters> = OnceLock::new();
 
+/// What was encrypted under the first version of the key of `alias/orders`, which has a second one.
+static OLD_BLOB: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// The replication key of the keystore in `us-1`.
+static TARGET: OnceLock<ReplicationParameters> = OnceLock::new();
+
 /// A keystore with two keys of two versions each, with tags, policies and grants; two aliases, and a moved alias; an
 /// external key, into which something may be imported; a multi-Region key with two replicas.
 pub(super) fn furnished() -> (Place, LocalKms) {
+    let place = furnished_place();
+    let kms = place.open();
+    (place, kms)
+}
+
+/// As [`furnished`], before anybody has opened it.
+pub(super) fn furnished_place() -> Place {
     static MADE: OnceLock<Made> = OnceLock::new();
     let made = MADE.get_or_init(make);
     let place = Place::new();
@@ -32,8 +47,7 @@ pub(super) fn furnished() -> (Place, LocalKms) {
     fs::write(place.root_key(), &made.root_key).unwrap();
     let only_mine = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     fs::set_permissions(place.root_key(), only_mine).unwrap();
-    let kms = place.open();
-    (place, kms)
+    place
 }
 
 fn make() -> Made {
@@ -41,10 +55,13 @@ fn make() -> Made {
     let kms = place.open();
     for name in ["orders", "invoices"] {
         let key = block_on(kms.create_key(CreateKeyRequest::default().alias(format!("alias/{name}")))).unwrap().key_id;
+        let old = block_on(kms.encrypt(&key, b"old", &context())).unwrap().ciphertext_blob;
+        OLD_BLOB.get_or_init(|| old);
         block_on(kms.rotate(&key)).unwrap();
         block_on(kms.tag_resource(&key, [Tag::new("team", name)])).unwrap();
         block_on(kms.put_key_policy(&key, &policy_of(name))).unwrap();
-        let grant = CreateGrantRequest::new(name, [GrantOperation::Decrypt]).retiring_principal("steward").name("one");
+        let grant =
+            CreateGrantRequest::new("reader", [GrantOperation::Decrypt]).retiring_principal("steward").name("one");
         block_on(kms.create_grant(&key, &grant)).unwrap();
     }
     let third = new_key(&kms);
@@ -63,6 +80,7 @@ fn make() -> Made {
         let target = LocalKms::open_with(other.keystore(), root, options).unwrap();
         let target = block_on(target.replication_parameters()).unwrap();
         block_on(kms.replicate_key(&shared, &target.file, &target.fingerprint)).unwrap();
+        TARGET.get_or_init(|| target);
     }
     block_on(kms.close()).unwrap();
     for table in TABLES {
@@ -70,6 +88,14 @@ fn make() -> Made {
         assert!(rows >= if table.name == "meta" { 1 } else { 2 }, "{}", table.name);
     }
     Made { keystore: fs::read(place.keystore()).unwrap(), root_key: fs::read(place.root_key()).unwrap() }
+}
+
+pub(super) fn old_blob() -> &'static [u8] {
+    OLD_BLOB.get().unwrap()
+}
+
+pub(super) fn target() -> &'static ReplicationParameters {
+    TARGET.get().unwrap()
 }
 
 /// Imports the material that the external key is to have.
@@ -80,12 +106,12 @@ pub(super) fn import(kms: &LocalKms, external: &str) {
 }
 
 /// Imports the same by what was given out for it, whose key pair goes with that.
-pub(super) fn import_wrapped(kms: &LocalKms, external: &str) {
+pub(super) fn import_wrapped(kms: &LocalKms, external: &str) -> Result<()> {
     let parameters = PARAMETERS.get().unwrap();
     let material = Secret::init(|out| out.fill(7));
     let wrapped = wrap_key_material(&material, parameters, &parameters.fingerprint()).unwrap();
     let request = ImportKeyMaterialRequest::wrapped(wrapped, parameters.import_token());
-    block_on(kms.import_key_material(external, request)).unwrap();
+    block_on(kms.import_key_material(external, request)).map(drop)
 }
 
 /// The keys that were made with an alias: of `orders` and of `invoices`.
@@ -171,6 +197,61 @@ pub(super) fn condition(table: &Table) -> String {
 pub(super) fn remove_all(sql: &Connection, table: &Table, row: &[Value]) {
     let statement = format!("DELETE FROM {} WHERE {}", table.name, condition(table));
     sql.execute(&statement, params_from_iter(&row[..table.identity])).unwrap();
+}
+
+/// Exactly this row, not another that was given its identity.
+pub(super) fn remove(sql: &Connection, table: &Table, row: &[Value]) {
+    let all: Vec<_> = table.columns.iter().chain([&"row_mac"]).map(|it| format!("{it} IS ?")).collect();
+    let statement = format!("DELETE FROM {} WHERE {}", table.name, all.join(" AND "));
+    assert_eq!(sql.execute(&statement, params_from_iter(row)).unwrap(), 1);
+}
+
+/// Another value of the same type, as a forger would choose it.
+pub(super) fn other(value: &Value) -> Value {
+    match value {
+        Value::Null => Value::Integer(1),
+        Value::Integer(number) => Value::Integer(number ^ 1),
+        Value::Real(number) => Value::Real(number + 1.0),
+        Value::Text(text) => Value::Text(match text.as_str() {
+            "Enabled" => "Disabled".to_owned(),
+            "customer" => "managed".to_owned(),
+            _ => format!("{text}x"),
+        }),
+        Value::Blob(bytes) => {
+            let mut bytes = bytes.clone();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            Value::Blob(bytes)
+        }
+    }
+}
+
+/// Without the checks and keys that the tables were made with: what a writer of the file can do.
+pub(super) fn without_constraints(sql: &Connection, table: &Table) {
+    let columns = format!("{}, row_mac", table.columns.join(", "));
+    sql.execute_batch(&format!(
+        "CREATE TABLE free ({columns}); INSERT INTO free SELECT {columns} FROM {0};
+         DROP TABLE {0}; ALTER TABLE free RENAME TO {0};",
+        table.name
+    ))
+    .unwrap();
+}
+
+/// That the tampering is told as such, with one of these sentences in it.
+#[track_caller]
+pub(super) fn assert_tampered(error: &Error, sentences: &[String], what: &str) {
+    assert_eq!(
+        (error.kind(), error.keystore_cause()),
+        (ErrorKind::Storage, Some(KeystoreCause::Tampered)),
+        "{what}: {error:?}"
+    );
+    let told = error.to_string();
+    assert!(sentences.iter().any(|it| told.contains(it.as_str())), "{what}: none of {sentences:?} is in {told}");
+}
+
+/// `the row "keys …" was removed`, and the like.
+pub(super) fn sentence(table: &Table, row: &[Value], happened: &str) -> String {
+    format!("the row {:?} {happened}", RowName::of(table, row).as_str())
 }
 
 pub(super) fn put(sql: &Connection, table: &Table, row: &[Value]) {

@@ -21,6 +21,8 @@ mod sealed;
 mod states;
 mod store;
 mod tamper;
+mod tamper_bytes;
+mod tamper_uses;
 
 use super::{CreateKeyRequest, KmsOptions, LocalKms, RootKey};
 use crate::clock::Clock;

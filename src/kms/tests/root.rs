@@ -1,8 +1,8 @@
 //! Root keys: their text, their sources, and what happens without the right one.
 
 use super::{CHEAP, Place, block_on, context, new_key};
-use crate::error::{Error, ErrorKind};
-use crate::kms::{KmsOptions, LocalKms, RootKey};
+use crate::error::{Error, ErrorKind, KeystoreCause};
+use crate::kms::{KmsOptions, LocalKms, RootKey, RootKeyExport};
 use crate::provider::passphrase::PassphraseCost;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -274,4 +274,68 @@ fn a_region_is_chosen_once() {
     assert_eq!(open("us-east").unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(open("EU").unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(place.open().region(), "eu-central");
+}
+
+/// Changes one bit of what the file says of its root key in the clear.
+fn flip(place: &Place, column: &str) {
+    let sql = place.sql();
+    let mut value: Vec<u8> = sql.query_row(&format!("SELECT {column} FROM meta"), [], |row| row.get(0)).unwrap();
+    value[0] ^= 1;
+    sql.execute(&format!("UPDATE meta SET {column} = ?1"), [value]).unwrap();
+}
+
+#[track_caller]
+fn assert_meta_was_changed(error: &Error) {
+    assert_eq!((error.kind(), error.keystore_cause()), (ErrorKind::Storage, Some(KeystoreCause::Tampered)), "{error}");
+    assert!(error.to_string().contains("the row \"meta 1\" was changed"), "{error}");
+}
+
+#[test]
+fn the_right_root_key_is_not_doubted_for_what_a_changed_file_says_of_it() {
+    for column in ["check_value", "keystore_id"] {
+        let place = Place::new();
+        let kms = place.open();
+        let right = block_on(kms.export_root_key()).unwrap();
+        let (wrong, pending) = (kms.new_root_key().unwrap(), place.folder.path().join("root.key.new"));
+        let value = |root: &RootKeyExport| refused(&place, RootKey::value(root.expose()).unwrap());
+        let file = || refused(&place, RootKey::file(place.root_key()).unwrap());
+        let doubted =
+            |error: &Error| assert_eq!((error.kind(), error.keystore_cause()), (ErrorKind::NoMatchingKey, None));
+        doubted(&value(&wrong));
+        flip(&place, column);
+        assert_meta_was_changed(&value(&right));
+        assert_meta_was_changed(&file());
+        assert_meta_was_changed(&block_on(kms.verify_audit(None)).unwrap_err());
+        // A wrong one is one still.
+        doubted(&value(&wrong));
+        // The right one where a rekey that was killed left it, and in its place another.
+        fs::rename(place.root_key(), &pending).unwrap();
+        fs::write(place.root_key(), wrong.expose()).unwrap();
+        fs::set_permissions(place.root_key(), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_meta_was_changed(&file());
+        fs::remove_file(&pending).unwrap();
+        doubted(&file());
+        // The file as it was.
+        flip(&place, column);
+        drop(LocalKms::open(place.keystore(), RootKey::value(right.expose()).unwrap()).unwrap());
+    }
+}
+
+#[test]
+fn the_right_passphrase_is_not_doubted_for_a_changed_check_and_the_export_tells_the_rest() {
+    let place = Place::new();
+    let kms = LocalKms::open(place.keystore(), passphrase("correct horse")).unwrap();
+    let export = block_on(kms.export_root_key()).unwrap();
+    flip(&place, "check_value");
+    assert_meta_was_changed(&refused(&place, passphrase("correct horse")));
+    assert_eq!(refused(&place, passphrase("battery staple")).kind(), ErrorKind::NoMatchingKey);
+    flip(&place, "check_value");
+    for column in ["argon_salt", "keystore_id"] {
+        flip(&place, column);
+        // As docs/kms.md says: it derives another root key, or has no other word for whose it is.
+        assert_eq!(refused(&place, passphrase("correct horse")).kind(), ErrorKind::NoMatchingKey);
+        assert_meta_was_changed(&refused(&place, RootKey::value(export.expose()).unwrap()));
+        flip(&place, column);
+    }
+    drop(LocalKms::open(place.keystore(), passphrase("correct horse")).unwrap());
 }

@@ -2,7 +2,7 @@
 
 use super::{CHEAP, Place, block_on, context, new_key};
 use crate::context::KmsContext;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::kms::{CreateKeyRequest, KmsOptions, LocalKms, RestoreOptions, RootKey};
 use crate::material::{DataKey, DataKeyLength, EncryptedDataKey};
 use crate::provider::multi::MultiProvider;
@@ -224,4 +224,16 @@ fn a_sealed_backup_is_restored_by_its_provider_and_by_the_export() {
     let second = place.folder.path().join("second.db");
     LocalKms::restore(&backup, &second, RootKey::value(export.expose()).unwrap(), options).unwrap();
     block_on(block_on(LocalKms::unseal(&second, raw("first"))).unwrap().describe_key(&key)).unwrap();
+}
+
+#[test]
+fn the_right_provider_is_not_doubted_for_a_changed_check() {
+    let place = Place::new();
+    drop(block_on(LocalKms::unseal(place.keystore(), raw("first"))).unwrap());
+    place.sql().execute("UPDATE meta SET check_value = zeroblob(16)", []).unwrap();
+    let error = block_on(LocalKms::unseal(place.keystore(), raw("first"))).unwrap_err();
+    assert_eq!((error.kind(), error.keystore_cause()), (ErrorKind::Storage, Some(KeystoreCause::Tampered)), "{error}");
+    assert!(error.to_string().contains("the row \"meta 1\" was changed"), "{error}");
+    let stranger = block_on(LocalKms::unseal(place.keystore(), raw("stranger"))).unwrap_err();
+    assert_eq!(stranger.kind(), ErrorKind::NoMatchingKey);
 }

@@ -1,60 +1,36 @@
 //! Changes of the file by something else than envelock, made with SQLite directly or past it.
 
-use super::furnished::{dump, furnished, named_keys, put, remove_all, use_everything};
+use super::furnished::{
+    assert_tampered, dump, furnished, named_keys, other, put, remove, remove_all, sentence, use_everything,
+    without_constraints,
+};
+use super::named::assert_one_named;
 use super::{Place, block_on, new_key};
 use crate::error::ErrorKind;
-use crate::kms::schema::{KEYS, TABLES, Table};
+use crate::kms::rows::RowName;
+use crate::kms::schema::{KEYS, TABLES};
 use crate::kms::{AuditRetention, LocalKms, RootKey};
+use rusqlite::Connection;
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
-use std::fs;
 
-/// The tampering is found by the process that has the keystore open, and by one that opens it.
-fn assert_found(place: &Place, kms: &LocalKms, what: &str) {
-    let running = use_everything(kms).expect_err(&format!("{what}: a running process did not see it"));
-    let opening = place.try_open().expect_err(&format!("{what}: opening did not see it"));
-    for error in [running, opening] {
-        let seen = matches!(error.kind(), ErrorKind::Storage | ErrorKind::NoMatchingKey | ErrorKind::Unsupported);
-        assert!(seen, "{what}: {error:?}");
+/// The tampering is found by the process that has the keystore open, in its next operation and when it verifies the trail,
+/// and by one that opens it. `sentences` are what may be told at open and by verifying, and `names` what the operation
+/// may name besides.
+#[track_caller]
+fn assert_found(place: &Place, kms: &LocalKms, sentences: &[String], names: &[&str], what: &str) {
+    assert_one_named(place, kms, sentences, what);
+    // No operation uses `meta`, but those of `tamper_uses`.
+    if !what.starts_with("meta") {
+        let names: Vec<_> = names.iter().map(|name| format!("the row {name:?} ")).collect();
+        assert_tampered(&use_everything(kms).expect_err(what), &names, &format!("{what}, in use"));
     }
 }
 
-/// Another value of the same type, as a forger would choose it.
-fn other(value: &Value) -> Value {
-    match value {
-        Value::Null => Value::Integer(1),
-        Value::Integer(number) => Value::Integer(number ^ 1),
-        Value::Real(number) => Value::Real(number + 1.0),
-        Value::Text(text) => Value::Text(match text.as_str() {
-            "Enabled" => "Disabled".to_owned(),
-            "customer" => "managed".to_owned(),
-            _ => format!("{text}x"),
-        }),
-        Value::Blob(bytes) => {
-            let mut bytes = bytes.clone();
-            let last = bytes.len() - 1;
-            bytes[last] ^= 1;
-            Value::Blob(bytes)
-        }
-    }
-}
-
-/// Exactly this row, not another that was given its identity.
-fn remove(sql: &Connection, table: &Table, row: &[Value]) {
-    let all: Vec<_> = table.columns.iter().chain([&"row_mac"]).map(|it| format!("{it} IS ?")).collect();
-    let statement = format!("DELETE FROM {} WHERE {}", table.name, all.join(" AND "));
-    assert_eq!(sql.execute(&statement, params_from_iter(row)).unwrap(), 1);
-}
-
-/// Without the checks and keys that the tables were made with: what a writer of the file can do.
-fn without_constraints(sql: &Connection, table: &Table) {
-    let columns = format!("{}, row_mac", table.columns.join(", "));
-    sql.execute_batch(&format!(
-        "CREATE TABLE free ({columns}); INSERT INTO free SELECT {columns} FROM {0};
-         DROP TABLE {0}; ALTER TABLE free RENAME TO {0};",
-        table.name
-    ))
-    .unwrap();
+/// As [`assert_found`], where it is no row of a table that was changed.
+#[track_caller]
+fn assert_seen(place: &Place, kms: &LocalKms, what: &str) {
+    assert_one_named(place, kms, &[String::new()], what);
+    assert_tampered(&use_everything(kms).expect_err(what), &[String::new()], what);
 }
 
 #[test]
@@ -83,15 +59,11 @@ fn every_column_of_every_deciding_row_that_is_changed_is_found() {
                 changed[at] = other(&row[at]);
                 remove(&sql, table, &row);
                 put(&sql, table, &changed);
-                let name = table.columns.get(at).unwrap_or(&"row_mac");
-                // `meta` is used by no operation but the opening.
-                match table.name == "meta" {
-                    true => {
-                        drop(place.try_open().expect_err(name));
-                        drop(block_on(kms.verify_audit(None)).expect_err(name));
-                    }
-                    false => assert_found(&place, &kms, &format!("{}.{name}", table.name)),
-                }
+                let what = format!("{}.{}", table.name, table.columns.get(at).unwrap_or(&"row_mac"));
+                // One that was given another identity is told by that, and by the one that is missing.
+                let [was, is] = [&row, &changed].map(|row| RowName::of(table, row));
+                let told = sentence(table, &changed, "was changed");
+                assert_found(&place, &kms, &[told], &[was.as_str(), is.as_str()], &what);
                 remove(&sql, table, &changed);
                 put(&sql, table, &row);
                 cells += 1;
@@ -110,17 +82,15 @@ fn every_deciding_row_that_is_deleted_or_there_twice_is_found() {
     for table in TABLES {
         without_constraints(&sql, table);
         for row in dump(&sql, table) {
-            let assert_found = |what: &str| match table.name {
-                "meta" => {
-                    drop(place.try_open().expect_err(what));
-                    drop(block_on(kms.verify_audit(None)).expect_err(what));
+            let name = RowName::of(table, &row);
+            for happened in ["is there twice", "was removed"] {
+                match happened {
+                    "is there twice" => put(&sql, table, &row),
+                    _ => remove_all(&sql, table, &row),
                 }
-                name => assert_found(&place, &kms, &format!("a row of {name} {what}")),
-            };
-            put(&sql, table, &row);
-            assert_found("twice");
-            remove_all(&sql, table, &row);
-            assert_found("deleted");
+                let what = format!("{} {happened}", name.as_str());
+                assert_found(&place, &kms, &[sentence(table, &row, happened)], &[name.as_str()], &what);
+            }
             put(&sql, table, &row);
         }
         use_everything(&kms).unwrap();
@@ -148,7 +118,10 @@ fn rows_swapped_between_keys_or_aliases_are_found() {
                 remove(&sql, table, before);
                 put(&sql, table, after);
             }
-            assert_found(&place, &kms, &format!("rows of {} swapped", table.name));
+            let told = [&swapped.0, &swapped.1].map(|row| sentence(table, row, "was changed"));
+            let names = [&swapped.0, &swapped.1].map(|row| RowName::of(table, row));
+            let names: Vec<_> = names.iter().map(RowName::as_str).collect();
+            assert_found(&place, &kms, &told, &names, &format!("{} swapped", table.name));
             for (before, after) in [(&swapped.0, &rows[0]), (&swapped.1, &last)] {
                 remove(&sql, table, before);
                 put(&sql, table, after);
@@ -175,7 +148,8 @@ fn an_older_authentic_row_put_back_is_found() {
             if *new != old {
                 remove(&sql, table, new);
                 put(&sql, table, &old);
-                assert_found(&place, &kms, &format!("an older row of {}", table.name));
+                let (told, name) = (sentence(table, &old, "was replaced by an older one"), RowName::of(table, &old));
+                assert_found(&place, &kms, &[told], &[name.as_str()], &format!("{} older", table.name));
                 remove(&sql, table, &old);
                 put(&sql, table, new);
                 replayed += 1;
@@ -197,19 +171,19 @@ fn every_change_of_the_head_is_found() {
         let mut after = before.clone();
         after[at] ^= 1;
         put_head(&sql, &after);
-        assert_found(&place, &kms, &format!("byte {at} of the head"));
+        assert_seen(&place, &kms, &format!("byte {at} of the head"));
     }
     for len in [0, 1, before.len() - 1] {
         put_head(&sql, &before[..len]);
-        assert_found(&place, &kms, "a cut head");
+        assert_seen(&place, &kms, "a cut head");
     }
     put_head(&sql, &[before.as_slice(), &[0]].concat());
-    assert_found(&place, &kms, "a longer head");
+    assert_seen(&place, &kms, "a longer head");
     sql.execute_batch("UPDATE audit SET head = NULL").unwrap();
-    assert_found(&place, &kms, "no head");
+    assert_seen(&place, &kms, "no head");
     // One that another record carries is none.
     sql.execute("UPDATE audit SET head = ?1 WHERE sequence = 1", [&before]).unwrap();
-    assert_found(&place, &kms, "a head of another record");
+    assert_seen(&place, &kms, "a head of another record");
     put_head(&sql, &before);
     use_everything(&kms).unwrap();
 }
@@ -284,30 +258,10 @@ fn a_trigger_or_view_in_the_file_does_nothing_unnoticed() {
     new_key(&kms);
     use_everything(&kms).unwrap();
     place.sql().execute_batch("ALTER TABLE aliases RENAME TO a; CREATE VIEW aliases AS SELECT * FROM a;").unwrap();
-    assert_found(&place, &kms, "a view in place of a table");
-}
-
-#[test]
-fn bytes_written_past_sqlite_are_found() {
-    let (place, kms) = furnished();
-    block_on(kms.close()).unwrap();
-    let kms = place.open();
-    use_everything(&kms).unwrap();
-    let clean = fs::read(place.keystore()).unwrap();
-    let mut found = 0;
-    for (at, _) in clean.windows(7).enumerate().filter(|(_, window)| *window == b"Enabled") {
-        // In place: the open connection must not go on with the page that it has read before.
-        let write = |bytes: &[u8]| {
-            use std::os::unix::fs::FileExt as _;
-            // Kept open: closing it would drop SQLite's locks on the file in this process.
-            let file = Box::leak(Box::new(fs::OpenOptions::new().write(true).open(place.keystore()).unwrap()));
-            file.write_all_at(bytes, at as u64).unwrap();
-        };
-        write(b"Enablee");
-        assert_found(&place, &kms, "a state past SQLite");
-        write(b"Enabled");
-        use_everything(&kms).unwrap();
-        found += 1;
+    // SQLite does not read it, which is no word of envelock's own.
+    let verified = block_on(kms.verify_audit(None)).map(drop);
+    for error in [place.try_open().map(drop), verified, use_everything(&kms)].map(Result::unwrap_err) {
+        assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+        assert!(error.to_string().contains("does not have the tables that it was made with"), "{error}");
     }
-    assert!(found >= 3, "{found}");
 }
