@@ -88,7 +88,9 @@ pub(super) struct Claim {
 /// Without the head, which changes with every call.
 impl PartialEq for Claim {
     fn eq(&self, other: &Self) -> bool {
-        let said = |it: &Self| (it.keystore_id, it.check.clone(), it.kind.clone(), it.argon.clone(), it.slots.clone());
+        fn said(it: &Claim) -> impl PartialEq {
+            (&it.keystore_id, &it.check, &it.kind, &it.argon, &it.slots)
+        }
         said(self) == said(other)
     }
 }

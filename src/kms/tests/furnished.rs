@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::kms::rows::RowName;
 use crate::kms::schema::{TABLES, Table};
 use crate::kms::{
-    CreateGrantRequest, CreateKeyRequest, GrantOperation, ImportKeyMaterialRequest, ImportParameters, KeyPolicy,
-    KmsOptions, LocalKms, MultiRegionKeyType, ReplicationParameters, RootKey, Tag, seal_key_material,
+    CreateGrantRequest, CreateKeyRequest, GrantOperation, ImportKeyMaterialRequest, ImportParameters, IssuedFile,
+    KeyPolicy, KmsOptions, LocalKms, MultiRegionKeyType, ReplicationParameters, RootKey, Tag, seal_key_material,
     wrap_key_material,
 };
 use crate::secret::Secret;
@@ -27,11 +27,23 @@ static PARAMETERS: OnceLock<ImportParameters> = OnceLock::new();
 /// What was encrypted under the first version of the key of `alias/orders`, which has a second one.
 static OLD_BLOB: OnceLock<Vec<u8>> = OnceLock::new();
 
+/// What the keystore in `us-1` has to say, and was not taken in yet.
+#[derive(Debug)]
+pub(super) struct Letters {
+    /// About its key of which there is a replica.
+    pub(super) rotation: Vec<u8>,
+    /// With another key.
+    pub(super) bundle: IssuedFile,
+}
+
+static LETTERS: OnceLock<Letters> = OnceLock::new();
+
 /// The replication key of the keystore in `us-1`.
 static TARGET: OnceLock<ReplicationParameters> = OnceLock::new();
 
 /// A keystore with two keys of two versions each, with tags, policies and grants; two aliases, and a moved alias; an
-/// external key, into which something may be imported; a multi-Region key with two replicas.
+/// external key, into which something may be imported; a multi-Region key with two replicas; a
+/// replica of another keystore's.
 pub(super) fn furnished() -> (Place, LocalKms) {
     let place = furnished_place();
     let kms = place.open();
@@ -74,13 +86,16 @@ fn make() -> Made {
     block_on(kms.replication_parameters()).unwrap();
     let shared = block_on(kms.create_key(CreateKeyRequest::default().multi_region())).unwrap().key_id;
     for region in ["us-1", "ap-1"] {
-        let other = Place::new();
+        let place = Place::new();
         let options = KmsOptions::default().region(region);
-        let root = RootKey::file(other.root_key()).unwrap();
-        let target = LocalKms::open_with(other.keystore(), root, options).unwrap();
-        let target = block_on(target.replication_parameters()).unwrap();
+        let root = RootKey::file(place.root_key()).unwrap();
+        let other = LocalKms::open_with(place.keystore(), root, options).unwrap();
+        let target = block_on(other.replication_parameters()).unwrap();
         block_on(kms.replicate_key(&shared, &target.file, &target.fingerprint)).unwrap();
-        TARGET.get_or_init(|| target);
+        if region == "us-1" {
+            LETTERS.set(replicate_from(&other, &kms)).unwrap();
+            TARGET.set(target).unwrap();
+        }
     }
     block_on(kms.close()).unwrap();
     for table in TABLES {
@@ -88,6 +103,25 @@ fn make() -> Made {
         assert!(rows >= if table.name == "meta" { 1 } else { 2 }, "{}", table.name);
     }
     Made { keystore: fs::read(place.keystore()).unwrap(), root_key: fs::read(place.root_key()).unwrap() }
+}
+
+/// Gives the keystore a replica of a key of the other, and makes what the other has to say later.
+fn replicate_from(other: &LocalKms, kms: &LocalKms) -> Letters {
+    let here = block_on(kms.replication_parameters()).unwrap();
+    let replicate = || {
+        let key = block_on(other.create_key(CreateKeyRequest::default().multi_region())).unwrap().key_id;
+        let bundle = block_on(other.replicate_key(&key, &here.file, &here.fingerprint)).unwrap();
+        (key, bundle)
+    };
+    let (theirs, taken) = replicate();
+    block_on(kms.import_replica(&taken.file, &taken.sha256)).unwrap();
+    block_on(other.rotate(&theirs)).unwrap();
+    let rotation = block_on(other.export_rotation(&theirs, &here.file, &here.fingerprint)).unwrap().file;
+    Letters { rotation, bundle: replicate().1 }
+}
+
+pub(super) fn letters() -> &'static Letters {
+    LETTERS.get().unwrap()
 }
 
 pub(super) fn old_blob() -> &'static [u8] {

@@ -22,6 +22,8 @@ mod states;
 mod store;
 mod tamper;
 mod tamper_bytes;
+mod tamper_later;
+mod tamper_scene;
 mod tamper_uses;
 
 use super::{CreateKeyRequest, KmsOptions, LocalKms, RootKey};

@@ -1,178 +1,12 @@
 //! Every operation that rests on deciding rows, in a process that had the keystore open before one of them was changed.
-//!
-//! Here each operation is tried alone, since the first that finds a forged row would keep others from being tried.
 
-use super::furnished::{
-    assert_tampered, dump, furnished, furnished_place, import_wrapped, named_keys, old_blob, other, policy_of, put,
-    remove, special_keys, target, without_constraints,
-};
-use super::named::change_everything;
-use super::{DAY, Hands, Place, block_on, context};
-use crate::error::{ErrorKind, Result};
-use crate::kms::rows::RowName;
-use crate::kms::schema::{TABLES, Table};
-use crate::kms::{
-    CreateGrantRequest, DeletionWindow, GrantOperation, LocalKms, PolicyAction, RootKey, RotationPeriod, Tag,
-};
+use super::furnished::{import_wrapped, letters, old_blob, policy_of, target};
+use super::tamper_scene::{Operation, assert_each_finds_what_it_rests_on};
+use super::{block_on, context};
+use crate::error::ErrorKind;
+use crate::kms::{CreateGrantRequest, DeletionWindow, GrantOperation, PolicyAction, RootKey, RotationPeriod, Tag};
 use crate::material::DataKeyLength;
 use crate::provider::{DataKeyAnswer, KeyProvider as _};
-use rusqlite::Connection;
-use rusqlite::types::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// A furnished keystore, and what its keys are called.
-struct Scene {
-    place: Place,
-    kms: LocalKms,
-    orders: String,
-    invoices: String,
-    external: String,
-    shared: String,
-    /// The id of the grant of `orders`.
-    grant: String,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (place, kms) = furnished();
-        Self::of(place, kms)
-    }
-
-    fn of(place: Place, kms: LocalKms) -> Self {
-        let ([orders, invoices], [external, shared]) = (named_keys(&kms), special_keys(&kms));
-        let grant = block_on(kms.list_grants(&orders)).unwrap().remove(0).grant_id;
-        Self { place, kms, orders, invoices, external, shared, grant }
-    }
-
-    /// The table and the first row that `text` stands for: a table, the beginning of an identity, and after `*` what a
-    /// column has.
-    fn row(&self, sql: &Connection, text: &str) -> (&'static Table, Vec<Value>) {
-        let names = [("{orders}", &self.orders), ("{invoices}", &self.invoices)];
-        let more = [("{external}", &self.external), ("{shared}", &self.shared)];
-        let text = names.iter().chain(&more).fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
-        let (name, has) = text.split_once('*').map_or((text.as_str(), None), |(name, has)| (name, Some(has)));
-        let table = *TABLES.iter().find(|table| name.starts_with(&format!("{} ", table.name))).unwrap();
-        let is_meant = |row: &Vec<Value>| match has {
-            None => RowName::of(table, row).as_str() == name,
-            Some(has) => {
-                RowName::of(table, row).as_str().starts_with(name) && row.contains(&Value::Text(has.to_owned()))
-            }
-        };
-        (table, dump(sql, table).into_iter().find(is_meant).unwrap_or_else(|| panic!("no row {text}")))
-    }
-
-    /// The same row with another content and a MAC that envelock made: for a moment it was there, so that it is an older
-    /// one now.
-    fn older(&self, sql: &Connection, table: &'static Table, row: &[Value]) -> Vec<Value> {
-        let older = with_another_content(table, row);
-        let set = |row: &[Value]| {
-            let columns = row[..table.columns.len()].to_vec();
-            block_on(self.kms.call(self.kms.asks("Test"), move |tx| tx.update(table, columns.clone()))).unwrap();
-        };
-        set(&older);
-        let name = RowName::of(table, row);
-        let older = dump(sql, table).into_iter().find(|it| RowName::of(table, it) == name).unwrap();
-        set(row);
-        older
-    }
-}
-
-/// As something that the table's own constraints take.
-fn with_another_content(table: &Table, row: &[Value]) -> Vec<Value> {
-    let inside = ["description", "tag_value", "at", "since", "updated_at", "created_at"];
-    let at = inside.iter().find_map(|name| table.columns.iter().position(|column| column == name)).unwrap();
-    let mut changed = row.to_vec();
-    changed[at] = other(&row[at]);
-    changed
-}
-
-/// An operation, and the rows that it rests on.
-struct Operation {
-    name: &'static str,
-    run: fn(&Scene) -> Result<()>,
-    rows: &'static [&'static str],
-}
-
-/// Rows that are removed and rows that are put, and whose names may be told.
-struct Tampering {
-    how: String,
-    without: Vec<Vec<Value>>,
-    with: Vec<Vec<Value>>,
-}
-
-/// Every way to change one row.
-fn tamperings(table: &Table, rows: &[Vec<Value>], row: &[Value], older: &[Value]) -> Vec<Tampering> {
-    let row = row.to_vec();
-    let long = std::env::var("ENVELOCK_LONG").is_ok_and(|it| it == "1");
-    let mut all = Vec::new();
-    // By default the first part of its identity, one of what it says, and its MAC.
-    for at in (0..row.len()).filter(|at| long || *at == 0 || *at >= row.len() - 2) {
-        let mut changed = row.clone();
-        changed[at] = other(&row[at]);
-        let how = format!("with another {}", table.columns.get(at).unwrap_or(&"row_mac"));
-        all.push(Tampering { how, without: vec![row.clone()], with: vec![changed] });
-    }
-    all.push(Tampering { how: "older".to_owned(), without: vec![row.clone()], with: vec![older.to_vec()] });
-    all.push(Tampering { how: "deleted".to_owned(), without: vec![row.clone()], with: vec![] });
-    all.push(Tampering { how: "twice".to_owned(), without: vec![], with: vec![row.clone()] });
-    let elsewhere = rows.iter().find(|it| it[0] != row[0]).or_else(|| rows.iter().find(|it| **it != row));
-    if let Some(that) = elsewhere {
-        let (mut this_now, mut that_now) = (row.clone(), that.clone());
-        this_now[table.identity..].clone_from_slice(&that[table.identity..]);
-        that_now[table.identity..].clone_from_slice(&row[table.identity..]);
-        let how = "swapped with another".to_owned();
-        all.push(Tampering { how, without: vec![row, that.clone()], with: vec![this_now, that_now] });
-    }
-    all
-}
-
-/// Each operation fails, in a running process, for each change of each row that it rests on, and names the row; and does
-/// not fail without.
-fn assert_each_finds_what_it_rests_on(operations: &[Operation]) {
-    let scene = Scene::new();
-    let sql = scene.place.sql();
-    let mut older = BTreeMap::new();
-    for text in operations.iter().flat_map(|it| it.rows) {
-        let (table, row) = scene.row(&sql, text);
-        let name = RowName::of(table, &row);
-        older.entry(name).or_insert_with(|| scene.older(&sql, table, &row));
-    }
-    TABLES.iter().for_each(|table| without_constraints(&sql, table));
-    let mut tried = 0;
-    for Operation { name, run, rows } in operations {
-        run(&Scene::new()).unwrap_or_else(|error| panic!("{name}, nothing changed: {error:?}"));
-        for text in *rows {
-            let (table, row) = scene.row(&sql, text);
-            for Tampering { how, without, with } in
-                tamperings(table, &dump(&sql, table), &row, &older[&RowName::of(table, &row)])
-            {
-                without.iter().for_each(|row| remove(&sql, table, row));
-                with.iter().for_each(|row| put(&sql, table, row));
-                let what = format!("{name}: {text} {how}");
-                let names: Vec<_> = without
-                    .iter()
-                    .chain(&with)
-                    .map(|row| format!("the row {:?} ", RowName::of(table, row).as_str()))
-                    .collect();
-                assert_tampered(&run(&scene).expect_err(&what), &names, &what);
-                with.iter().for_each(|row| remove_one(&sql, table, row));
-                without.iter().for_each(|row| put(&sql, table, row));
-                tried += 1;
-            }
-        }
-    }
-    block_on(scene.kms.verify_audit(None)).unwrap();
-    println!("{tried} tries");
-}
-
-/// One of two that are the same, if there are two.
-fn remove_one(sql: &Connection, table: &Table, row: &[Value]) {
-    let all: Vec<_> = table.columns.iter().chain([&"row_mac"]).map(|it| format!("{it} IS ?")).collect();
-    let rowid = format!("SELECT rowid FROM {} WHERE {} LIMIT 1", table.name, all.join(" AND "));
-    let statement = format!("DELETE FROM {} WHERE rowid = ({rowid})", table.name);
-    assert_eq!(sql.execute(&statement, rusqlite::params_from_iter(row)).unwrap(), 1);
-}
 
 fn data_key() -> DataKeyLength {
     DataKeyLength::Bytes32
@@ -347,6 +181,11 @@ fn every_operation_on_imports_and_replicas_finds_a_changed_row() {
             rows: &[EXTERNAL, MATERIAL, "wrapping_keys *import"],
         },
         Operation {
+            name: "get_parameters_for_import",
+            run: |it| block_on(it.kms.get_parameters_for_import(&it.external)).map(drop),
+            rows: &[EXTERNAL],
+        },
+        Operation {
             name: "delete_imported_key_material",
             run: |it| block_on(it.kms.delete_imported_key_material(&it.external)),
             rows: &[EXTERNAL, MATERIAL],
@@ -370,6 +209,22 @@ fn every_operation_on_imports_and_replicas_finds_a_changed_row() {
             name: "update_primary_region",
             run: |it| block_on(it.kms.update_primary_region(&it.shared, "us-1")).map(drop),
             rows: &[SHARED, FIRST, REPLICA, PARCEL],
+        },
+        Operation {
+            name: "import_rotation",
+            run: |it| block_on(it.kms.import_rotation(&letters().rotation)).map(drop),
+            rows: &[
+                "keys {theirs}",
+                "key_versions {theirs}/1",
+                "replicas {theirs}/*us-1",
+                "wrapping_keys *replication",
+                "parcels taken*{theirs}",
+            ],
+        },
+        Operation {
+            name: "import_replica",
+            run: |it| block_on(it.kms.import_replica(&letters().bundle.file, &letters().bundle.sha256)).map(drop),
+            rows: &["wrapping_keys *replication", "parcels taken*{theirs}", PARCEL],
         },
         Operation {
             name: "forget_replica",
@@ -411,103 +266,4 @@ fn what_takes_all_rows_finds_any_that_was_changed() {
             rows: ALL,
         },
     ]);
-}
-
-#[test]
-fn a_row_of_before_is_found_by_the_operation_that_would_believe_it() {
-    let scene = Scene::new();
-    let sql = scene.place.sql();
-    let before: Vec<_> = TABLES.iter().map(|table| dump(&sql, table)).collect();
-    change_everything(&scene.kms);
-    let mut believed = BTreeSet::new();
-    for (table, rows) in TABLES.into_iter().zip(before) {
-        let now = dump(&sql, table);
-        for old in rows.iter().filter(|row| !now.contains(row)) {
-            let newer = now.iter().find(|it| it[..table.identity] == old[..table.identity]);
-            newer.iter().for_each(|row| remove(&sql, table, row));
-            put(&sql, table, old);
-            let it = &scene;
-            let decrypt_as = |who: &str| block_on(it.kms.as_principal(who)?.decrypt(old_blob(), &context())).map(drop);
-            let answer = match (table.name, newer) {
-                ("keys", _) => block_on(it.kms.list_keys()).map(drop),
-                ("key_versions", _) => block_on(it.kms.encrypt(&it.external, b"x", &context())).map(drop),
-                ("aliases", Some(_)) => block_on(it.kms.encrypt("alias/orders", b"x", &context())).map(drop),
-                ("aliases", None) => block_on(it.kms.encrypt("alias/invoices", b"x", &context())).map(drop),
-                ("tags", Some(_)) => block_on(it.kms.list_resource_tags(&it.orders)).map(drop),
-                ("tags", None) => block_on(it.kms.list_resource_tags(&it.invoices)).map(drop),
-                ("policies", _) => decrypt_as("orders"),
-                ("grants", _) => decrypt_as("reader"),
-                ("wrapping_keys", _) => import_wrapped(&it.kms, &it.external),
-                ("replicas", _) => block_on(it.kms.multi_region_configuration(&it.shared)).map(drop),
-                ("parcels", _) => block_on(it.kms.update_primary_region(&it.shared, "us-1")).map(drop),
-                (other, _) => panic!("{other}: nobody is asked"),
-            };
-            let name = RowName::of(table, old);
-            let what = format!("{} of before", name.as_str());
-            assert_tampered(&answer.expect_err(&what), &[format!("the row {:?} ", name.as_str())], &what);
-            remove(&sql, table, old);
-            newer.iter().for_each(|row| put(&sql, table, row));
-            believed.insert((table.name, newer.is_some()));
-        }
-    }
-    assert_eq!(believed.len(), 11, "{believed:?}");
-    block_on(scene.kms.verify_audit(None)).unwrap();
-}
-
-#[test]
-fn nothing_is_deleted_or_rotated_by_itself_while_a_row_of_it_is_forged() {
-    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    let rows = [
-        "keys {orders}",
-        "key_versions {orders}/1",
-        "aliases alias/orders",
-        "tags {orders}/team",
-        "policies {orders}",
-        "grants {orders}/*reader",
-    ];
-    let deletions = rows.map(|row| ("DeleteKey", row));
-    for (name, text) in deletions.into_iter().chain([("RotateKey", "keys {orders}")]) {
-        for deleted in [false, true] {
-            let hands = Hands::at(now);
-            let place = furnished_place();
-            let kms = place.open_at(&hands);
-            let scene = Scene::of(place, kms);
-            let days = match name {
-                "DeleteKey" => {
-                    let window = DeletionWindow::from_days(7).unwrap();
-                    block_on(scene.kms.schedule_key_deletion(&scene.orders, window)).unwrap();
-                    7
-                }
-                _ => {
-                    let period = RotationPeriod::from_days(90).unwrap();
-                    block_on(scene.kms.enable_key_rotation(&scene.orders, period)).unwrap();
-                    90
-                }
-            };
-            let sql = scene.place.sql();
-            let (table, row) = scene.row(&sql, text);
-            let forged = with_another_content(table, &row);
-            remove(&sql, table, &row);
-            if !deleted {
-                put(&sql, table, &forged);
-            }
-            let recorded = |code: &str| {
-                let record = [name, "envelock", &scene.orders, code];
-                scene.place.trail().iter().filter(|it| **it == record).count()
-            };
-            // Any call does what is due before.
-            hands.set(now + days * DAY + 1_000);
-            block_on(scene.kms.describe_key(&scene.invoices)).unwrap();
-            let what = format!("{name}, {text}, deleted: {deleted}");
-            assert_eq!((recorded("KeystoreTampered"), recorded("")), (1, 0), "{what}");
-            if !deleted {
-                remove(&sql, table, &forged);
-            }
-            put(&sql, table, &row);
-            hands.set(now + days * DAY + 62_000);
-            block_on(scene.kms.describe_key(&scene.invoices)).unwrap();
-            assert_eq!((recorded("KeystoreTampered"), recorded("")), (1, 1), "{what}");
-            block_on(scene.kms.verify_audit(None)).unwrap();
-        }
-    }
 }
