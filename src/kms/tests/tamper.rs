@@ -50,22 +50,26 @@ fn the_use_of_everything_finds_nothing_in_an_untouched_keystore() {
 fn every_column_of_every_deciding_row_that_is_changed_is_found() {
     let (place, kms) = furnished();
     let sql = place.sql();
+    let long = std::env::var("ENVELOCK_LONG").is_ok_and(|it| it == "1");
     let mut cells = 0;
     for table in TABLES {
         without_constraints(&sql, table);
-        for row in dump(&sql, table) {
+        let rows = dump(&sql, table);
+        // By default of the first and the last two of each table.
+        let tried = rows.iter().enumerate().filter(|(at, _)| long || *at == 0 || *at + 2 >= rows.len());
+        for (_, row) in tried {
             for at in 0..row.len() {
                 let mut changed = row.clone();
                 changed[at] = other(&row[at]);
-                remove(&sql, table, &row);
+                remove(&sql, table, row);
                 put(&sql, table, &changed);
                 let what = format!("{}.{}", table.name, table.columns.get(at).unwrap_or(&"row_mac"));
                 // One that was given another identity is told by that, and by the one that is missing.
-                let [was, is] = [&row, &changed].map(|row| RowName::of(table, row));
+                let [was, is] = [row, &changed].map(|row| RowName::of(table, row));
                 let told = sentence(table, &changed, "was changed");
                 assert_found(&place, &kms, &[told], &[was.as_str(), is.as_str()], &what);
                 remove(&sql, table, &changed);
-                put(&sql, table, &row);
+                put(&sql, table, row);
                 cells += 1;
             }
         }
