@@ -1,15 +1,16 @@
 //! The embedded KMS in several processes, and killed at any moment.
 
-use crate::kms_helper::{find_reported, helper, open, rotate};
+use crate::kms_helper::{helper, holds_write_lock, open, rotate};
+use crate::kms_reports::{find_recorded, find_reported, is_call, is_report};
 use crate::support::child::long;
 use crate::support::say;
-use envelock::{CreateKeyRequest, EncryptionContext};
-use rustix::process::{Flock, FlockType, Pid, Signal, WaitId, WaitIdOptions, fcntl_getlk, kill_process, waitid};
-use std::fs::File;
+use envelock::{CreateKeyRequest, EncryptionContext, LocalKms};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 #[test]
 fn two_processes_at_once_lose_no_update() {
@@ -31,55 +32,92 @@ fn kills() -> u32 {
 }
 
 #[test]
-fn a_keystore_killed_at_any_instant_opens_with_every_acknowledged_operation() {
-    let (kills, folder) = (kills(), tempfile::tempdir().unwrap());
-    let (mut inside, mut reported) = (0, Vec::new());
+fn a_keystore_killed_at_any_instant_opens_with_every_acknowledged_operation_and_its_record() {
+    let (kills, mut left) = (kills(), Left::new());
+    let mut inside = 0;
     for kill in 0..kills {
-        let delay = Duration::from_micros(u64::from(random(40_000)));
-        let killed = kill_at(folder.path(), At::FirstOpened, delay, kill % 2 == 0);
+        // Now and then anew, since everything is looked at after each kill.
+        if kill % 20 == 19 {
+            left.begin_anew();
+        }
+        let delay = Duration::from_micros(u64::from(random(150_000)));
+        let killed = kill_at(left.folder.path(), At::FirstOpened, delay, kill % 2 == 0);
         inside += u32::from(killed.inside);
-        reported.extend(killed.reports());
-        assert!(!check(folder.path(), &reported), "it was there before");
+        assert!(!left.check(&[killed]), "it was there before");
     }
-    assert!(inside * 2 >= kills, "only {inside} of {kills} kills fell inside a transaction");
-    say(format!(
-        "keystore: {kills} kills, {inside} while it held SQLite's write lock; {} operations acknowledged, none lost",
-        reported.len()
-    ));
+    left.say("killed", kills, inside);
 }
 
 #[test]
 fn two_processes_at_work_on_one_keystore_and_killed_lose_nothing_and_leave_a_whole_trail() {
-    let (kills, mut folder) = (kills(), tempfile::tempdir().unwrap());
-    let (mut inside, mut reported, mut acknowledged) = (0, Vec::new(), 0);
+    let (kills, mut left) = (kills(), Left::new());
+    let mut inside = 0;
     for kill in 0..kills {
-        // Now and then anew, since everything is looked at after each kill.
         if kill % 20 == 19 {
-            folder = tempfile::tempdir().unwrap();
-            acknowledged += std::mem::take(&mut reported).len();
+            left.begin_anew();
         }
         let both = std::thread::scope(|scope| {
             let one = |most, inside| {
-                let folder = folder.path();
+                let folder = left.folder.path();
                 let delay = Duration::from_micros(u64::from(random(most)));
                 scope.spawn(move || kill_at(folder, At::FirstOpened, delay, inside))
             };
             // The one while it holds the write lock, every second time; the other at any instant.
-            [one(60_000, kill % 2 == 0), one(60_000, false)].map(|thread| thread.join().unwrap())
+            [one(200_000, kill % 2 == 0), one(200_000, false)].map(|thread| thread.join().unwrap())
         });
         inside += u32::from(both.iter().any(|killed| killed.inside));
-        reported.extend(both.iter().flat_map(Killed::reports));
-        check(folder.path(), &reported);
-        let kms = open(folder.path()).unwrap();
-        pollster::block_on(kms.verify_audit(None)).unwrap();
-        pollster::block_on(kms.close()).unwrap();
+        left.check(&both);
     }
-    acknowledged += reported.len();
-    assert!(inside * 2 >= kills, "only {inside} of {kills} kills fell inside a transaction");
-    say(format!(
-        "keystore: two processes killed {kills} times, {inside} times while one held SQLite's write lock; {acknowledged} \
-         operations acknowledged, none lost, each trail whole"
-    ));
+    left.say("two processes killed", kills, inside);
+}
+
+/// A keystore whose processes are killed again and again, and what they had said.
+struct Left {
+    folder: TempDir,
+    reports: Vec<String>,
+    /// How far the trail was looked at.
+    looked_at: u64,
+    answered: usize,
+    cut_off: usize,
+}
+
+impl Left {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), reports: Vec::new(), looked_at: 0, answered: 0, cut_off: 0 }
+    }
+
+    fn begin_anew(&mut self) {
+        (self.folder, self.looked_at) = (tempfile::tempdir().unwrap(), 0);
+        self.reports.clear();
+    }
+
+    /// Opens what was left, and looks for everything that was reported, for the record of each call that was answered,
+    /// for no more than one call for each of those killed that was done and not answered, and that nothing else is
+    /// left. Whether the keystore was made by that.
+    fn check(&mut self, killed: &[Killed]) -> bool {
+        let kms = open(self.folder.path()).unwrap();
+        let new: Vec<_> = killed.iter().flat_map(Killed::reports).collect();
+        let cut_off = find_recorded(&kms, self.looked_at, &new).unwrap();
+        assert!(cut_off <= killed.len(), "{cut_off} calls with records were not answered");
+        self.cut_off += cut_off;
+        self.answered += new.iter().filter(|line| is_call(line)).count();
+        self.reports.extend(new);
+        let made = check_open(&kms, &mut self.reports);
+        self.looked_at = pollster::block_on(kms.audit_head()).unwrap().sequence();
+        pollster::block_on(kms.close()).unwrap();
+        nothing_else(self.folder.path());
+        made
+    }
+
+    fn say(&self, what: &str, kills: u32, inside: u32) {
+        assert!(inside * 2 >= kills, "only {inside} of {kills} kills fell inside a transaction");
+        assert!(self.answered > 0);
+        say(format!(
+            "keystore: {what} {kills} times, {inside} times while one held SQLite's write lock; {} calls answered, none \
+             lost, each with its record in a whole trail; {} done and not answered",
+            self.answered, self.cut_off
+        ));
+    }
 }
 
 #[test]
@@ -179,16 +217,13 @@ fn kill_at(folder: &Path, at: At, delay: Duration, inside: bool) -> Killed {
     Killed { lines, inside: holds }
 }
 
-/// Stops the helper, and tells whether it holds the lock that SQLite takes to begin a transaction that writes and gives
-/// back at its end: byte 120 of the index of the write-ahead log (SQLite's "WAL-Index Locks", `WAL_WRITE_LOCK`).
+/// Stops the helper, and tells whether it is between the beginning of a transaction that writes and its end.
 fn stop_and_look(child: &Child, folder: &Path) -> bool {
     send(child, Signal::STOP);
     let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(pid(child)), stopped).unwrap();
-    // None before the first transaction. This process has no lock of its own there that the closing would drop.
-    let Ok(index) = File::open(folder.join("keys.db-shm")) else { return false };
-    let write = Flock { start: 120, length: 1, ..Flock::from(FlockType::ReadLock) };
-    fcntl_getlk(&index, &write).unwrap().is_some_and(|lock| lock.pid == Some(pid(child)))
+    // This process has no lock of its own there that the closing would drop.
+    holds_write_lock(pid(child), &folder.join("keys.db"))
 }
 
 fn send(child: &Child, signal: Signal) {
@@ -199,23 +234,29 @@ fn pid(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
-fn is_report(line: &str) -> bool {
-    ["OPENED ", "KEY ", "BLOB ", "ALIAS "].iter().any(|word| line.starts_with(word))
-}
-
-/// Opens what was left, and looks for everything that was reported, and that nothing else is left. Whether
-/// the keystore was made by that.
+/// Opens what was left of a creation, and looks for everything that was reported, and that nothing else is left.
+/// Whether the keystore was made by that.
 fn check(folder: &Path, reports: &[String]) -> bool {
     let kms = open(folder).unwrap();
-    let made = kms.made_keystore();
-    find_reported(&kms, reports).unwrap();
+    find_recorded(&kms, 0, reports).unwrap();
+    let made = check_open(&kms, &mut reports.to_vec());
+    pollster::block_on(kms.close()).unwrap();
+    nothing_else(folder);
+    made
+}
+
+fn check_open(kms: &LocalKms, reports: &mut Vec<String>) -> bool {
+    let more = find_reported(kms, reports).unwrap();
+    reports.extend(more);
     let context = EncryptionContext::from([("tenant", "acme")]);
     pollster::block_on(kms.encrypt("alias/envelock/default", b"x", &context)).unwrap();
-    pollster::block_on(kms.close()).unwrap();
+    kms.made_keystore()
+}
+
+fn nothing_else(folder: &Path) {
     let mut left: Vec<_> = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["keys.db", "root.key"], "the next run leaves nothing of the killed one");
-    made
 }
 
 /// Not for keys: where the kills fall.

@@ -4,18 +4,20 @@
 
 mod disk;
 
-use crate::kms_helper::{find_reported, open};
+use crate::kms_helper::open;
+use crate::kms_reports::{find_recorded, find_reported};
 use crate::support::child::{Running, leftovers, long, words};
 use crate::support::random::Random;
 use crate::support::{hex, say};
 use disk::{Disk, Folder, Keep, Op, parse};
-use envelock::{CreateKeyRequest, EncryptionContext, RootKey};
+use envelock::{CreateKeyRequest, EncryptionContext, LocalKms, RootKey};
 use std::collections::HashSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use tempfile::TempDir;
 
 #[test]
@@ -66,7 +68,7 @@ fn a_rekey_cut_off_after_any_file_operation_opens_with_its_root_key_file() {
 }
 
 /// Does the work, if this is the process that is recorded.
-fn play(work: fn(&Path, &mut dyn FnMut(String))) -> bool {
+fn play(work: fn(&Path, Acknowledged<'_>)) -> bool {
     let Some(words) = words() else { return false };
     let mut said = fs::OpenOptions::new().append(true).open(&words[1]).unwrap();
     // Each line in one call, since each is one record.
@@ -74,46 +76,67 @@ fn play(work: fn(&Path, &mut dyn FnMut(String))) -> bool {
     true
 }
 
-fn create(folder: &Path, acknowledged: &mut dyn FnMut(String)) {
+fn create(folder: &Path, acknowledged: Acknowledged<'_>) {
     let kms = open(folder).unwrap();
     acknowledged(format!("OPENED {}", kms.keystore_id()));
-    let key = pollster::block_on(kms.create_key(CreateKeyRequest::default().alias("alias/first"))).unwrap().key_id;
-    acknowledged(format!("KEY {key} 1"));
+    let key = make(&kms, "alias/first", acknowledged);
     acknowledged(format!("ALIAS alias/first {key}"));
     pollster::block_on(kms.close()).unwrap();
 }
 
-fn change(folder: &Path, acknowledged: &mut dyn FnMut(String)) {
-    let context = EncryptionContext::from([("tenant", "acme")]);
+fn change(folder: &Path, acknowledged: Acknowledged<'_>) {
     let kms = open(folder).unwrap();
     acknowledged(format!("OPENED {}", kms.keystore_id()));
     let aliases = pollster::block_on(kms.list_aliases()).unwrap();
     let first = &aliases.iter().find(|it| it.alias_name == "alias/first").unwrap().target_key_id;
-    let key = pollster::block_on(kms.create_key(CreateKeyRequest::default().alias("alias/second"))).unwrap().key_id;
-    acknowledged(format!("KEY {key} 1"));
+    let key = make(&kms, "alias/second", acknowledged);
     let version = pollster::block_on(kms.rotate(first)).unwrap().current_version;
-    acknowledged(format!("KEY {first} {version}"));
+    acknowledged(format!("KEY {first} {version}\nCALLED RotateKeyOnDemand {first}"));
     // Under the new version.
-    let blob = pollster::block_on(kms.encrypt(first, first.as_bytes(), &context)).unwrap().ciphertext_blob;
-    acknowledged(format!("BLOB {first} {}", hex(&blob)));
+    use_key(&kms, first, acknowledged);
     pollster::block_on(kms.update_alias("alias/first", &key)).unwrap();
-    acknowledged(format!("ALIAS alias/first {key}"));
-    let blob = pollster::block_on(kms.encrypt("alias/envelock/default", b"managed", &context)).unwrap().ciphertext_blob;
-    acknowledged(format!("BLOB managed {}", hex(&blob)));
+    acknowledged(format!("ALIAS alias/first {key}\nCALLED UpdateAlias {key}"));
+    use_key(&kms, "alias/envelock/default", acknowledged);
+    // Calls that come together are answered together, and none of them before its record is durable.
+    let acknowledged = Mutex::new(acknowledged);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| use_key(&kms, first, &mut |line| (acknowledged.lock().unwrap())(line)));
+        }
+    });
     pollster::block_on(kms.close()).unwrap();
 }
 
-fn rekey(folder: &Path, acknowledged: &mut dyn FnMut(String)) {
-    let context = EncryptionContext::from([("tenant", "acme")]);
+fn rekey(folder: &Path, acknowledged: Acknowledged<'_>) {
     let kms = open(folder).unwrap();
     acknowledged(format!("OPENED {}", kms.keystore_id()));
-    let blob = pollster::block_on(kms.encrypt("alias/first", b"before", &context)).unwrap().ciphertext_blob;
-    acknowledged(format!("BLOB before {}", hex(&blob)));
+    use_key(&kms, "alias/first", acknowledged);
     pollster::block_on(kms.rekey(RootKey::file(folder.join("root.key")).unwrap())).unwrap();
-    let key = pollster::block_on(kms.create_key(CreateKeyRequest::default().alias("alias/second"))).unwrap().key_id;
-    acknowledged(format!("KEY {key} 1"));
+    acknowledged("CALLED RekeyKeystore ".to_owned());
+    make(&kms, "alias/second", acknowledged);
     pollster::block_on(kms.close()).unwrap();
 }
+
+fn make(kms: &LocalKms, alias: &str, acknowledged: Acknowledged<'_>) -> String {
+    let key = pollster::block_on(kms.create_key(CreateKeyRequest::default().alias(alias))).unwrap().key_id;
+    acknowledged(format!("KEY {key} 1\nCALLED CreateKey {key}"));
+    key
+}
+
+/// Calls that leave nothing but their records, by the keystore's thread, whose caller may go on as soon as it answers.
+fn use_key(kms: &LocalKms, key: &str, acknowledged: Acknowledged<'_>) {
+    let context = EncryptionContext::from([("tenant", "acme")]);
+    let answer = pollster::block_on(kms.encrypt(key, b"secret", &context)).unwrap();
+    let key = answer.key_id.rsplit('/').next().unwrap();
+    acknowledged(format!("BLOB secret {}\nCALLED Encrypt {key}", hex(&answer.ciphertext_blob)));
+    for _ in 0..2 {
+        pollster::block_on(kms.decrypt(&answer.ciphertext_blob, &context)).unwrap();
+        acknowledged(format!("CALLED Decrypt {key}"));
+    }
+}
+
+/// Tells at once that a call was answered.
+type Acknowledged<'a> = &'a mut (dyn FnMut(String) + Send);
 
 /// What a process did to the files of a folder.
 struct Recording {
@@ -256,7 +279,8 @@ fn check(folder: &Path, state: &Folder, acknowledged: &[String], counts: &mut Co
         (true, true) => counts.without_root_key += 1,
         (true, false) => counts.begun_again += 1,
     }
-    if let Err(lost) = find_reported(&kms, acknowledged) {
+    let lost = find_recorded(&kms, 0, acknowledged).and_then(|_| find_reported(&kms, acknowledged)).err();
+    if let Some(lost) = lost {
         panic!("{lost}\nafter {acknowledged:?}, in {names:?}");
     }
     let key = pollster::block_on(kms.create_key(CreateKeyRequest::default())).unwrap().key_id;

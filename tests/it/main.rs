@@ -72,6 +72,8 @@ mod kms_helper;
 #[cfg(feature = "local-kms")]
 mod kms_load;
 #[cfg(feature = "local-kms")]
+mod kms_mixed;
+#[cfg(feature = "local-kms")]
 mod kms_old;
 #[cfg(feature = "local-kms")]
 mod kms_operations;
@@ -83,7 +85,10 @@ mod kms_processes;
 mod kms_record;
 #[cfg(feature = "local-kms")]
 mod kms_rekey;
+#[cfg(feature = "local-kms")]
 mod kms_replicas;
+#[cfg(feature = "local-kms")]
+mod kms_reports;
 #[cfg(feature = "local-kms")]
 mod kms_revocation;
 #[cfg(feature = "local-kms")]

@@ -163,6 +163,11 @@ int ftruncate64(int fd, off64_t len) {
     return ftruncate(fd, len);
 }
 
+/* As slow as a disk, so that whoever is told of something before it is synced can say so. */
+static void linger(void) {
+    if (log_fd >= 0) usleep(1000);
+}
+
 static void synced(char kind, uint64_t inode) {
     if (kind == 'f') record('S', inode, 0, "", 0);
     if (kind == 'd') record('D', inode, 0, "", 0);
@@ -171,6 +176,7 @@ static void synced(char kind, uint64_t inode) {
 int fsync(int fd) {
     REAL(fsync);
     int done;
+    linger();
     BEGIN;
     done = real(fd);
     if (!done) synced(kind, inode);
@@ -180,6 +186,7 @@ int fsync(int fd) {
 int fdatasync(int fd) {
     REAL(fdatasync);
     int done;
+    linger();
     BEGIN;
     done = real(fd);
     if (!done) synced(kind, inode);

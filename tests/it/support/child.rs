@@ -102,6 +102,22 @@ impl Running {
         }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it told last, once what is on the way from it has had time to arrive; empty if nothing.
+    pub(crate) fn last_told(&mut self) -> String {
+        std::thread::sleep(Duration::from_millis(1));
+        while let Ok(line) = self.lines.try_recv() {
+            match line.strip_prefix('@') {
+                Some(told) => self.told.push(told.to_owned()),
+                None => self.noise.push(line),
+            }
+        }
+        self.told.last().cloned().unwrap_or_default()
+    }
+
     /// Says one line to the child.
     pub(crate) fn say(&mut self, line: impl std::fmt::Display) {
         // A child that has failed hears nothing; its exit status tells.
