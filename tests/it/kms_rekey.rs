@@ -1,6 +1,7 @@
 //! Another root key, and a backup in the keystore's place, while processes are killed and others use the keystore.
 
-use crate::kms_helper::{PATIENCE, open};
+use crate::kms_helper::{PATIENCE, kill_writing, open};
+use crate::kms_reports::find_recorded;
 use crate::support::child::{Running, hear, long, tell, words};
 use crate::support::random::Random;
 use crate::support::{hex, say, unhex};
@@ -41,6 +42,12 @@ fn is_whole(kms: &LocalKms, told: &[String]) {
     block_on(kms.check()).unwrap();
 }
 
+/// What the trail has of them at least.
+fn calls(told: &[String]) -> Vec<String> {
+    let keys = told.iter().filter_map(|line| line.split(' ').nth(1));
+    keys.flat_map(|key| ["CreateKey", "Encrypt"].map(|event| format!("CALLED {event} {key}"))).collect()
+}
+
 /// Makes keys and gives the keystore one root key after the other, until it is killed or has done so `times`.
 fn rekey_often(folder: &Path, times: u32) {
     let mut kms = open(folder).unwrap();
@@ -79,28 +86,36 @@ fn a_rekey_killed_at_any_instant_leaves_a_keystore_that_its_root_key_file_opens(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let (mut told, mut inside, mut between, mut random) = (Vec::new(), 0, 0, Random::new(0x7E4E));
-    let mut rekeys = 0;
-    for _ in 0..kills() {
+    let (mut rekeys, mut within) = (Vec::new(), 0);
+    for kill in 0..kills() {
         let mut child = Running::start(TEST, &[path]);
         assert_eq!(child.line().as_deref(), Some("OPENED"));
         std::thread::sleep(Duration::from_micros(random.next() % 60_000));
-        let lines = child.kill();
+        // Every second one in the middle of a rekey's transaction, the others at any instant.
+        let begun: &dyn Fn(&str) -> bool = &|told| told == "BEGIN";
+        let keystore = [folder.path().join("keys.db")];
+        let (writing, lines) = kill_writing(child, &keystore, &mut random, (kill % 2 == 0).then_some(begun));
         let last = |word: &str| lines.iter().rposition(|line| line == word);
-        inside += u32::from(last("BEGIN") > last("DONE"));
-        rekeys += lines.iter().filter(|line| *line == "DONE").count();
+        let rekeying = last("BEGIN") > last("DONE");
+        within += u32::from(rekeying);
+        inside += u32::from(rekeying && writing);
+        rekeys.extend(lines.iter().filter(|line| *line == "DONE").map(|_| "CALLED RekeyKeystore ".to_owned()));
         told.extend(lines.into_iter().filter(|line| line.starts_with("KEY ")));
         between += u32::from(folder.path().join("root.key.new").exists());
         let kms = open(folder.path()).unwrap();
+        find_recorded(&kms, 0, &[rekeys.as_slice(), &calls(&told)].concat()).unwrap();
         is_whole(&kms, &told);
         block_on(kms.close()).unwrap();
     }
     let kept = told.len();
     say(format!(
-        "rekey: {} kills, {inside} inside a rekey, {between} with a root key beside the old one; {rekeys} rekeys done, \
-         {kept} keys acknowledged, none lost",
-        kills()
+        "rekey: {} kills, {within} inside a rekey, {inside} while that held SQLite's write lock, {between} with a root key \
+         beside the old one; {} rekeys done, {kept} keys acknowledged, none lost",
+        kills(),
+        rekeys.len()
     ));
-    assert!(inside > 0 && rekeys > 0, "no kill fell inside a rekey, or none was done");
+    assert!(inside * 2 >= kills(), "only {inside} kills fell inside a rekey's transaction");
+    assert!(!rekeys.is_empty(), "none was done");
 }
 
 #[test]
@@ -163,6 +178,7 @@ fn a_restore_killed_at_any_instant_leaves_the_old_keystore_or_the_backup_whole()
     }
     let scene = Scene::new();
     let (mut old, mut new, mut done, mut random) = (0, 0, 0, Random::new(0x4E57));
+    // How long one takes, a little more: most are to be killed before they are done.
     let mut latest = 20_000;
     for round in 0..kills() {
         let folder = tempfile::tempdir().unwrap();
@@ -175,21 +191,27 @@ fn a_restore_killed_at_any_instant_leaves_the_old_keystore_or_the_backup_whole()
             assert_eq!(child.line().as_deref(), Some("DONE"));
             latest = u64::try_from(started.elapsed().as_micros()).unwrap();
         } else {
-            std::thread::sleep(Duration::from_micros(random.next() % (2 * latest)));
+            std::thread::sleep(Duration::from_micros(random.next() % latest));
         }
         let acknowledged = child.kill().iter().any(|line| line == "DONE");
+        latest = if acknowledged { latest * 3 / 4 } else { latest * 21 / 20 };
         let kms = LocalKms::open_existing(folder.path().join("keys.db"), root(folder.path())).unwrap();
+        let record = acknowledged.then(|| "CALLED RestoreKeystore ".to_owned());
+        find_recorded(&kms, 0, &[calls(&scene.told[..1]).as_slice(), record.as_slice()].concat()).unwrap();
         is_whole(&kms, &scene.told[..1]);
         let keys = block_on(kms.list_keys()).unwrap().len();
         match keys {
             1 => {
                 new += 1;
                 let aside = folder.path().join("keys.db.replaced-1");
-                is_whole(&LocalKms::open_existing(aside, root(folder.path())).unwrap(), &scene.told);
+                let aside = LocalKms::open_existing(aside, root(folder.path())).unwrap();
+                find_recorded(&aside, 0, &calls(&scene.told)).unwrap();
+                is_whole(&aside, &scene.told);
             }
             2 => {
                 old += 1;
                 assert!(!acknowledged, "it was acknowledged, and the old keystore is there");
+                find_recorded(&kms, 0, &calls(&scene.told)).unwrap();
                 is_whole(&kms, &scene.told);
             }
             _ => panic!("{keys} keys"),
@@ -197,9 +219,12 @@ fn a_restore_killed_at_any_instant_leaves_the_old_keystore_or_the_backup_whole()
         done += u32::from(acknowledged);
     }
     say(format!(
-        "restore: {} kills, {old} left the old keystore, {new} the backup ({done} had been acknowledged)",
-        kills()
+        "restore: {} kills, {} between its begin and its end; {old} left the old keystore, {new} the backup ({done} had \
+         been acknowledged)",
+        kills(),
+        kills() - done
     ));
+    assert!(done * 2 <= kills(), "{done} of {} had ended", kills());
     assert!(old > 0 && new > 0, "all kills fell on one side");
 }
 
