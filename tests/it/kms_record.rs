@@ -3,6 +3,7 @@
 //! everything that had been acknowledged by then. The process is recorded by `kms_record/record.c`.
 
 mod disk;
+mod others;
 
 use crate::kms_helper::open;
 use crate::kms_reports::{find_recorded, find_reported};
@@ -10,6 +11,7 @@ use crate::support::child::{Running, leftovers, long, words};
 use crate::support::random::Random;
 use crate::support::{hex, say};
 use disk::{Disk, Folder, Keep, Op, parse};
+use envelock::kms::RestoreOptions;
 use envelock::{CreateKeyRequest, EncryptionContext, LocalKms, RootKey};
 use std::collections::HashSet;
 use std::fs;
@@ -26,7 +28,7 @@ fn a_keystore_creation_cut_off_after_any_file_operation_is_whole_or_begins_again
     if play(create) {
         return;
     }
-    let Some(recording) = Recording::of(TEST, Folder::new()) else { return };
+    let Some(recording) = Recording::of(TEST, Folder::new(), Vec::new()) else { return };
     let counts = recording.replay();
     // The root key is kept by those that begin again.
     assert!(counts.without_root_key > 0 && counts.begun_again > 0 && counts.opened > 0, "{counts:?}");
@@ -44,7 +46,7 @@ fn a_keystore_change_cut_off_after_any_file_operation_loses_nothing_acknowledged
     pollster::block_on(kms.create_key(CreateKeyRequest::default().alias("alias/first"))).unwrap();
     pollster::block_on(kms.close()).unwrap();
     drop(kms);
-    let Some(recording) = Recording::of(TEST, read(folder.path())) else { return };
+    let Some(recording) = Recording::of(TEST, read(folder.path()), Vec::new()) else { return };
     let counts = recording.replay();
     assert_eq!((counts.without_root_key, counts.begun_again), (0, 0), "{counts:?}");
     assert!(recording.lost_without_syncs());
@@ -61,7 +63,7 @@ fn a_rekey_cut_off_after_any_file_operation_opens_with_its_root_key_file() {
     pollster::block_on(kms.create_key(CreateKeyRequest::default().alias("alias/first"))).unwrap();
     pollster::block_on(kms.close()).unwrap();
     drop(kms);
-    let Some(recording) = Recording::of(TEST, read(folder.path())) else { return };
+    let Some(recording) = Recording::of(TEST, read(folder.path()), Vec::new()) else { return };
     let counts = recording.replay();
     assert_eq!((counts.without_root_key, counts.begun_again), (0, 0), "{counts:?}");
     assert!(recording.lost_without_syncs());
@@ -142,6 +144,7 @@ type Acknowledged<'a> = &'a mut (dyn FnMut(String) + Send);
 struct Recording {
     name: &'static str,
     start: Folder,
+    known: Vec<String>,
     first: std::collections::BTreeMap<String, usize>,
     ops: Vec<Op>,
 }
@@ -154,8 +157,8 @@ struct Counts {
 }
 
 impl Recording {
-    /// Records `test` as the child that works on a folder with the files `start`.
-    fn of(test: &'static str, start: Folder) -> Option<Self> {
+    /// Records `test` as the child that works on a folder with the files `start`, of which these reports are true.
+    fn of(test: &'static str, start: Folder, known: Vec<String>) -> Option<Self> {
         let (folder, tools) = (memory_folder(), tempfile::tempdir().unwrap());
         fill(folder.path(), &start);
         let Some(recorder) = compile(tools.path()) else {
@@ -171,7 +174,7 @@ impl Recording {
         let words = [folder.path().to_str().unwrap(), said.to_str().unwrap()];
         Running::start_by(command, test, &words).succeed();
         let (first, ops) = parse(&fs::read(&log).unwrap(), &start);
-        let recording = Self { name: test, start, first, ops };
+        let recording = Self { name: test, start, known, first, ops };
         // Nothing was done to the folder that the record does not have.
         let mut disk = recording.disk();
         recording.ops.iter().for_each(|op| disk.take(op));
@@ -186,7 +189,7 @@ impl Recording {
     /// Checks what a crash can leave after each operation.
     fn replay(&self) -> Counts {
         let folder = memory_folder();
-        let (mut disk, mut acknowledged) = (self.disk(), Vec::new());
+        let (mut disk, mut acknowledged) = (self.disk(), self.known.clone());
         let (mut seen, mut counts, mut torn) = (HashSet::new(), Counts::default(), 0);
         let mut random = Random::new(0x5EC7_0125);
         for op in [None].into_iter().chain(self.ops.iter().map(Some)) {
@@ -212,7 +215,7 @@ impl Recording {
              {opened} opened, {begun_again} began again under their root key, {without_root_key} had none yet",
             self.name,
             self.ops.len(),
-            acknowledged.len(),
+            acknowledged.len() - self.known.len(),
             seen.len(),
         ));
         counts
@@ -221,7 +224,7 @@ impl Recording {
     /// Whether the checks notice a disk that ignores syncs: that they can fail at all.
     fn lost_without_syncs(&self) -> bool {
         let folder = memory_folder();
-        let (mut disk, mut acknowledged) = (self.disk(), Vec::new());
+        let (mut disk, mut acknowledged) = (self.disk(), self.known.clone());
         for op in &self.ops {
             match op {
                 Op::SyncFile { .. } => continue,
@@ -231,7 +234,8 @@ impl Recording {
             disk.take(op);
         }
         fill(folder.path(), &disk.crash(Keep::Everything, Keep::Nothing));
-        open(folder.path()).map_or(true, |kms| find_reported(&kms, &acknowledged).is_err())
+        let found = |kms| find_recorded(&kms, 0, &acknowledged).and_then(|_| find_reported(&kms, &acknowledged));
+        open(folder.path()).map_or(true, |kms| found(kms).is_err())
     }
 }
 
@@ -298,6 +302,12 @@ fn check(folder: &Path, state: &Folder, acknowledged: &[String], counts: &mut Co
         let kms = open(folder).unwrap();
         pollster::block_on(kms.rekey(RootKey::file(folder.join("root.key")).unwrap())).unwrap();
         pollster::block_on(kms.close()).unwrap();
+    }
+    if leftovers(folder).iter().any(|(name, _)| name.starts_with(".keys.db.")) {
+        // Likewise a restore.
+        let (backup, root) = (folder.join("backup.db"), RootKey::file(folder.join("root.key")).unwrap());
+        let options = RestoreOptions::default().move_existing_aside();
+        LocalKms::restore(backup, folder.join("keys.db"), root, options).unwrap();
     }
     assert_eq!(leftovers(folder), []);
 }

@@ -3,7 +3,8 @@
 //! A line for each thing. `OPENED id`; `KEY key version`; `BLOB plaintext ciphertext`; and what has one value at a time,
 //! the last word: `ALIAS name key`, `STATE key state`, `POLICY key number`, `TAG key value`, `GRANT key name live|gone`.
 //! `DOING` and such a line comes before the call, so that one that was cut off may have been done. `CALLED event key`
-//! comes once a call was answered: then its record is in the trail.
+//! comes once a call was answered: then its record is in the trail. `GONE key` was deleted, and the records up to that of
+//! `TRIMMED sequence` cut off.
 
 use envelock::kms::AuditQuery;
 use envelock::{EncryptionContext, LocalKms};
@@ -60,6 +61,11 @@ pub(crate) fn find_reported(kms: &LocalKms, reports: &[String]) -> Result<Vec<St
             ["KEY", key, version] => {
                 keys.iter().any(|it| it.key_id == key && it.current_version >= version.parse().unwrap())
             }
+            ["GONE", key] => keys.iter().all(|it| it.key_id != key),
+            ["TRIMMED", checkpoint] => {
+                let oldest = block_on(kms.query_audit(&AuditQuery::default().limit(1))).unwrap();
+                oldest[0].sequence > checkpoint.parse().unwrap()
+            }
             ["BLOB", plaintext, blob] => block_on(kms.decrypt(&crate::support::unhex(blob), &context))
                 .is_ok_and(|it| it.plaintext() == plaintext.as_bytes()),
             ["DOING" | "CALLED", ..] => true,
@@ -70,6 +76,7 @@ pub(crate) fn find_reported(kms: &LocalKms, reports: &[String]) -> Result<Vec<St
             return Err(format!("lost: {report}"));
         }
     }
+    block_on(kms.check()).unwrap();
     for key in &keys {
         let versions = block_on(kms.list_key_versions(&key.key_id)).unwrap();
         assert_eq!(versions.len(), key.current_version as usize);

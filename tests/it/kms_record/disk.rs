@@ -26,6 +26,11 @@ pub(super) enum Op {
         name: String,
         id: Id,
     },
+    /// A file that has a name gets another one.
+    Link {
+        name: String,
+        id: Id,
+    },
     Change {
         id: Id,
         change: Change,
@@ -98,6 +103,9 @@ pub(super) fn parse(log: &[u8], start: &Folder) -> (BTreeMap<String, Id>, Vec<Op
                             ops.push(Op::Rename { from: from.clone(), to: name.clone(), id: ids[inode] });
                             names.remove(&from);
                         }
+                        None if now.iter().any(|(old, it)| it == inode && names.get(old) == Some(inode)) => {
+                            ops.push(Op::Link { name: name.clone(), id: ids[inode] });
+                        }
                         None => {
                             // Its number may have belonged to a file that is gone.
                             ids.insert(*inode, count);
@@ -169,7 +177,7 @@ impl Disk {
                 self.files.insert(*id, File::default());
                 self.pending_names.push(op.clone());
             }
-            Op::Rename { .. } | Op::Remove { .. } => self.pending_names.push(op.clone()),
+            Op::Rename { .. } | Op::Remove { .. } | Op::Link { .. } => self.pending_names.push(op.clone()),
             Op::Change { id, change } => self.files.get_mut(id).unwrap().pending.push(change.clone()),
             Op::SyncFile { id } => {
                 let file = self.files.get_mut(id).unwrap();
@@ -238,7 +246,7 @@ impl Disk {
 
 fn rename(names: &mut BTreeMap<String, Id>, op: &Op) {
     match op {
-        Op::Create { name, id } => drop(names.insert(name.clone(), *id)),
+        Op::Create { name, id } | Op::Link { name, id } => drop(names.insert(name.clone(), *id)),
         Op::Rename { from, to, id } => {
             if names.get(from) == Some(id) {
                 names.remove(from);
