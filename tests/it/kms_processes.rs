@@ -6,6 +6,7 @@ use crate::support::child::long;
 use crate::support::say;
 use envelock::{CreateKeyRequest, EncryptionContext, LocalKms};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -71,6 +72,9 @@ fn two_processes_at_work_on_one_keystore_and_killed_lose_nothing_and_leave_a_who
     left.say("two processes killed", kills, inside);
 }
 
+/// Of the calls in the load.
+const KINDS: usize = 15;
+
 /// A keystore whose processes are killed again and again, and what they had said.
 struct Left {
     folder: TempDir,
@@ -79,11 +83,14 @@ struct Left {
     looked_at: u64,
     answered: usize,
     cut_off: usize,
+    /// The events of the calls that were answered.
+    kinds: BTreeSet<String>,
 }
 
 impl Left {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), reports: Vec::new(), looked_at: 0, answered: 0, cut_off: 0 }
+        let (folder, reports, kinds) = (tempfile::tempdir().unwrap(), Vec::new(), BTreeSet::new());
+        Self { folder, reports, looked_at: 0, answered: 0, cut_off: 0, kinds }
     }
 
     fn begin_anew(&mut self) {
@@ -100,7 +107,9 @@ impl Left {
         let cut_off = find_recorded(&kms, self.looked_at, &new).unwrap();
         assert!(cut_off <= killed.len(), "{cut_off} calls with records were not answered");
         self.cut_off += cut_off;
-        self.answered += new.iter().filter(|line| is_call(line)).count();
+        let calls = new.iter().filter(|line| is_call(line));
+        self.kinds.extend(calls.clone().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned));
+        self.answered += calls.count();
         self.reports.extend(new);
         let made = check_open(&kms, &mut self.reports);
         self.looked_at = pollster::block_on(kms.audit_head()).unwrap().sequence();
@@ -111,9 +120,11 @@ impl Left {
 
     fn say(&self, what: &str, kills: u32, inside: u32) {
         assert!(inside * 2 >= kills, "only {inside} of {kills} kills fell inside a transaction");
-        assert!(self.answered > 0);
+        // All of them, once there were enough.
+        let kinds = self.kinds.len();
+        assert!(kinds == if kills >= 200 { KINDS } else { kinds.max(2) }, "{:?}", self.kinds);
         say(format!(
-            "keystore: {what} {kills} times, {inside} times while one held SQLite's write lock; {} calls answered, none \
+            "keystore: {what} {kills} times, {inside} times while one held SQLite's write lock; {} calls of {kinds} kinds answered, none \
              lost, each with its record in a whole trail; {} done and not answered",
             self.answered, self.cut_off
         ));

@@ -1,6 +1,7 @@
 //! Tests of the embedded KMS from inside the crate.
 
 mod audit;
+mod audit_events;
 mod audit_index;
 mod cipher;
 mod desk;
