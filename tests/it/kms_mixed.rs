@@ -4,8 +4,10 @@
 use crate::kms_helper::{open, wait};
 use crate::support::hex;
 use crate::support::random::Random;
-use envelock::kms::{CreateGrantRequest, DeletionWindow, GrantOperation, KeyPolicy, Tag};
-use envelock::{CreateKeyRequest, EncryptionContext, Error, LocalKms};
+use envelock::kms::{
+    CreateGrantRequest, DeletionWindow, GrantOperation, ImportKeyMaterialRequest, KeyPolicy, Tag, seal_key_material,
+};
+use envelock::{CreateKeyRequest, EncryptionContext, Error, LocalKms, PassphraseCost, Secret};
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,7 +27,7 @@ pub(crate) fn work(folder: &Path) {
         let mut key = Key::make(&kms, name, random.one_in(2));
         for step in 0..8 {
             key.aloud = random.one_in(2);
-            key.step(random.below(8), step);
+            key.step(random.below(9), step);
         }
     }
 }
@@ -116,6 +118,17 @@ impl<'a> Key<'a> {
             6 => {
                 self.change("DisableKey", key, &format!("STATE {key} Disabled"), kms.disable_key(key));
                 self.enable();
+            }
+            7 => {
+                say("BEGIN");
+                let own = self.run(kms.create_key(CreateKeyRequest::default().external())).key_id;
+                say(&format!("CALLED CreateKey {own}\nKEY {own} 0"));
+                let cost = PassphraseCost { memory_kib: 19_456, passes: 2, lanes: 1 };
+                let text = seal_key_material(&Secret::init(|out| out.fill(7)), b"a passphrase", cost).unwrap();
+                let request = ImportKeyMaterialRequest::under_passphrase(text.as_str().as_bytes(), b"a passphrase");
+                let import = kms.import_key_material(&own, request);
+                self.change("ImportKeyMaterial", &own, &format!("STATE {own} Enabled"), import);
+                say(&format!("KEY {own} 1"));
             }
             _ => {
                 let schedule = kms.schedule_key_deletion(key, DeletionWindow::default());

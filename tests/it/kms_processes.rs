@@ -73,7 +73,7 @@ fn two_processes_at_work_on_one_keystore_and_killed_lose_nothing_and_leave_a_who
 }
 
 /// Of the calls in the load.
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 /// A keystore whose processes are killed again and again, and what they had said.
 struct Left {
@@ -213,6 +213,7 @@ fn kill_at(folder: &Path, at: At, delay: Duration, inside: bool) -> Killed {
     });
     let mut holds = stop_and_look(&child, folder);
     while inside && !holds {
+        assert!(child.try_wait().unwrap().is_none(), "the helper has failed");
         assert!(started.elapsed() < Duration::from_secs(60), "it never held the write lock");
         send(&child, Signal::CONT);
         std::thread::sleep(Duration::from_micros(u64::from(random(2_000))));

@@ -137,7 +137,8 @@ fn enable_all(kms: &LocalKms) -> Vec<String> {
     let mut reports = Vec::new();
     for key in block_on(kms.list_keys()).unwrap() {
         match key.key_state.name() {
-            "Enabled" => continue,
+            // Material is missing for the second, and what is disabled is never that.
+            "Enabled" | "PendingImport" => continue,
             "PendingDeletion" => drop(block_on(kms.cancel_key_deletion(&key.key_id)).unwrap()),
             _ => {}
         }
