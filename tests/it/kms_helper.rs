@@ -5,14 +5,17 @@ use crate::support::child::Running;
 use crate::support::random::Random;
 #[cfg(feature = "blocking")]
 pub(crate) use envelock::blocking::wait;
-use envelock::{CreateKeyRequest, Error, KmsOptions, LocalKms, RootKey};
+use envelock::clock::Clock;
+use envelock::{CreateKeyRequest, EncryptionContext, Error, KmsOptions, LocalKms, RootKey};
 #[cfg(not(feature = "blocking"))]
 pub(crate) use pollster::block_on as wait;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A process that runs [`the_helper_process_does_what_it_is_told`] as `task` on the keystore in `folder`.
 pub(crate) fn helper(task: &str, folder: &Path) -> Command {
@@ -63,6 +66,26 @@ pub(crate) fn kill_writing(
 /// How long a call waits for others.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A wall clock that stands where it was set, in seconds.
+#[derive(Debug)]
+pub(crate) struct Hands(AtomicU64);
+
+impl Hands {
+    pub(crate) fn at(seconds: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(seconds)))
+    }
+
+    pub(crate) fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hands {
+    fn wall(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
 #[test]
 fn the_helper_process_does_what_it_is_told() {
     let (Some(task), Some(folder)) = (std::env::var_os("ENVELOCK_TEST_TASK"), std::env::var_os("ENVELOCK_TEST_FOLDER"))
@@ -78,7 +101,7 @@ fn the_helper_process_does_what_it_is_told() {
             rotate(&open(folder).unwrap(), key, times.parse().unwrap());
         }
         ("load", rest) => crate::kms_load::load(folder, rest),
-        ("disable", key) => pollster::block_on(open(folder).unwrap().disable_key(key)).unwrap(),
+        ("revoke", task) => crate::kms_revocation::revoke(&open(folder).unwrap(), task),
         ("count", expected) => {
             let keys = pollster::block_on(open(folder).unwrap().list_keys()).unwrap();
             assert_eq!(keys.len(), expected.parse::<usize>().unwrap());

@@ -64,6 +64,8 @@ mod kms_audit;
 #[cfg(feature = "local-kms")]
 mod kms_backup;
 #[cfg(feature = "local-kms")]
+mod kms_collection;
+#[cfg(feature = "local-kms")]
 mod kms_disk;
 #[cfg(feature = "local-kms")]
 mod kms_fork;
