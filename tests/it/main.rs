@@ -94,6 +94,8 @@ mod kms_reports;
 #[cfg(feature = "local-kms")]
 mod kms_revocation;
 #[cfg(feature = "local-kms")]
+mod kms_slept;
+#[cfg(feature = "local-kms")]
 mod kms_states;
 mod layers;
 mod memory;

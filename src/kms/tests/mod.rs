@@ -7,6 +7,7 @@ mod cipher;
 mod desk;
 mod due;
 mod furnished;
+mod gone;
 mod import;
 mod joined;
 mod life;
