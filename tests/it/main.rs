@@ -97,6 +97,8 @@ mod kms_revocation;
 mod kms_slept;
 #[cfg(feature = "local-kms")]
 mod kms_states;
+#[cfg(all(feature = "local-kms", feature = "tracing"))]
+mod kms_traced;
 mod layers;
 mod memory;
 mod one_call;

@@ -7,6 +7,7 @@
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod cached;
+mod imported;
 mod keys;
 mod scan;
 mod scenes;
@@ -91,4 +92,9 @@ fn cached_keys_stay_while_they_serve_and_are_gone_when_they_do_not() {
 #[test]
 fn the_embedded_kms_leaves_no_root_key_behind() {
     scene("memory::the_embedded_kms_leaves_no_root_key_behind", scenes::local_kms);
+}
+
+#[test]
+fn material_that_was_imported_is_not_in_memory_between_two_calls() {
+    scene("memory::material_that_was_imported_is_not_in_memory_between_two_calls", imported::imported);
 }

@@ -20,6 +20,7 @@ mod restore;
 mod root;
 mod schedule;
 mod sealed;
+mod secrets;
 mod states;
 mod store;
 mod tamper;

@@ -44,7 +44,7 @@ impl Watch {
     }
 
     /// A data key that a provider holds right now.
-    fn data_key(&self, key: &DataKey) {
+    pub(super) fn data_key(&self, key: &DataKey) {
         let name = format!("data-key-{}", self.data_keys.fetch_add(1, Ordering::SeqCst) + 1);
         self.learn(&format!("data-key {name} {}", masked(key.expose())));
         self.expect(&[&name]);
@@ -260,7 +260,7 @@ pub(super) fn fail() {
 }
 
 /// A passphrase of the parent's; whom it is given to wipes it.
-fn make_passphrase(watch: &Watch, name: &str) -> Vec<u8> {
+pub(super) fn make_passphrase(watch: &Watch, name: &str) -> Vec<u8> {
     tell(format!("make {name} 32"));
     let mut passphrase = vec![0; 32];
     unmask(&hear(), |write| write(&mut passphrase));
