@@ -70,6 +70,8 @@ mod kms_disk;
 #[cfg(feature = "local-kms")]
 mod kms_fork;
 #[cfg(feature = "local-kms")]
+mod kms_gate;
+#[cfg(feature = "local-kms")]
 mod kms_helper;
 #[cfg(feature = "local-kms")]
 mod kms_load;
