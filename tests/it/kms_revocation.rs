@@ -60,6 +60,12 @@ fn policy(effect: &str) -> KeyPolicy {
     KeyPolicy::parse(&policy.replace("EFFECT", effect)).unwrap()
 }
 
+/// Lets the worker use the key, by a grant.
+fn granted(kms: &LocalKms, key: &str) -> String {
+    let operations = [GrantOperation::Decrypt, GrantOperation::GenerateDataKey];
+    block_on(kms.create_grant(key, &CreateGrantRequest::new("worker", operations))).unwrap().grant_id
+}
+
 /// How long the caches of `kms` go on serving a key of `kms` in either direction, after `revoke` has returned the moment
 /// of its revocation.
 fn served_for(kms: &LocalKms, key: &str, revoke: impl FnOnce() -> SystemTime) -> Duration {
@@ -118,20 +124,28 @@ pub(crate) fn revoke(kms: &LocalKms, task: &str) {
 }
 
 #[test]
-fn a_key_disabled_in_this_process_is_served_no_more_at_the_next_call() {
+fn what_this_process_revokes_is_served_no_more_at_the_next_call() {
     let folder = tempfile::tempdir().unwrap();
     let kms = open(folder.path()).unwrap();
-    let key = new_key(&kms);
-    let envelope = cached(&kms, &key);
-    assert!(seals(&envelope) && seals(&envelope));
-    block_on(kms.disable_key(&key)).unwrap();
-    assert!(!seals(&envelope));
-    block_on(kms.enable_key(&key)).unwrap();
-    // A cache remembers a refusal for a moment; another has not heard of it.
-    let envelope = cached(&kms, &key);
-    assert!(seals(&envelope));
-    block_on(kms.schedule_key_deletion(&key, DeletionWindow::default())).unwrap();
-    assert!(!seals(&envelope));
+    for task in ["disable", "schedule-deletion", "delete-material", "deny", "revoke-grant"] {
+        let worker = kms.as_principal("worker").unwrap();
+        let (user, key) = match task {
+            "delete-material" => (&kms, imported_key(&kms)),
+            "deny" | "revoke-grant" => (&worker, new_key(&kms)),
+            _ => (&kms, new_key(&kms)),
+        };
+        let mut told = format!("{task} {key}");
+        if task == "deny" {
+            block_on(kms.put_key_policy(&key, &policy("Allow"))).unwrap();
+        } else if task == "revoke-grant" {
+            told = format!("{told} {}", granted(&kms, &key));
+        }
+        let (sealing, opening) = (cached(user, &key), cached(user, &key));
+        let message = block_on(sealing.encrypt(b"x", &context())).unwrap();
+        assert!(seals(&sealing) && opens(&opening, &message) && opens(&opening, &message), "{task}");
+        revoke(&kms, &told);
+        assert!(!seals(&sealing) && !opens(&opening, &message), "{task}");
+    }
 }
 
 #[test]
@@ -205,8 +219,7 @@ fn a_grant_revoked_by_another_process_is_served_no_more_within_a_second_of_its_e
     let worker = kms.as_principal("worker").unwrap();
     within_a_second(|| {
         let key = new_key(&kms);
-        let operations = [GrantOperation::Decrypt, GrantOperation::GenerateDataKey];
-        let grant = block_on(kms.create_grant(&key, &CreateGrantRequest::new("worker", operations))).unwrap().grant_id;
+        let grant = granted(&kms, &key);
         served_for(&worker, &key, || by_another_process(folder.path(), &format!("revoke-grant {key} {grant}")))
     });
 }

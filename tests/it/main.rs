@@ -99,7 +99,7 @@ mod kms_revocation;
 mod kms_slept;
 #[cfg(feature = "local-kms")]
 mod kms_states;
-#[cfg(all(feature = "local-kms", feature = "tracing"))]
+#[cfg(all(feature = "local-kms", feature = "blocking", feature = "tracing"))]
 mod kms_traced;
 mod layers;
 mod memory;
