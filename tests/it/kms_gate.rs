@@ -138,7 +138,7 @@ impl Scene {
         let length = DataKeyLength::Bytes32;
         match operation {
             Op::CancelKeyDeletion => block_on(kms.cancel_key_deletion(key)).map(drop),
-            Op::CreateAlias => block_on(kms.create_alias("alias/another", key)),
+            Op::CreateAlias => block_on(kms.create_alias(&format!("alias/another-{key}"), key)),
             Op::CreateGrant => block_on(kms.create_grant(key, &grant("another"))).map(drop),
             Op::Decrypt => block_on(kms.decrypt(&subject.blob, &of)).map(drop),
             Op::DeleteAlias => block_on(kms.delete_alias(&subject.alias)),
@@ -234,14 +234,13 @@ fn every_method_obeys_the_table_for_every_kind_of_key_in_every_state() {
     let mut scene = Scene::new();
     let (mut succeeded, mut refused) = (0, Vec::<Refusal>::new());
     for at in 0..scene.subjects.len() {
-        scene.start_again();
         for operation in KeyOperation::ALL {
             let subject = &scene.subjects[at];
             let (kind, state) = (subject.kind, subject.state);
             let expected = allowed(kind, state, operation);
-            // An RSA key pair takes a second.
+            // An RSA key pair takes a second, and more without AWS-LC.
             let slow = operation == KeyOperation::GetParametersForImport && expected.is_ok();
-            if slow && kind != KeyKind::Imported && !long() {
+            if slow && (kind, state) != (KeyKind::Imported, KeyState::Enabled) && !long() {
                 continue;
             }
             let beyond = beyond_the_table(subject, operation);
@@ -263,7 +262,8 @@ fn every_method_obeys_the_table_for_every_kind_of_key_in_every_state() {
             let after = block_on(scene.kms.describe_key(&subject.key)).unwrap();
             match expected {
                 Err(_) => assert_eq!(after, before, "{kind:?} {state:?} {operation:?}: refused, and done"),
-                Ok(()) if after != before => scene.start_again(),
+                // The next operation finds the state that it is to be asked in.
+                Ok(()) if (after.key_state, after.multi_region) != (state, before.multi_region) => scene.start_again(),
                 Ok(()) => {}
             }
         }
