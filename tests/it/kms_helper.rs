@@ -6,7 +6,7 @@ use crate::support::random::Random;
 #[cfg(feature = "blocking")]
 pub(crate) use envelock::blocking::wait;
 use envelock::clock::Clock;
-use envelock::{CreateKeyRequest, EncryptionContext, Error, KmsOptions, LocalKms, RootKey};
+use envelock::{CreateKeyRequest, Error, KmsOptions, LocalKms, RootKey};
 #[cfg(not(feature = "blocking"))]
 pub(crate) use pollster::block_on as wait;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// A process that runs [`the_helper_process_does_what_it_is_told`] as `task` on the keystore in `folder`.
 pub(crate) fn helper(task: &str, folder: &Path) -> Command {
