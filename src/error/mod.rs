@@ -97,6 +97,8 @@ pub enum KeystoreCause {
     KeyDisabled,
     /// The key is pending deletion.
     KeyPendingDeletion,
+    /// The key is a managed key, which does not do what was asked.
+    KeyManaged,
     /// The key has no grant of this id.
     GrantMissing,
 }

@@ -88,6 +88,8 @@ pub struct KeyMetadata {
     pub rotation_period_in_days: Option<u16>,
     /// When it is rotated next, if it is enabled then.
     pub next_rotation_date: Option<SystemTime>,
+    /// When the first of its imported material expires, and the key is PendingImport; `None` if none does.
+    pub valid_to: Option<SystemTime>,
     /// What it is among the keystores that have it; `None` if it is in this one only.
     pub multi_region: Option<MultiRegionKeyType>,
     /// Where the primary of a multi-Region key is.
@@ -106,6 +108,30 @@ pub struct KeyVersion {
     pub has_material: bool,
     /// When its imported material expires; `None` if it does not.
     pub valid_to: Option<SystemTime>,
+}
+
+/// Which grants of a key [`list_grants_matching`](super::LocalKms::list_grants_matching) and
+/// [`list_grants_page`](super::LocalKms::list_grants_page) list. Default: every one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListGrantsRequest {
+    pub(super) grantee_principal: Option<String>,
+    pub(super) grant_id: Option<String>,
+}
+
+impl ListGrantsRequest {
+    /// Those to this principal. AWS's `GranteePrincipal`.
+    #[must_use]
+    pub fn grantee_principal(mut self, principal: impl Into<String>) -> Self {
+        self.grantee_principal = Some(principal.into());
+        self
+    }
+
+    /// The one of this id. AWS's `GrantId`.
+    #[must_use]
+    pub fn grant_id(mut self, grant_id: impl Into<String>) -> Self {
+        self.grant_id = Some(grant_id.into());
+        self
+    }
 }
 
 /// An alias and what it points to.

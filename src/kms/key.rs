@@ -25,6 +25,17 @@ pub enum KeyOrigin {
     External,
 }
 
+impl KeyOrigin {
+    /// AWS's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "AWS_KMS",
+            Self::External => "EXTERNAL",
+        }
+    }
+}
+
 /// What a multi-Region key is among those that share its id and material, as AWS KMS names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -33,6 +44,17 @@ pub enum MultiRegionKeyType {
     Primary,
     /// One that another keystore's primary key was replicated to.
     Replica,
+}
+
+impl MultiRegionKeyType {
+    /// AWS's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "PRIMARY",
+            Self::Replica => "REPLICA",
+        }
+    }
 }
 
 /// How the keystore's rows spell an enumeration.

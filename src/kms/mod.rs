@@ -63,8 +63,8 @@ mod tests;
 pub use answers::{
     AliasEntry, CreateKeyRequest, DecryptAnswer, EncryptAnswer, GenerateDataKeyAnswer,
     GenerateDataKeyWithoutPlaintextAnswer, GenerateRandomAnswer, ImportKeyMaterialAnswer, ImportKeyMaterialRequest,
-    ImportType, IssuedFile, KeyMetadata, KeyRotation, KeyRotationStatus, KeyVersion, ReEncryptAnswer,
-    ReplicationParameters, RotationType, ScheduleKeyDeletionAnswer,
+    ImportType, IssuedFile, KeyMetadata, KeyRotation, KeyRotationStatus, KeyVersion, ListGrantsRequest,
+    ReEncryptAnswer, ReplicationParameters, RotationType, ScheduleKeyDeletionAnswer,
 };
 pub use audit::{
     AUDIT_EVENTS, AuditHead, AuditOutcome, AuditQuery, AuditRecord, AuditReport, AuditRetention, AuditTrimmed,

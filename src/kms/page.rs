@@ -11,7 +11,8 @@ pub struct PageRequest {
 }
 
 impl PageRequest {
-    /// At most so many items: 1 to 1,000. Default: 100.
+    /// At most so many items, as AWS has it: 1 to 1,000 keys, versions or rotations (default: 100), 1 to 100 aliases or
+    /// grants, 1 to 50 tags (default: 50).
     #[must_use]
     pub fn limit(mut self, limit: u16) -> Self {
         self.limit = Some(limit);
@@ -32,12 +33,13 @@ impl PageRequest {
     /// ValidationException for the limit, InvalidMarkerException.
     pub(super) fn of<T, N: Ord>(
         &self,
+        limits: PageLimits,
         items: Vec<T>,
         name: impl Fn(&T) -> N,
         read: impl Fn(&str) -> Option<N>,
         write: impl Fn(&N) -> String,
     ) -> Result<Page<T>> {
-        let limit = usize::from(self.checked_limit()?);
+        let limit = usize::from(self.checked_limit(limits)?);
         let after = match &self.marker {
             None => None,
             Some(marker) => Some(read(marker).ok_or_else(invalid_marker)?),
@@ -49,12 +51,27 @@ impl PageRequest {
         Ok(Page { items, next_marker })
     }
 
-    fn checked_limit(&self) -> Result<u16> {
-        match self.limit.unwrap_or(LIMIT) {
-            limit @ 1..=LIMIT_MAX => Ok(limit),
-            limit => Err(validation(format!("a page has 1 to {LIMIT_MAX} items, not {limit}"))),
+    fn checked_limit(&self, limits: PageLimits) -> Result<u16> {
+        match self.limit.unwrap_or(limits.default) {
+            limit if (1..=limits.most).contains(&limit) => Ok(limit),
+            limit => Err(validation(format!("a page of this list has 1 to {} items, not {limit}", limits.most))),
         }
     }
+}
+
+/// How long the pages of a list are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageLimits {
+    default: u16,
+    most: u16,
+}
+
+impl PageLimits {
+    pub(super) const KEYS: Self = Self { default: 100, most: 1_000 };
+    pub(super) const ROTATIONS: Self = Self { default: 100, most: 1_000 };
+    pub(super) const ALIASES: Self = Self { default: 50, most: 100 };
+    pub(super) const GRANTS: Self = Self { default: 50, most: 100 };
+    pub(super) const TAGS: Self = Self { default: 50, most: 50 };
 }
 
 /// A part of a list.
@@ -75,8 +92,9 @@ impl<T> Page<T> {
         self.next_marker.is_some()
     }
 
-    pub(super) fn map<U>(self, item: impl FnMut(T) -> U) -> Page<U> {
-        Page { items: self.items.into_iter().map(item).collect(), next_marker: self.next_marker }
+    pub(super) fn try_map<U>(self, item: impl FnMut(T) -> Result<U>) -> Result<Page<U>> {
+        let items = self.items.into_iter().map(item).collect::<Result<_>>()?;
+        Ok(Page { items, next_marker: self.next_marker })
     }
 }
 
@@ -86,15 +104,12 @@ fn invalid_marker() -> Error {
         .with_advice("give the `next_marker` of the page before, as it came")
 }
 
-const LIMIT: u16 = 100;
-const LIMIT_MAX: u16 = 1_000;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn page(request: &PageRequest) -> Result<Page<u32>> {
-        request.of((1..=250).collect(), |item| *item, |text| text.parse().ok(), u32::to_string)
+        request.of(PageLimits::KEYS, (1..=250).collect(), |item| *item, |text| text.parse().ok(), u32::to_string)
     }
 
     #[test]

@@ -285,11 +285,16 @@ impl KeyRecord {
         matches!(self.state, KeyState::PendingDeletion | KeyState::PendingReplicaDeletion)
     }
 
-    pub(super) fn metadata(self, realm: &Realm) -> KeyMetadata {
+    pub(super) fn metadata(self, tx: &Tx<'_>) -> Result<KeyMetadata> {
+        // Only imported material expires: of other keys no version is read.
+        let expires_at = match self.origin {
+            KeyOrigin::External => self.versions(tx)?.iter().filter_map(VersionRecord::expiry).min(),
+            KeyOrigin::Local => None,
+        };
         let pending = self.is_pending_deletion();
         let days = |days: Option<i64>| days.and_then(|days| u16::try_from(days).ok());
-        KeyMetadata {
-            arn: realm.full_name(&self.key_id),
+        Ok(KeyMetadata {
+            arn: tx.realm.full_name(&self.key_id),
             key_id: self.key_id,
             key_state: self.state,
             key_manager: self.manager,
@@ -302,9 +307,10 @@ impl KeyRecord {
             pending_deletion_window_in_days: days(self.pending_window_days.filter(|_| pending)),
             rotation_period_in_days: days(self.rotation_period_days),
             next_rotation_date: self.next_rotation_at.map(time),
+            valid_to: expires_at.map(time),
             multi_region: self.multi_region.key_type(),
             primary_region: self.primary_region,
-        }
+        })
     }
 
     fn place<'a>(&'a self, realm: &'a Realm, version: u32) -> Place<'a> {
@@ -386,8 +392,13 @@ impl VersionRecord {
             version: self.version,
             creation_date: time(self.created_at),
             has_material: self.wrapped.is_some(),
-            valid_to: self.expires_at.filter(|_| self.wrapped.is_some()).map(time),
+            valid_to: self.expiry().map(time),
         }
+    }
+
+    /// When its material expires, if it is here.
+    fn expiry(&self) -> Option<i64> {
+        self.expires_at.filter(|_| self.wrapped.is_some())
     }
 
     pub(super) fn from_row(row: Columns) -> Result<Self> {

@@ -259,6 +259,7 @@ impl Refusal {
         match self {
             Self::Disabled => error.with_cause(KeystoreCause::KeyDisabled),
             Self::PendingDeletion | Self::PendingReplicaDeletion => error.with_cause(KeystoreCause::KeyPendingDeletion),
+            Self::Managed => error.with_cause(KeystoreCause::KeyManaged),
             _ => error,
         }
     }

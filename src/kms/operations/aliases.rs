@@ -5,7 +5,7 @@ use crate::kms::LocalKms;
 use crate::kms::alias::Alias;
 use crate::kms::answers::AliasEntry;
 use crate::kms::key::{KeyName, MANAGED_PREFIX, check_alias, not_found, validation};
-use crate::kms::page::{Page, PageRequest};
+use crate::kms::page::{Page, PageLimits, PageRequest};
 use crate::kms::records::KeyRecord;
 use crate::kms::state::KeyOperation;
 use crate::kms::tx::Tx;
@@ -79,8 +79,17 @@ impl LocalKms {
     /// # Errors
     /// As [`list_aliases`](Self::list_aliases), and ValidationException, InvalidMarkerException for the page.
     pub async fn list_aliases_page(&self, page: PageRequest) -> Result<Page<AliasEntry>> {
-        let aliases = self.list_aliases().await?;
-        page.of(aliases, |alias| alias.alias_name.clone(), |text| Some(text.to_owned()), String::clone)
+        self.call(self.asks("ListAliases"), move |tx| {
+            tx.permit_owner("ListAliases")?;
+            page.of(
+                PageLimits::ALIASES,
+                Alias::all(tx)?.into_iter().map(Alias::entry).collect(),
+                |alias| alias.alias_name.clone(),
+                |text| text.starts_with("alias/").then(|| text.to_owned()),
+                String::clone,
+            )
+        })
+        .await
     }
 
     /// The aliases of one key, by name.

@@ -3,8 +3,10 @@
 use crate::crypto;
 use crate::error::{Error, ErrorKind, KeystoreCause, Result};
 use crate::kms::LocalKms;
+use crate::kms::answers::ListGrantsRequest;
 use crate::kms::authorise::With;
 use crate::kms::fields::time;
+use crate::kms::page::{Page, PageLimits, PageRequest};
 use crate::kms::permissions::{add_grant, all_grants, grants_of, remove_grant};
 use crate::kms::policy::{CreateGrantRequest, Grant};
 use crate::kms::records::KeyRecord;
@@ -66,11 +68,71 @@ impl LocalKms {
     /// # Errors
     /// NotFoundException, ValidationException, AccessDeniedException; the keystore's own failures.
     pub async fn list_grants(&self, key: &str) -> Result<Vec<Grant>> {
+        self.list_grants_matching(key, &ListGrantsRequest::default()).await
+    }
+
+    /// As [`list_grants`](Self::list_grants), those that a request names.
+    ///
+    /// # Errors
+    /// As [`list_grants`](Self::list_grants).
+    pub async fn list_grants_matching(&self, key: &str, request: &ListGrantsRequest) -> Result<Vec<Grant>> {
+        self.grants_matching(key, request, Ok).await
+    }
+
+    /// As [`list_grants_matching`](Self::list_grants_matching), a page of them.
+    ///
+    /// ```no_run
+    /// # async fn example(kms: envelock::LocalKms) -> Result<(), envelock::Error> {
+    /// use envelock::kms::{ListGrantsRequest, PageRequest};
+    /// let of_billing = ListGrantsRequest::default().grantee_principal("billing");
+    /// let mut page = PageRequest::default().limit(100);
+    /// loop {
+    ///     let grants = kms.list_grants_page("alias/orders", &of_billing, page).await?;
+    ///     grants.items.iter().for_each(|grant| println!("{}", grant.grant_id));
+    ///     let Some(marker) = grants.next_marker else { break };
+    ///     page = PageRequest::default().limit(100).after(marker);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`list_grants`](Self::list_grants), and InvalidMarkerException.
+    pub async fn list_grants_page(
+        &self,
+        key: &str,
+        request: &ListGrantsRequest,
+        page: PageRequest,
+    ) -> Result<Page<Grant>> {
+        self.grants_matching(key, request, move |grants| {
+            page.of(PageLimits::GRANTS, grants, |grant| grant.grant_id.clone(), read_grant_id, String::clone)
+        })
+        .await
+    }
+
+    async fn grants_matching<T: Send + 'static>(
+        &self,
+        key: &str,
+        request: &ListGrantsRequest,
+        answer: impl Fn(Vec<Grant>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let name = key.to_owned();
-        self.call(self.asks("ListGrants").key(key), move |tx| {
+        let ListGrantsRequest { grantee_principal, grant_id } = request.clone();
+        let mut call = self.asks("ListGrants").key(key);
+        if let Some(principal) = &grantee_principal {
+            call = call.with("granteePrincipal", principal.as_str());
+        }
+        if let Some(id) = &grant_id {
+            call = call.with("grantId", id.as_str());
+        }
+        self.call(call, move |tx| {
             let key = KeyRecord::existing(tx, &name)?;
             tx.allow(&key, KeyOperation::ListGrants, None)?;
-            grants_of(tx, &key.key_id)
+            let mut grants = grants_of(tx, &key.key_id)?;
+            grants.retain(|grant| {
+                grantee_principal.as_ref().is_none_or(|principal| grant.grantee_principal == *principal)
+                    && grant_id.as_ref().is_none_or(|id| grant.grant_id == *id)
+            });
+            answer(grants)
         })
         .await
     }
@@ -81,13 +143,40 @@ impl LocalKms {
     /// # Errors
     /// AccessDeniedException; the keystore's own failures.
     pub async fn list_retirable_grants(&self, principal: &str) -> Result<Vec<Grant>> {
+        self.retirable_grants(principal, Ok).await
+    }
+
+    /// As [`list_retirable_grants`](Self::list_retirable_grants), a page of them.
+    ///
+    /// # Errors
+    /// As [`list_retirable_grants`](Self::list_retirable_grants), and ValidationException, InvalidMarkerException for
+    /// the page.
+    pub async fn list_retirable_grants_page(&self, principal: &str, page: PageRequest) -> Result<Page<Grant>> {
+        self.retirable_grants(principal, move |grants| {
+            page.of(
+                PageLimits::GRANTS,
+                grants,
+                |grant| (grant.key_id.clone(), grant.grant_id.clone()),
+                |text| text.split_once(' ').and_then(|(key, grant)| Some((key.to_owned(), read_grant_id(grant)?))),
+                |(key, grant): &(String, String)| format!("{key} {grant}"),
+            )
+        })
+        .await
+    }
+
+    async fn retirable_grants<T: Send + 'static>(
+        &self,
+        principal: &str,
+        answer: impl Fn(Vec<Grant>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let principal = principal.to_owned();
         self.call(self.asks("ListRetirableGrants").with("retiringPrincipal", principal.as_str()), move |tx| {
             if *tx.principal != *principal {
                 tx.permit_owner("ListRetirableGrants")?;
             }
-            let all = all_grants(tx)?.into_iter();
-            Ok(all.filter(|grant| grant.retiring_principal.as_deref() == Some(&principal)).collect())
+            let mut grants = all_grants(tx)?;
+            grants.retain(|grant| grant.retiring_principal.as_deref() == Some(&principal));
+            answer(grants)
         })
         .await
     }
@@ -152,6 +241,12 @@ impl LocalKms {
         })
         .await
     }
+}
+
+/// A grant id, as a marker has it.
+fn read_grant_id(text: &str) -> Option<String> {
+    let is_id = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then(|| text.to_owned())
 }
 
 /// Ends a grant, if the caller may.

@@ -7,7 +7,7 @@ use crate::kms::answers::{CreateKeyRequest, KeyMetadata};
 use crate::kms::key::{KeyManager, KeyOrigin};
 use crate::kms::operations::aliases::check_free;
 use crate::kms::operations::tags::recorded;
-use crate::kms::page::{Page, PageRequest};
+use crate::kms::page::{Page, PageLimits, PageRequest};
 use crate::kms::records::{KeyRecord, MultiRegion, NewKey};
 use crate::kms::state::KeyOperation;
 use crate::kms::tags::put_tags;
@@ -51,7 +51,7 @@ impl LocalKms {
             if let Some(alias) = &request.alias {
                 Alias::create(tx, alias, &key.key_id)?;
             }
-            Ok(key.metadata(tx.realm))
+            key.metadata(tx)
         })
         .await
     }
@@ -72,7 +72,7 @@ impl LocalKms {
     pub async fn list_keys(&self) -> Result<Vec<KeyMetadata>> {
         self.call(self.asks("ListKeys"), |tx| {
             tx.permit_owner("ListKeys")?;
-            Ok(KeyRecord::all(tx)?.into_iter().map(|key| key.metadata(tx.realm)).collect())
+            KeyRecord::all(tx)?.into_iter().map(|key| key.metadata(tx)).collect()
         })
         .await
     }
@@ -85,12 +85,13 @@ impl LocalKms {
         self.call(self.asks("ListKeys"), move |tx| {
             tx.permit_owner("ListKeys")?;
             let page = page.of(
+                PageLimits::KEYS,
                 KeyRecord::all(tx)?,
                 |key| (key.created_at, key.key_id.clone()),
                 |text| text.split_once(' ').and_then(|(at, key_id)| Some((at.parse().ok()?, key_id.to_owned()))),
                 |(at, key_id): &(i64, String)| format!("{at} {key_id}"),
             )?;
-            Ok(page.map(|key| key.metadata(tx.realm)))
+            page.try_map(|key| key.metadata(tx))
         })
         .await
     }
@@ -99,5 +100,5 @@ impl LocalKms {
 pub(in crate::kms) fn describe(tx: &mut Tx<'_>, name: &str) -> Result<KeyMetadata> {
     let key = key_for(tx, name)?;
     tx.allow(&key, KeyOperation::DescribeKey, None)?;
-    Ok(key.metadata(tx.realm))
+    key.metadata(tx)
 }

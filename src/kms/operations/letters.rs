@@ -209,7 +209,7 @@ impl LocalKms {
             family::keep(tx, &mut key, &family)?;
             family::let_go(tx, &mut key, &family);
             key.save(tx)?;
-            Ok(key.metadata(tx.realm))
+            key.metadata(tx)
         })
         .await
     }
@@ -237,7 +237,7 @@ impl LocalKms {
             apply(tx, &mut key, &mut family, (address, news))?;
             family::keep(tx, &mut key, &family)?;
             key.save(tx)?;
-            Ok(key.metadata(tx.realm))
+            key.metadata(tx)
         })
         .await
     }

@@ -103,7 +103,7 @@ impl LocalKms {
             key.deletion_at = None;
             key.pending_window_days = None;
             key.save(tx)?;
-            Ok(key.metadata(tx.realm))
+            key.metadata(tx)
         })
         .await
     }

@@ -118,7 +118,7 @@ impl LocalKms {
             check_new(&address.key_id, existing.map(|key| key.state.name()))?;
             family::taken(tx, address, FileKind::ReplicaBundle)?;
             let key = make_replica(tx, address, content)?;
-            Ok(key.metadata(tx.realm))
+            key.metadata(tx)
         })
         .await
     }

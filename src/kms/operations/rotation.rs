@@ -6,7 +6,7 @@ use crate::kms::answers::{KeyMetadata, KeyRotation, KeyRotationStatus, KeyVersio
 use crate::kms::fields::time;
 use crate::kms::imported::rotate_to_imported;
 use crate::kms::key::KeyOrigin;
-use crate::kms::page::{Page, PageRequest};
+use crate::kms::page::{Page, PageLimits, PageRequest};
 use crate::kms::records::{KeyRecord, Source, VersionRecord};
 use crate::kms::schedule::{Rotation, RotationPeriod};
 use crate::kms::state::KeyOperation;
@@ -28,7 +28,7 @@ impl LocalKms {
                 KeyOrigin::Local => key.rotate(tx, Source::OnDemand)?,
                 KeyOrigin::External => rotate_to_imported(tx, &mut key)?,
             }
-            Ok(key.metadata(tx.realm))
+            key.metadata(tx)
         })
         .await
     }
@@ -109,7 +109,19 @@ impl LocalKms {
     /// # Errors
     /// NotFoundException, ValidationException, AccessDeniedException; the keystore's own failures.
     pub async fn list_key_versions(&self, key: &str) -> Result<Vec<KeyVersion>> {
-        self.versions_of(key, |versions| versions.iter().map(VersionRecord::answer).collect()).await
+        self.versions_of(key, |versions| Ok(versions.iter().map(VersionRecord::answer).collect())).await
+    }
+
+    /// As [`list_key_versions`](Self::list_key_versions), a page of them.
+    ///
+    /// # Errors
+    /// As [`list_key_versions`](Self::list_key_versions), and InvalidMarkerException.
+    pub async fn list_key_versions_page(&self, key: &str, page: PageRequest) -> Result<Page<KeyVersion>> {
+        self.versions_of(key, move |versions| {
+            let versions = versions.iter().map(VersionRecord::answer).collect();
+            page.of(PageLimits::ROTATIONS, versions, |it| it.version, |text| text.parse().ok(), u32::to_string)
+        })
+        .await
     }
 
     /// Every rotation of a key, oldest first.
@@ -117,7 +129,7 @@ impl LocalKms {
     /// # Errors
     /// As [`list_key_versions`](Self::list_key_versions).
     pub async fn list_key_rotations(&self, key: &str) -> Result<Vec<KeyRotation>> {
-        self.versions_of(key, |versions| versions.iter().filter_map(VersionRecord::rotation).collect()).await
+        self.versions_of(key, |versions| Ok(versions.iter().filter_map(VersionRecord::rotation).collect())).await
     }
 
     /// As [`list_key_rotations`](Self::list_key_rotations), a page of them.
@@ -125,20 +137,23 @@ impl LocalKms {
     /// # Errors
     /// As [`list_key_rotations`](Self::list_key_rotations), and InvalidMarkerException.
     pub async fn list_key_rotations_page(&self, key: &str, page: PageRequest) -> Result<Page<KeyRotation>> {
-        let rotations = self.list_key_rotations(key).await?;
-        page.of(rotations, |rotation| rotation.version, |text| text.parse().ok(), u32::to_string)
+        self.versions_of(key, move |versions| {
+            let rotations = versions.iter().filter_map(VersionRecord::rotation).collect();
+            page.of(PageLimits::ROTATIONS, rotations, |it| it.version, |text| text.parse().ok(), u32::to_string)
+        })
+        .await
     }
 
     async fn versions_of<T: Send + 'static>(
         &self,
         key: &str,
-        answer: impl Fn(&[VersionRecord]) -> T + Send + 'static,
+        answer: impl Fn(&[VersionRecord]) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let name = key.to_owned();
         self.call(self.asks("ListKeyRotations").key(key), move |tx| {
             let key = KeyRecord::existing(tx, &name)?;
             tx.allow(&key, KeyOperation::ListKeyRotations, None)?;
-            Ok(answer(&key.versions(tx)?))
+            answer(&key.versions(tx)?)
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::kms::LocalKms;
-use crate::kms::page::{Page, PageRequest};
+use crate::kms::page::{Page, PageLimits, PageRequest};
 use crate::kms::records::KeyRecord;
 use crate::kms::state::KeyOperation;
 use crate::kms::tags::{Tag, put_tags, remove_tags, tags_of};
@@ -63,10 +63,17 @@ impl LocalKms {
     /// As [`list_resource_tags`](Self::list_resource_tags), a page of them.
     ///
     /// # Errors
-    /// As [`list_resource_tags`](Self::list_resource_tags), and InvalidMarkerException.
+    /// As [`list_resource_tags`](Self::list_resource_tags), and ValidationException for the page.
     pub async fn list_resource_tags_page(&self, key: &str, page: PageRequest) -> Result<Page<Tag>> {
-        let tags = self.list_resource_tags(key).await?;
-        page.of(tags, |tag| tag.tag_key.clone(), |text| Some(text.to_owned()), String::clone)
+        let name = key.to_owned();
+        self.call(self.asks("ListResourceTags").key(key), move |tx| {
+            let key = KeyRecord::existing(tx, &name)?;
+            tx.allow(&key, KeyOperation::ListResourceTags, None)?;
+            let tags = tags_of(tx, &key.key_id)?;
+            // Any text may be a tag key.
+            page.of(PageLimits::TAGS, tags, |tag| tag.tag_key.clone(), |text| Some(text.to_owned()), String::clone)
+        })
+        .await
     }
 }
 

@@ -13,6 +13,7 @@ mod joined;
 mod life;
 mod named;
 mod operations;
+mod pages;
 mod provider;
 mod rekey;
 mod replicas;
