@@ -69,13 +69,6 @@ fn operations() -> Vec<Case> {
     let decrypt = to_alice([Op::Decrypt]);
     let mut other_key = made(0, &decrypt);
     other_key.key_id = "1b0c8f4e-52b4-4d27-9d0b-d9e5e1a0c6ab".to_owned();
-    let ended = |name, request| Case {
-        name,
-        grants: Vec::new(),
-        statements: vec![statement("Allow", r#""Principal": {"AWS": "owner"}"#, r#""*""#)],
-        request,
-        expected: Nothing,
-    };
     vec![
         one("the grantee does what is granted", &decrypt, with(Decrypt, &[]), GRANT),
         one("a grant without constraints is for any context", &decrypt, with(Decrypt, ACME), GRANT),
@@ -112,7 +105,6 @@ fn operations() -> Vec<Case> {
         one("a grant revokes no grant", &to_alice(Op::ALL), ask("alice", RevokeGrant), Nothing),
         one("describing, granted", &to_alice([Op::DescribeKey]), ask("alice", DescribeKey), GRANT),
         Case { grants: vec![other_key], ..one("a grant of another key", &decrypt, with(Decrypt, &[]), Nothing) },
-        ended("a retired or revoked grant is gone", with(Decrypt, &[])),
     ]
 }
 
