@@ -165,3 +165,22 @@ fn a_forgotten_provider_is_told_by_whom_the_file_is_for_and_not_as_a_lost_keysto
     fs::rename(desk.path("home/.local"), desk.path("home/.lost")).unwrap();
     desk.run("decrypt l.elk -o x").exits(4).says("restore it from its backup");
 }
+
+#[test]
+fn a_key_that_cannot_do_what_is_asked_is_no_reason_to_make_another_one_unless_it_is_a_managed_key() {
+    let desk = Desk::new();
+    desk.write("a", "plaintext");
+    desk.run("keys create --external --alias alias/own").exits(0);
+    desk.run("keys create --alias alias/orders").exits(0);
+    desk.run("encrypt a").exits(0);
+    let makes = "`envelock keys create --alias alias/orders` makes a key";
+    for (line, advice) in [
+        ("keys rotation status alias/own", "import new material, and rotate on demand"),
+        ("keys rotation enable alias/own", "import new material, and rotate on demand"),
+        ("keys delete-material alias/orders --yes", "make a key of origin EXTERNAL to import material"),
+    ] {
+        let ran = desk.run(line).exits(2).says(advice);
+        assert!(!ran.err.contains(makes), "{}", ran.err);
+    }
+    desk.run("keys rotate alias/envelock/default").exits(2).says("is a managed key").says(makes);
+}

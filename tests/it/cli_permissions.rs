@@ -116,3 +116,36 @@ fn a_denial_says_what_would_change_it() {
     let ran = desk.run("keys describe alias/orders").exits(4).says("denied by statement 2").says("change that one");
     assert!(!ran.err.contains("must allow it"), "{}", ran.err);
 }
+
+#[test]
+fn grants_are_listed_by_grantee_by_id_and_by_who_may_retire_them() {
+    let desk = Desk::new();
+    let mut all = Vec::new();
+    for (alias, to, retiring) in
+        [("alias/one", "billing", "steward"), ("alias/two", "audit", "steward"), ("alias/two", "billing", "other")]
+    {
+        if all.len() < 2 {
+            desk.run(&format!("keys create --alias {alias}")).exits(0);
+        }
+        let make = format!("grants create {alias} --to {to} --operation Decrypt --retiring {retiring}");
+        all.push(desk.run(&make).exits(0).text().trim().to_owned());
+    }
+    let listed = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(desk.run(line).exits(0).text()).unwrap();
+        let ids = value["grants"].as_array().unwrap().iter().map(|it| it["grant_id"].as_str().unwrap().to_owned());
+        ids.collect::<std::collections::BTreeSet<_>>()
+    };
+    let these = |numbers: &[usize]| numbers.iter().map(|number| all[*number].clone()).collect();
+    assert_eq!(listed("grants list alias/two --json"), these(&[1, 2]));
+    assert_eq!(listed("grants list alias/two --to billing --json"), these(&[2]));
+    assert_eq!(listed(&format!("grants list alias/two --grant {} --json", all[1])), these(&[1]));
+    assert_eq!(listed(&format!("grants list alias/two --to billing --grant {} --json", all[1])), these(&[]));
+    assert_eq!(listed("grants list --retirable-by steward --json"), these(&[0, 1]), "of both keys");
+    assert_eq!(listed("grants list --retirable-by steward --as steward --json"), these(&[0, 1]), "by himself");
+    assert_eq!(listed("grants list --retirable-by nobody --json"), these(&[]));
+    desk.run("grants list --retirable-by steward --as other").exits(4);
+    let table = desk.run("grants list --retirable-by other").exits(0).text().to_owned();
+    assert!(table.contains(&all[2]) && table.contains("retired by   other") && !table.contains(&all[0]), "{table}");
+    desk.run("grants list alias/two --retirable-by steward").exits(2);
+    desk.run("grants list --retirable-by steward --to billing").exits(2);
+}

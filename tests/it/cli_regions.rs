@@ -1,10 +1,14 @@
 //! Imported key material, and multi-Region keys between two keystores, on the command line.
 
 use crate::cli::Desk;
+use envelock::clock::Clock;
+use envelock::{KmsOptions, LocalKms, RootKey};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -118,4 +122,54 @@ fn a_key_goes_to_another_keystore_is_rotated_promoted_and_deleted() {
         assert!(events.contains(name), "{name}: {events}");
     }
     assert!(Path::new(&bundle).exists());
+}
+
+/// Eight days from now.
+#[derive(Debug)]
+struct NextWeek;
+
+impl Clock for NextWeek {
+    fn wall(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(8 * 24 * 60 * 60)
+    }
+}
+
+#[test]
+fn the_receipt_of_a_deleted_replica_lets_its_primary_key_go() {
+    let (eu, us) = (Desk::new(), Desk::new());
+    let at = |desk: &Desk, name: &str| desk.path(name).display().to_string();
+    let key = line(eu.run("keys create --region eu-1 --multi-region --alias alias/orders").exits(0).text());
+    let key_id = key.rsplit('/').next().unwrap().to_owned();
+    let of_us = line(us.run("keystore replication-key --region us-1 -o us.key").exits(0).text());
+    let replicate = format!("keys replicate alias/orders --to {} --fingerprint {of_us} -o bundle", at(&us, "us.key"));
+    let hash = line(eu.run(&replicate).exits(0).text());
+    us.run(&format!("keys import-replica {} --sha256 {hash}", at(&eu, "bundle"))).exits(0);
+    eu.run("keys schedule-deletion alias/orders --days 7 --yes").exits(0);
+    us.run(&format!("keys schedule-deletion {key_id} --days 7 --yes")).exits(0);
+    us.run(&format!("keys receipt export {key_id} -o receipt")).exits(4).says("was deleted here");
+    // A week goes by: the next call finds the replica's waiting time over.
+    let options = KmsOptions::default().must_exist().clock(Arc::new(NextWeek));
+    let root = RootKey::file(us.path("home/.config/envelock/root.key")).unwrap();
+    let kms = LocalKms::open_with(us.path("home/.local/share/envelock/keys.db"), root, options).unwrap();
+    let gone = pollster::block_on(kms.describe_key(&key_id)).unwrap_err();
+    assert_eq!(gone.code(), Some("NotFoundException"));
+    pollster::block_on(kms.close()).unwrap();
+
+    let told = json(us.run(&format!("keys receipt export {key_id} -o receipt --json")).exits(0).text());
+    assert_eq!((&told["kind"], &told["file"]), (&"deletion-receipt".into(), &"receipt".into()));
+    assert_eq!(std::fs::metadata(us.path("receipt")).unwrap().permissions().mode() & 0o777, 0o600);
+    let receipt = at(&us, "receipt");
+    us.run(&format!("keys receipt export {key_id} -o receipt")).exits(7);
+    let import = format!("keys receipt import {receipt}");
+    us.run(&import).exits(4).says("not in this keystore");
+    eu.run(&import).exits(0).says("a replica less").says("PendingDeletion");
+    eu.run(&import).exits(2);
+    let primary = json(eu.run("keys describe alias/orders --json").exits(0).text());
+    assert_eq!((&primary["state"], &primary["pending_window_in_days"]), (&"PendingDeletion".into(), &7.into()));
+    assert!(primary["deletion_date"].is_string(), "{primary}");
+    for (desk, name) in [(&us, "ExportDeletionReceipt"), (&eu, "ImportDeletionReceipt")] {
+        let events =
+            desk.run(&format!("audit query --event {name} --outcome allowed --json")).exits(0).text().to_owned();
+        assert_eq!(events.lines().count(), 1, "{events}");
+    }
 }

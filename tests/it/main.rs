@@ -22,7 +22,11 @@ mod cli_check;
 #[cfg(feature = "cli")]
 mod cli_damage;
 #[cfg(feature = "cli")]
+mod cli_describe;
+#[cfg(feature = "cli")]
 mod cli_fleet;
+#[cfg(feature = "cli")]
+mod cli_json;
 #[cfg(feature = "cli")]
 mod cli_keystore;
 #[cfg(feature = "cli")]

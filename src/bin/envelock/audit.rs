@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing};
 use crate::signals::Signals;
-use crate::text::{Notes, answer, date, plain};
+use crate::text::{Notes, answer, date, done, plain};
 use crate::time::local;
 use envelock::kms::{AuditHead, AuditRecord, AuditRetention};
 use envelock::{LocalKms, blocking::wait};
@@ -48,7 +48,7 @@ pub(crate) fn audit(arguments: &Audit, signals: &Signals, notes: Notes) -> Resul
             }
             Ok(())
         }
-        AuditCommand::Export { which, output } => export(&kms, which, output.as_deref(), signals, notes),
+        AuditCommand::Export { which, output, json } => export(&kms, which, output.as_deref(), *json, signals, notes),
         AuditCommand::Tail { follow, lines, which, json } => {
             let last = wait(kms.audit_head())?.sequence();
             newest(&kms, which, *lines)?.iter().try_for_each(|record| show(record, *json))?;
@@ -98,7 +98,7 @@ fn verify(
     answer(&out)
 }
 
-fn head_json(head: &AuditHead) -> serde_json::Value {
+pub(crate) fn head_json(head: &AuditHead) -> serde_json::Value {
     json!({
         "head": head.to_string(),
         "keystore_id": head.keystore_id(),
@@ -157,6 +157,7 @@ fn export(
     kms: &LocalKms,
     which: &Which,
     output: Option<&Path>,
+    as_json: bool,
     signals: &Signals,
     notes: Notes,
 ) -> Result<(), Failure> {
@@ -182,8 +183,9 @@ fn export(
             let _ = std::fs::remove_file(path);
         })
     })?;
-    notes.say(&format!("wrote {written} records to {}", path.display()));
-    Ok(())
+    let file = path.display().to_string();
+    let value = json!({ "file": file, "records": written });
+    done(as_json, &value, &format!("wrote {written} records to {file}"), notes)
 }
 
 fn trim(

@@ -68,6 +68,9 @@ Examples:
         /// The file to write, with mode 0600; it must not exist [default: standard output]
         #[arg(long, short, value_name = "OUT", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
+        /// What was done as JSON; the records are JSON lines anyway
+        #[arg(long, requires = "output")]
+        json: bool,
     },
     /// List the newest records, and with -f those that come
     Tail {

@@ -212,6 +212,9 @@ fn keystore_hint(error: &Error, cause: KeystoreCause) -> Option<Cow<'static, str
         KeystoreCause::KeyPendingDeletion => {
             "`envelock keys cancel-deletion KEY` takes that back, `envelock keys enable KEY` makes it usable then"
         }
+        KeystoreCause::KeyManaged => {
+            "`envelock keys create --alias alias/orders` makes a key, --provider local:alias/orders uses it"
+        }
         KeystoreCause::GrantMissing => "`envelock grants list KEY` shows those that there are",
         _ => return None,
     }))
@@ -245,9 +248,6 @@ fn other_hints(error: &Error, scope: Scope) -> Vec<&'static str> {
             // Those of AWS KMS have the same names, and advice of their own.
             Some(_) if !keystore::is_open() => Vec::new(),
             Some("NotFoundException") => vec!["`envelock keys list` shows those that exist"],
-            Some("UnsupportedOperationException") => {
-                vec!["`envelock keys create --alias alias/orders` makes a key, --provider local:alias/orders uses it"]
-            }
             Some("AlreadyExistsException") => vec!["`envelock keys alias move` points it to another key"],
             Some(_) => Vec::new(),
             None => network_hint(error).into_iter().collect(),

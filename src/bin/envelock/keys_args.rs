@@ -38,6 +38,9 @@ Examples:
         /// It can be replicated to other keystores (`envelock keys replicate`); this cannot be changed later
         #[arg(long)]
         multi_region: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List the keys and their aliases
     List {
@@ -65,6 +68,9 @@ Examples:
     Rotate {
         /// A key id, a full key name, or alias/NAME
         key: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     #[command(flatten)]
     Life(LifeCommand),
@@ -87,6 +93,9 @@ Examples:
         /// The file to write, with mode 0600; it must not exist
         #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
         output: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// As `keystore root`
     #[command(subcommand, hide = true)]
@@ -102,6 +111,9 @@ pub(crate) enum AliasCommand {
         alias: String,
         /// The key, by its id or its full name
         key: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Point an alias to another key; it still opens what was encrypted under the keys before
     Move {
@@ -110,12 +122,18 @@ pub(crate) enum AliasCommand {
         alias: String,
         /// The key, by its id or its full name
         key: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Delete an alias; its key stays
     Delete {
         /// Its name, which begins with alias/
         #[arg(value_name = "alias/NAME")]
         alias: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -129,5 +147,8 @@ pub(crate) enum RootCommand {
         /// The file to write, with mode 0600; it must not exist
         #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
+        /// What was done as JSON, which has no root key in it
+        #[arg(long, requires = "output")]
+        json: bool,
     },
 }

@@ -1,9 +1,10 @@
 //! `keys enable`, `disable`, `schedule-deletion` and others: the life of a key.
 
+use crate::describe::key_json;
 use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::regions::{RotationFileCommand, rotation_file};
-use crate::text::{Notes, answer, date, plain};
+use crate::text::{Notes, answer, date, done, plain};
 use crate::time::{days, local};
 use clap::Subcommand;
 use envelock::kms::{DeletionWindow, RotationPeriod, RotationType, Tag};
@@ -17,11 +18,17 @@ pub(crate) enum LifeCommand {
     Enable {
         /// A key id, a full key name, or alias/NAME
         key: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Make a key unusable until it is enabled again
     Disable {
         /// A key id, a full key name, or alias/NAME
         key: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Let a key be deleted after a waiting time, with all that it encrypted
     #[command(after_long_help = "\
@@ -47,6 +54,9 @@ Examples:
     CancelDeletion {
         /// A key id, a full key name, or alias/NAME
         key: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Change what people read about a key
     UpdateDescription {
@@ -54,6 +64,9 @@ Examples:
         key: String,
         /// The new text
         description: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Give a key tags
     Tag {
@@ -62,6 +75,9 @@ Examples:
         /// A tag; one with the same key takes its place
         #[arg(value_name = "KEY=VALUE", value_parser = crate::args::entry, required = true)]
         tags: Vec<(String, String)>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Take tags from a key
     Untag {
@@ -70,6 +86,9 @@ Examples:
         /// The keys of the tags
         #[arg(value_name = "TAG-KEY", required = true)]
         tag_keys: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List the tags of a key
     Tags {
@@ -93,11 +112,17 @@ pub(crate) enum RotationCommand {
         /// How often: every 90 to 2560 days
         #[arg(long, value_name = "DAYS", value_parser = days, default_value = "365")]
         days: u16,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Rotate the key on demand only
     Disable {
         /// A key id, a full key name, or alias/NAME
         key: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Say whether and when the key is rotated
     Status {
@@ -121,37 +146,40 @@ pub(crate) enum RotationCommand {
 
 pub(crate) fn life(kms: &LocalKms, command: &LifeCommand, notes: Notes) -> Result<(), Failure> {
     match command {
-        LifeCommand::Enable { key } => {
+        LifeCommand::Enable { key, json } => {
             wait(kms.enable_key(key))?;
-            notes.say(&format!("{key} is enabled"));
+            done(*json, &json!({ "key": key, "state": "Enabled" }), &format!("{key} is enabled"), notes)
         }
-        LifeCommand::Disable { key } => {
+        LifeCommand::Disable { key, json } => {
             wait(kms.disable_key(key))?;
-            notes.say(&format!("{key} is disabled: nothing uses it until `envelock keys enable {key}`"));
+            let line = format!("{key} is disabled: nothing uses it until `envelock keys enable {key}`");
+            done(*json, &json!({ "key": key, "state": "Disabled" }), &line, notes)
         }
-        LifeCommand::ScheduleDeletion { key, days, yes, json } => {
-            return schedule(kms, key, (*days, *yes, *json), notes);
+        LifeCommand::ScheduleDeletion { key, days, yes, json } => schedule(kms, key, (*days, *yes, *json), notes),
+        LifeCommand::CancelDeletion { key, json } => {
+            let found = wait(kms.cancel_key_deletion(key))?;
+            let line = format!("{key} is not deleted; it is {} now", found.key_state.name());
+            done(*json, &key_json(&found), &line, notes)
         }
-        LifeCommand::CancelDeletion { key } => {
-            let state = wait(kms.cancel_key_deletion(key))?.key_state;
-            notes.say(&format!("{key} is not deleted; it is {} now", state.name()));
-        }
-        LifeCommand::UpdateDescription { key, description } => {
+        LifeCommand::UpdateDescription { key, description, json } => {
             wait(kms.update_key_description(key, description))?;
-            notes.say(&format!("{key} has the new description"));
+            let value = json!({ "key": key, "description": description });
+            done(*json, &value, &format!("{key} has the new description"), notes)
         }
-        LifeCommand::Tag { key, tags } => {
-            wait(kms.tag_resource(key, tags.iter().map(|(key, value)| Tag::new(key, value))))?;
-            notes.say(&format!("{key} has these tags from now on"));
+        LifeCommand::Tag { key, tags, json } => {
+            let tags: Vec<_> = tags.iter().map(|(key, value)| Tag::new(key, value)).collect();
+            wait(kms.tag_resource(key, tags.clone()))?;
+            let value = json!({ "key": key, "tags": tags_json(&tags) });
+            done(*json, &value, &format!("{key} has these tags from now on"), notes)
         }
-        LifeCommand::Untag { key, tag_keys } => {
+        LifeCommand::Untag { key, tag_keys, json } => {
             wait(kms.untag_resource(key, tag_keys))?;
-            notes.say(&format!("{key} has these tags no more"));
+            let value = json!({ "key": key, "removed_tag_keys": tag_keys });
+            done(*json, &value, &format!("{key} has these tags no more"), notes)
         }
-        LifeCommand::Tags { key, json } => return tags(kms, key, *json),
-        LifeCommand::Rotation(command) => return rotation(kms, command, notes),
+        LifeCommand::Tags { key, json } => tags(kms, key, *json),
+        LifeCommand::Rotation(command) => rotation(kms, command, notes),
     }
-    Ok(())
 }
 
 fn schedule(kms: &LocalKms, key: &str, (days, yes, as_json): (u16, bool, bool), notes: Notes) -> Result<(), Failure> {
@@ -195,26 +223,28 @@ fn confirm(question: &str) -> Result<(), Failure> {
 fn tags(kms: &LocalKms, key: &str, as_json: bool) -> Result<(), Failure> {
     let tags = wait(kms.list_resource_tags(key))?;
     if as_json {
-        let tags: Vec<Value> =
-            tags.iter().map(|tag| json!({ "tag_key": tag.tag_key, "tag_value": tag.tag_value })).collect();
-        return answer(&json_text(&json!({ "tags": tags })));
+        return answer(&json_text(&json!({ "tags": tags_json(&tags) })));
     }
     let line = |tag: &Tag| format!("{}={}\n", plain(&tag.tag_key), plain(&tag.tag_value));
     answer(&tags.iter().map(line).collect::<String>())
 }
 
+fn tags_json(tags: &[Tag]) -> Value {
+    tags.iter().map(|tag| json!({ "tag_key": tag.tag_key, "tag_value": tag.tag_value })).collect()
+}
+
 fn rotation(kms: &LocalKms, command: &RotationCommand, notes: Notes) -> Result<(), Failure> {
     match command {
         RotationCommand::File(command) => rotation_file(kms, command, notes),
-        RotationCommand::Enable { key, days } => {
+        RotationCommand::Enable { key, days, json } => {
             wait(kms.enable_key_rotation(key, RotationPeriod::from_days(*days)?))?;
-            notes.say(&format!("{key} is rotated every {days} days"));
-            Ok(())
+            let value = json!({ "key": key, "rotation_enabled": true, "rotation_period_in_days": days });
+            done(*json, &value, &format!("{key} is rotated every {days} days"), notes)
         }
-        RotationCommand::Disable { key } => {
+        RotationCommand::Disable { key, json } => {
             wait(kms.disable_key_rotation(key))?;
-            notes.say(&format!("{key} is rotated on demand only"));
-            Ok(())
+            let value = json!({ "key": key, "rotation_enabled": false });
+            done(*json, &value, &format!("{key} is rotated on demand only"), notes)
         }
         RotationCommand::Status { key, json } => status(kms, key, *json),
         RotationCommand::List { key, json } => rotations(kms, key, *json),

@@ -12,6 +12,7 @@ mod check;
 mod cost;
 mod counter;
 mod crypt;
+mod describe;
 mod failure;
 mod file_args;
 mod fleet;

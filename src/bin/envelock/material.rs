@@ -5,7 +5,7 @@ use crate::inspect::json_text;
 use crate::passphrase::{self, Ask, PassphraseSource};
 use crate::signals::Signals;
 use crate::streams::write_new;
-use crate::text::{Notes, answer, date};
+use crate::text::{Notes, answer, date, done};
 use crate::time::{local, moment};
 use clap::{Args, Subcommand, ValueHint};
 use envelock::kms::{
@@ -59,6 +59,9 @@ Examples:
         /// The file to write, with mode 0600; it must not exist
         #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Put 32 bytes of key material under a passphrase, as one line; needs no keystore
     SealMaterial {
@@ -68,6 +71,9 @@ Examples:
         /// The file to write, with mode 0600; it must not exist
         #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         /// A file with the passphrase; else the terminal is asked
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         passphrase_file: Option<PathBuf>,
@@ -92,6 +98,9 @@ Examples:
         /// Do it: until the material is imported again, nothing that the key encrypted opens
         #[arg(long)]
         yes: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -130,11 +139,11 @@ pub(crate) fn without_keystore(
     notes: Notes,
 ) -> Option<Result<(), Failure>> {
     match command {
-        MaterialCommand::WrapMaterial { parameters, fingerprint, material, output } => {
-            Some(wrap(parameters, fingerprint, material, output, notes))
+        MaterialCommand::WrapMaterial { parameters, fingerprint, material, output, json } => {
+            Some(wrap(parameters, fingerprint, material, (output, *json), notes))
         }
-        MaterialCommand::SealMaterial { material, output, passphrase_file } => {
-            Some(seal(material, output, passphrase_file.as_deref(), signals, notes))
+        MaterialCommand::SealMaterial { material, output, passphrase_file, json } => {
+            Some(seal(material, (output, *json), passphrase_file.as_deref(), signals, notes))
         }
         _ => None,
     }
@@ -154,13 +163,14 @@ pub(crate) fn material(
         MaterialCommand::DeleteMaterial { yes: false, .. } => Err(Failure::usage(
             "until the same material is imported again, nothing that the key encrypted opens: say --yes",
         )),
-        MaterialCommand::DeleteMaterial { key, version, .. } => {
+        MaterialCommand::DeleteMaterial { key, version, json, .. } => {
             match version {
                 Some(version) => wait(kms.delete_imported_key_material_of(key, *version))?,
                 None => wait(kms.delete_imported_key_material(key))?,
             }
-            notes.say(&format!("the material is deleted; {key} works again once the same is imported"));
-            Ok(())
+            let value = json!({ "key": key, "version": version, "material_deleted": true });
+            let line = format!("the material is deleted; {key} works again once the same is imported");
+            done(*json, &value, &line, notes)
         }
         // Answered by `without_keystore`.
         MaterialCommand::WrapMaterial { .. } | MaterialCommand::SealMaterial { .. } => Ok(()),
@@ -200,18 +210,19 @@ fn wrap(
     parameters: &Path,
     fingerprint: &Sha256Fingerprint,
     material: &Path,
-    output: &Path,
+    (output, as_json): (&Path, bool),
     notes: Notes,
 ) -> Result<(), Failure> {
     let parameters = ImportParameters::parse(&read(parameters)?)?;
     write_new(output, &wrap_key_material(&read_material(material)?, &parameters, fingerprint)?)?;
-    notes.say(&format!("wrote {}, for the key {}", output.display(), parameters.key_id()));
-    Ok(())
+    let file = output.display().to_string();
+    let line = format!("wrote {file}, for the key {}", parameters.key_id());
+    done(as_json, &json!({ "file": file, "key_id": parameters.key_id() }), &line, notes)
 }
 
 fn seal(
     material: &Path,
-    output: &Path,
+    (output, as_json): (&Path, bool),
     passphrase_file: Option<&Path>,
     signals: &Signals,
     notes: Notes,
@@ -220,8 +231,9 @@ fn seal(
     let passphrase = passphrase(passphrase_file, Ask::Twice, signals)?;
     let text = seal_key_material(&material, &passphrase, PassphraseCost::default())?;
     write_new(output, format!("{}\n", text.as_str()).as_bytes())?;
-    notes.say(&format!("wrote {}: it is as secret as its passphrase is strong", output.display()));
-    Ok(())
+    let file = output.display().to_string();
+    let line = format!("wrote {file}: it is as secret as its passphrase is strong");
+    done(as_json, &json!({ "file": file }), &line, notes)
 }
 
 fn import(kms: &LocalKms, arguments: &Import, signals: &Signals, notes: Notes) -> Result<(), Failure> {

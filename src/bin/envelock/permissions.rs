@@ -5,14 +5,14 @@ use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keystore::{self, Missing};
 use crate::signals::Signals;
-use crate::text::{Notes, answer, date, plain};
+use crate::text::{Notes, answer, date, done, plain};
 use crate::time::local;
 use clap::{Args, Subcommand, ValueHint};
 use envelock::kms::{
-    CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, KeyOperation, KeyPolicy, OWNER,
-    PolicyAction, would_lock_out,
+    CreateGrantRequest, Decision, Grant, GrantConstraints, GrantOperation, KeyOperation, KeyPolicy, ListGrantsRequest,
+    OWNER, PolicyAction, would_lock_out,
 };
-use envelock::{EncryptionContext, LocalKms, blocking::wait};
+use envelock::{EncryptionContext, blocking::wait};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read as _;
@@ -34,6 +34,9 @@ pub(crate) enum PolicyCommand {
     Get {
         /// A key id, a full key name, or alias/NAME
         key: String,
+        /// As JSON, with the policy as a text in it
+        #[arg(long)]
+        json: bool,
     },
     /// Put a policy in the place of the one that a key has; it counts from the next call on
     #[command(after_long_help = "\
@@ -57,6 +60,9 @@ Examples:
         /// With --lock-out: do it, though nothing that the key encrypted may ever open again
         #[arg(long, requires = "lock_out")]
         yes: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Read a policy and say whether it is well-formed; needs no keystore
     ///
@@ -65,6 +71,9 @@ Examples:
         /// The file with the policy as JSON; - for standard input
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Say what would become of a request, and which statement or grant decides it; nothing is done
     ///
@@ -147,6 +156,12 @@ Examples:
         /// Those of every key that this principal may retire
         #[arg(long, value_name = "PRINCIPAL", conflicts_with = "key")]
         retirable_by: Option<String>,
+        /// Those to this principal
+        #[arg(long, value_name = "PRINCIPAL", conflicts_with = "retirable_by")]
+        to: Option<String>,
+        /// The one of this id
+        #[arg(long, value_name = "ID", conflicts_with = "retirable_by")]
+        grant: Option<String>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -157,6 +172,9 @@ Examples:
         key: String,
         /// The grant's id
         grant: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// End a grant that should not be used any more
     Revoke {
@@ -164,15 +182,15 @@ Examples:
         key: String,
         /// The grant's id
         grant: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub(crate) fn policy(arguments: &Policy, signals: &Signals, notes: Notes) -> Result<(), Failure> {
-    if let PolicyCommand::Check { file } = &arguments.command {
-        let policy = read_policy(file)?;
-        notes.say("the policy is well-formed");
-        warn_of_lock_out(&policy, arguments.keystore.principal.as_deref().unwrap_or(OWNER), notes);
-        return Ok(());
+    if let PolicyCommand::Check { file, json } = &arguments.command {
+        return check(file, arguments.keystore.principal.as_deref().unwrap_or(OWNER), *json, notes);
     }
     if let PolicyCommand::Put { lock_out: true, yes: false, .. } = &arguments.command {
         return Err(Failure::usage(
@@ -182,15 +200,21 @@ pub(crate) fn policy(arguments: &Policy, signals: &Signals, notes: Notes) -> Res
     }
     let kms = keystore::open(&arguments.keystore, Missing::Refuse, signals, notes)?;
     match &arguments.command {
-        PolicyCommand::Get { key } => answer(&format!("{}\n", wait(kms.get_key_policy(key))?.text().trim_end())),
-        PolicyCommand::Put { key, file, lock_out, .. } => {
+        PolicyCommand::Get { key, json } => {
+            let policy = wait(kms.get_key_policy(key))?;
+            match json {
+                true => answer(&json_text(&json!({ "key": key, "policy_name": "default", "policy": policy.text() }))),
+                false => answer(&format!("{}\n", policy.text().trim_end())),
+            }
+        }
+        PolicyCommand::Put { key, file, lock_out, json, .. } => {
             let policy = read_policy(file)?;
             match lock_out {
                 true => wait(kms.put_key_policy_locking_out(key, &policy))?,
                 false => wait(kms.put_key_policy(key, &policy))?,
             }
-            notes.say(&format!("the policy of {key} counts from now on"));
-            Ok(())
+            let value = json!({ "key": key, "policy_name": "default", "bypass_policy_lockout_safety_check": lock_out });
+            done(*json, &value, &format!("the policy of {key} counts from now on"), notes)
         }
         // Answered above: it looks into no keystore.
         PolicyCommand::Check { .. } => Ok(()),
@@ -211,15 +235,20 @@ pub(crate) fn policy(arguments: &Policy, signals: &Signals, notes: Notes) -> Res
     }
 }
 
-/// Whoever could not put another policy than this one on a key. The key is not known: statements for single keys count
-/// for nothing here.
-fn warn_of_lock_out(policy: &KeyPolicy, principal: &str, notes: Notes) {
+/// Whether a policy is one, and whether whoever puts it could put another one afterwards. The key is not known:
+/// statements for single keys count for nothing here.
+fn check(file: &Path, principal: &str, as_json: bool, notes: Notes) -> Result<(), Failure> {
+    let policy = read_policy(file)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    if would_lock_out(policy, principal, ANY_KEY, now) {
+    let locks_out = would_lock_out(&policy, principal, ANY_KEY, now);
+    let value = json!({ "well_formed": true, "principal": principal, "locks_out": locks_out });
+    done(as_json, &value, "the policy is well-formed", notes)?;
+    if locks_out {
         notes.say(&format!(
             "with it, {principal} could not put another one: `envelock policy put` refuses that without --lock-out"
         ));
     }
+    Ok(())
 }
 
 /// Whether requests of this kind have an encryption context.
@@ -292,30 +321,38 @@ pub(crate) fn grants(arguments: &Grants, signals: &Signals, notes: Notes) -> Res
                 false => answer(&format!("{}\n", grant.grant_id)),
             }
         }
-        GrantsCommand::List { key, retirable_by, json } => list(&kms, key.as_deref(), retirable_by.as_deref(), *json),
-        GrantsCommand::Retire { key, grant } => {
-            wait(kms.retire_grant(key, grant))?;
-            notes.say("the grant is retired");
-            Ok(())
+        GrantsCommand::List { key: Some(key), to, grant, json, .. } => {
+            let mut request = ListGrantsRequest::default();
+            if let Some(principal) = to {
+                request = request.grantee_principal(principal);
+            }
+            if let Some(id) = grant {
+                request = request.grant_id(id);
+            }
+            list(&wait(kms.list_grants_matching(key, &request))?, *json)
         }
-        GrantsCommand::Revoke { key, grant } => {
+        GrantsCommand::List { retirable_by, json, .. } => {
+            list(&wait(kms.list_retirable_grants(retirable_by.as_deref().unwrap_or_default()))?, *json)
+        }
+        GrantsCommand::Retire { key, grant, json } => {
+            wait(kms.retire_grant(key, grant))?;
+            let value = json!({ "key": key, "grant_id": grant, "ended": "retired" });
+            done(*json, &value, "the grant is retired", notes)
+        }
+        GrantsCommand::Revoke { key, grant, json } => {
             wait(kms.revoke_grant(key, grant))?;
-            notes.say("the grant is revoked");
-            Ok(())
+            let value = json!({ "key": key, "grant_id": grant, "ended": "revoked" });
+            done(*json, &value, "the grant is revoked", notes)
         }
     }
 }
 
-fn list(kms: &LocalKms, key: Option<&str>, retirable_by: Option<&str>, as_json: bool) -> Result<(), Failure> {
-    let grants = match (key, retirable_by) {
-        (Some(key), _) => wait(kms.list_grants(key))?,
-        (None, principal) => wait(kms.list_retirable_grants(principal.unwrap_or_default()))?,
-    };
+fn list(grants: &[Grant], as_json: bool) -> Result<(), Failure> {
     if as_json {
         return answer(&json_text(&json!({ "grants": grants.iter().map(grant_json).collect::<Vec<_>>() })));
     }
     let mut out = String::new();
-    for grant in &grants {
+    for grant in grants {
         let operations: Vec<_> = grant.operations.iter().map(GrantOperation::name).collect();
         out.push_str(&format!("{}\n", grant.grant_id));
         let mut line = |name: &str, text: &str| out.push_str(&format!("  {name:<12} {}\n", plain(text)));

@@ -1,11 +1,11 @@
 //! `keys replicate`, `import-replica`, `primary`, `receipt` and others: multi-Region keys between keystores.
 
+use crate::describe::key_json;
 use crate::failure::Failure;
 use crate::inspect::json_text;
-use crate::keys::key_json;
 use crate::material::read;
 use crate::streams::write_new;
-use crate::text::{Notes, answer};
+use crate::text::{Notes, answer, done};
 use clap::{Args, Subcommand, ValueHint};
 use envelock::kms::{FileKind, IssuedFile, KeyMetadata, MultiRegionKey, Sha256Fingerprint, describe_file};
 use envelock::{LocalKms, blocking::wait};
@@ -119,6 +119,9 @@ pub(crate) enum ReceiptCommand {
         /// Do it: if the replica is still there, it goes on opening what the key encrypted
         #[arg(long)]
         yes: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -185,10 +188,9 @@ pub(crate) fn regions(kms: &LocalKms, command: &RegionsCommand, notes: Notes) ->
         RegionsCommand::Receipt(ReceiptCommand::ForgetReplica { yes: false, .. }) => {
             Err(Failure::usage("if the replica is still there, it goes on opening what the key encrypted: say --yes"))
         }
-        RegionsCommand::Receipt(ReceiptCommand::ForgetReplica { key, region, .. }) => {
+        RegionsCommand::Receipt(ReceiptCommand::ForgetReplica { key, region, json, .. }) => {
             let key = wait(kms.forget_replica(key, region))?;
-            notes.say(&format!("a replica less; {} is {}", key.arn, key.key_state.name()));
-            Ok(())
+            taken(&key, *json, &format!("a replica less; {} is {}", key.arn, key.key_state.name()), notes)
         }
     }
 }
@@ -250,11 +252,7 @@ fn issued(file: &IssuedFile, output: &Output, notes: Notes) -> Result<(), Failur
 }
 
 fn taken(key: &KeyMetadata, as_json: bool, line: &str, notes: Notes) -> Result<(), Failure> {
-    if as_json {
-        return answer(&json_text(&key_json(key, &[])));
-    }
-    notes.say(line);
-    Ok(())
+    done(as_json, &key_json(key), line, notes)
 }
 
 fn replicas(kms: &LocalKms, key: &str, as_json: bool) -> Result<(), Failure> {

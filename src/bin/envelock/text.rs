@@ -1,6 +1,7 @@
 //! What people read: escaped, so that no file or message can drive their terminal.
 
 use crate::failure::Failure;
+use crate::inspect::json_text;
 use jiff::Timestamp;
 use std::borrow::Cow;
 use std::io::{self, Write as _};
@@ -55,6 +56,15 @@ impl Notes {
 pub(crate) fn answer(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Failure::io("standard output", &e))
+}
+
+/// Says what was done: to programs as JSON, to people as a note.
+pub(crate) fn done(as_json: bool, value: &serde_json::Value, line: &str, notes: Notes) -> Result<(), Failure> {
+    if as_json {
+        return answer(&json_text(value));
+    }
+    notes.say(line);
+    Ok(())
 }
 
 /// `2026-11-24T08:15:00Z`; what is outside the calendar's years, to 9999, is its last moment or its first.

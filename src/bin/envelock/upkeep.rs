@@ -1,7 +1,7 @@
 //! `keystore`: backups of the embedded keystore, its root key, and whether all of it is in order.
 
 use crate::args::{KeystorePlace, Making};
-use crate::audit::NOT_ANCHORED;
+use crate::audit::{NOT_ANCHORED, head_json};
 use crate::failure::Failure;
 use crate::inspect::json_text;
 use crate::keys_args::RootCommand;
@@ -10,7 +10,7 @@ use crate::provider::{self, Purpose};
 use crate::provider_name::ProviderName;
 use crate::regions;
 use crate::signals::Signals;
-use crate::text::{Notes, answer};
+use crate::text::{Notes, answer, done};
 use clap::{Args, Subcommand, ValueHint};
 use envelock::kms::RestoreOptions;
 use envelock::{KeyProvider, LocalKms, MultiProvider, RootKey, blocking::wait};
@@ -43,6 +43,9 @@ Examples:
         /// The file to write, with mode 0600; it must not exist
         #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
         output: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Put a backup in the keystore's place, once all of it was checked under its root key
     #[command(after_long_help = "\
@@ -59,6 +62,9 @@ Examples:
         /// Move a keystore that is there aside, to a name that is printed; else nothing is done
         #[arg(long)]
         replace: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Put the keystore under another root key: after a leak, or to unlock it in another way
     #[command(after_long_help = "\
@@ -81,6 +87,9 @@ Examples:
         /// Do it: the root key of now opens the keystore no more
         #[arg(long)]
         yes: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Read the whole keystore, and check all of it
     Check {
@@ -115,13 +124,13 @@ pub(crate) fn keystore(arguments: &Keystore, signals: &Signals, notes: Notes) ->
     let place = &arguments.keystore;
     let open = || keystore::open(place, Missing::Refuse, signals, notes);
     match &arguments.command {
-        KeystoreCommand::Backup { output } => backup(&open()?, output, signals, notes),
-        KeystoreCommand::Restore { backup, replace } => restore(place, backup, *replace, signals, notes),
+        KeystoreCommand::Backup { output, json } => backup(&open()?, output, *json, signals, notes),
+        KeystoreCommand::Restore { backup, replace, json } => restore(place, backup, (*replace, *json), signals, notes),
         KeystoreCommand::Rekey { yes: false, .. } => Err(Failure::usage(
             "the root key of now will open the keystore no more, and programs that have it open must open it again: \
              say --yes",
         )),
-        KeystoreCommand::Rekey { to_file, to, .. } => {
+        KeystoreCommand::Rekey { to_file, to, json, .. } => {
             let target = match (to_file, to.as_slice()) {
                 (Some(file), _) => Target::File(file.clone()),
                 (None, []) => match Unlocking::of(place, signals)?.file() {
@@ -132,21 +141,23 @@ pub(crate) fn keystore(arguments: &Keystore, signals: &Signals, notes: Notes) ->
                 },
                 (None, names) => Target::Provider(wrapping(names, signals)?),
             };
-            rekey(&open()?, target, signals, notes)
+            rekey(&open()?, target, *json, signals, notes)
         }
         KeystoreCommand::ReplicationKey { output, making, json } => {
             let kms = keystore::open(place, Missing::make(*making), signals, notes)?;
             regions::replication_key(&kms, output, *json, notes)
         }
         KeystoreCommand::Check { json } => check(&open()?, *json, notes),
-        KeystoreCommand::Root(RootCommand::Export { output }) => export(&open()?, output.as_deref(), signals, notes),
+        KeystoreCommand::Root(RootCommand::Export { output, json }) => {
+            export(&open()?, output.as_deref(), *json, signals, notes)
+        }
     }
 }
 
 fn restore(
     place: &KeystorePlace,
     backup: &Path,
-    replace: bool,
+    (replace, as_json): (bool, bool),
     signals: &Signals,
     notes: Notes,
 ) -> Result<(), Failure> {
@@ -167,7 +178,7 @@ fn restore(
         _ => failure,
     })?;
     notes.say(&format!("restored {} from {}", path.display(), backup.display()));
-    if let Some(aside) = restored.moved_aside {
+    if let Some(aside) = &restored.moved_aside {
         notes.say(&format!(
             "what was there is {} now: what was encrypted since the backup may need it",
             aside.display()
@@ -177,6 +188,14 @@ fn restore(
         say_of_root_key(place, &path, &file, signals, notes);
     }
     notes.say("heads of the audit trail that were kept after the backup compare no more: keep this one");
+    if as_json {
+        return answer(&json_text(&json!({
+            "keystore": path.display().to_string(),
+            "backup": backup.display().to_string(),
+            "moved_aside": restored.moved_aside.map(|aside| aside.display().to_string()),
+            "audit_head": head_json(&restored.head),
+        })));
+    }
     answer(&format!("{}\n", restored.head))
 }
 
@@ -210,7 +229,11 @@ fn wrapping(names: &[ProviderName], signals: &Signals) -> Result<Arc<dyn KeyProv
     Ok(Arc::new(MultiProvider::all(all.collect::<Result<_, _>>()?)?))
 }
 
-fn rekey(kms: &LocalKms, target: Target, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+fn rekey(kms: &LocalKms, target: Target, as_json: bool, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+    let file = match &target {
+        Target::File(file) => Some(file.display().to_string()),
+        Target::Provider(_) => None,
+    };
     let now = match target {
         Target::File(file) => {
             make_folder(&file)?;
@@ -229,7 +252,15 @@ fn rekey(kms: &LocalKms, target: Target, signals: &Signals, notes: Notes) -> Res
         "older copies of the keystore still open with the root key of their day: where that one leaked, destroy them, \
          and rotate the keys that were in them",
     );
-    Ok(())
+    match as_json {
+        true => answer(&json_text(&json!({
+            "keystore": kms.path().display().to_string(),
+            "keystore_id": kms.keystore_id(),
+            "root_key_file": file,
+            "sealed": file.is_none(),
+        }))),
+        false => Ok(()),
+    }
 }
 
 fn check(kms: &LocalKms, as_json: bool, notes: Notes) -> Result<(), Failure> {
@@ -261,7 +292,13 @@ fn check(kms: &LocalKms, as_json: bool, notes: Notes) -> Result<(), Failure> {
     ))
 }
 
-pub(crate) fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+pub(crate) fn export(
+    kms: &LocalKms,
+    output: Option<&Path>,
+    as_json: bool,
+    signals: &Signals,
+    notes: Notes,
+) -> Result<(), Failure> {
     if let Some(path) = output.filter(|path| path.symlink_metadata().is_ok()) {
         return Err(Failure::kept(path));
     }
@@ -287,20 +324,33 @@ pub(crate) fn export(kms: &LocalKms, output: Option<&Path>, signals: &Signals, n
     };
     written?;
     notes.say("whoever has this root key and the keystore has every key: keep it safe, and apart from the keystore");
-    Ok(())
+    match output.filter(|_| as_json) {
+        Some(path) => answer(&json_text(&json!({
+            "file": path.display().to_string(),
+            "keystore_id": kms.keystore_id(),
+        }))),
+        None => Ok(()),
+    }
 }
 
-pub(crate) fn backup(kms: &LocalKms, output: &Path, signals: &Signals, notes: Notes) -> Result<(), Failure> {
+pub(crate) fn backup(
+    kms: &LocalKms,
+    output: &Path,
+    as_json: bool,
+    signals: &Signals,
+    notes: Notes,
+) -> Result<(), Failure> {
     if output.symlink_metadata().is_ok() {
         return Err(Failure::kept(output));
     }
     signals.drive(kms.backup(output))?;
-    notes.say(&format!(
-        "wrote the keystore to {}; it opens with the root key only, which is not in it: keep a copy of that elsewhere \
-         (`envelock keystore root export`)",
-        output.display()
-    ));
-    Ok(())
+    let file = output.display().to_string();
+    let line = format!(
+        "wrote the keystore to {file}; it opens with the root key only, which is not in it: keep a copy of that elsewhere \
+         (`envelock keystore root export`)"
+    );
+    let value = json!({ "file": file, "keystore_id": kms.keystore_id(), "region": kms.region() });
+    done(as_json, &value, &line, notes)
 }
 
 fn write_line(out: &mut impl io::Write, line: &str) -> io::Result<()> {
