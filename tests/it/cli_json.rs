@@ -137,3 +137,50 @@ fn what_has_lines_tells_programs_lines() {
     assert!(cells.as_array().unwrap().len() > 100);
     assert_eq!(cells[0]["allowed"], json!(false));
 }
+
+#[test]
+fn two_keystores_tell_what_goes_between_them() {
+    let (eu, us) = (Desk::new(), Desk::new());
+    let at = |desk: &Desk, name: &str| desk.path(name).display().to_string();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let made = told(&eu, "keys create --region eu-1 --multi-region");
+    let key = text(&made["key_id"]);
+    assert_eq!((&made["multi_region_key_type"], &made["aliases"]), (&"PRIMARY".into(), &json!([])));
+    let of_us = text(&told(&us, "keystore replication-key --region us-1 -o us.key")["public_key_sha256"]);
+    let to_us = format!("--to {} --fingerprint {of_us}", at(&us, "us.key"));
+    let bundle = told(&eu, &format!("keys replicate {key} {to_us} -o bundle"));
+    assert_eq!(bundle["kind"], "replica-bundle");
+    let import = format!("keys import-replica {} --sha256 {}", at(&eu, "bundle"), text(&bundle["sha256"]));
+    assert_eq!(told(&us, &import)["multi_region_key_type"], "REPLICA");
+    assert_eq!(told(&eu, &format!("keys replicas {key}"))["replica_keys"][0]["region"], "us-1");
+    assert_eq!(told(&eu, &format!("keys rotate {key}"))["current_version"], 2);
+    let issued = told(&eu, &format!("keys rotation export {key} {to_us} -o rotation"));
+    assert_eq!((&issued["kind"], &issued["file"]), (&"rotation".into(), &"rotation".into()));
+    let taken = told(&us, &format!("keys rotation import {}", at(&eu, "rotation")));
+    assert_eq!(taken["current_version"], 2);
+    assert_eq!(taken.get("aliases"), None, "nobody has looked for any");
+    for command in ["update", "export"] {
+        let issued = told(&eu, &format!("keys primary {command} {key} us-1 -o {command}"));
+        assert_eq!(issued["kind"], "primary-change");
+    }
+    let taken = told(&us, &format!("keys primary import {}", at(&eu, "update")));
+    assert_eq!((&taken["multi_region_key_type"], &taken["primary_region"]), (&"PRIMARY".into(), &"us-1".into()));
+    let waits = told(&us, &format!("keys schedule-deletion {key} --yes"));
+    assert_eq!((&waits["state"], &waits["deletion_date"]), (&"PendingReplicaDeletion".into(), &Value::Null));
+    let left = told(&us, &format!("keys receipt forget-replica {key} eu-1 --yes"));
+    assert_eq!((&left["state"], &left["pending_window_in_days"]), (&"PendingDeletion".into(), &30.into()));
+}
+
+#[test]
+fn material_that_is_wrapped_tells_where_it_went() {
+    let desk = Desk::new();
+    desk.write("bytes", [7; 32]);
+    told(&desk, "keys create --external --alias alias/own");
+    let parameters = told(&desk, "keys import-parameters alias/own -o params");
+    let fingerprint = parameters["public_key_sha256"].as_str().unwrap();
+    let wrap = format!("keys wrap-material --parameters params --fingerprint {fingerprint} bytes -o wrapped");
+    let wrapped = told(&desk, &wrap);
+    assert_eq!((&wrapped["file"], &wrapped["key_id"]), (&"wrapped".into(), &parameters["key_id"]));
+    let imported = told(&desk, "keys import alias/own --parameters params --wrapped wrapped");
+    assert_eq!((&imported["version"], &imported["waits_for_rotation"]), (&1.into(), &false.into()));
+}
