@@ -89,7 +89,8 @@ mod kms_operations;
 mod kms_permissions;
 #[cfg(feature = "local-kms")]
 mod kms_processes;
-#[cfg(all(feature = "local-kms", target_os = "linux"))]
+// What a crash leaves of SQLite's files is no matter of the crypto backend: looked at where both are there.
+#[cfg(all(feature = "local-kms", feature = "rust-crypto", feature = "aws-lc-rs", target_os = "linux"))]
 mod kms_record;
 #[cfg(feature = "local-kms")]
 mod kms_rekey;
