@@ -288,14 +288,14 @@ impl Line {
             self.tick = None;
             return Some(Work::Tick);
         }
-        let jobs = self.jobs(GROUP_MAX);
-        if !jobs.is_empty() {
-            return Some(Work::Jobs(jobs));
-        }
         match self.messages.pop_front() {
+            Some(Message::Job(first)) => {
+                let mut jobs = vec![first];
+                jobs.extend(self.jobs(GROUP_MAX - 1));
+                Some(Work::Jobs(jobs))
+            }
             Some(Message::Look(look)) => Some(Work::Look(look)),
             Some(Message::Close(reply)) => Some(Work::Close(reply)),
-            Some(Message::Job(job)) => Some(Work::Jobs(vec![job])),
             None => self.left.then_some(Work::End),
         }
     }

@@ -28,7 +28,12 @@ pub(super) fn copy(sql: &Connection, to: &AtomicFile) -> Result<()> {
     }
     // Looked at by this connection, the copy would ask for a log, as the keystore does.
     copy.close().map_err(|(_, e)| not_copied(e, to))?;
-    to.write_at(&NO_LOG, FORMAT_VERSIONS as u64)
+    without_log(to)
+}
+
+/// Lets it be a file that has no write-ahead log beside it. Whoever opens it as a keystore gives it one again.
+pub(super) fn without_log(draft: &AtomicFile) -> Result<()> {
+    draft.write_at(&NO_LOG, FORMAT_VERSIONS)
 }
 
 /// Checks every row of it, read anew, under the root key: those of a keystore that is no older than `sequence`.
@@ -93,9 +98,8 @@ fn not_copied(error: rusqlite::Error, to: &AtomicFile) -> Error {
 
 const ALL_PAGES: std::ffi::c_int = -1;
 /// "File format write version" and "read version" (SQLite's file format, 1.3.3).
-pub(super) const FORMAT_VERSIONS: usize = 18;
-/// A file that has no write-ahead log beside it. Whoever opens it as a keystore gives it one again.
-pub(super) const NO_LOG: [u8; 2] = [1, 1];
+const FORMAT_VERSIONS: u64 = 18;
+const NO_LOG: [u8; 2] = [1, 1];
 /// The name under which SQLite has its way with files on Unix, less the locks (<https://sqlite.org/vfs.html>).
 const WITHOUT_LOCKS: &CStr = c"unix-none";
 

@@ -8,7 +8,7 @@ use super::audit::{self, AuditHead};
 use super::call::{Asked, Call, Reply};
 use super::check::check_structure;
 use super::claim::Claim;
-use super::draft::{self, FORMAT_VERSIONS, NO_LOG, at_draft};
+use super::draft::{self, at_draft};
 use super::due;
 use super::migrate::migrate;
 use super::open_list;
@@ -190,6 +190,7 @@ fn open(backup: &Path) -> Result<File> {
 /// Copies the backup as a file that has no log beside it.
 fn copy(mut from: File, to: &mut AtomicFile, backup: &Path) -> Result<()> {
     let failed = |e: io::Error| Error::unchanged("the backup cannot be read", backup, e);
+    // And what `draft::without_log` changes.
     let mut header = [0; SQLITE_HEADER.len() + 4];
     from.read_exact(&mut header).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => Error::not_a_keystore(),
@@ -198,13 +199,12 @@ fn copy(mut from: File, to: &mut AtomicFile, backup: &Path) -> Result<()> {
     if !header.starts_with(SQLITE_HEADER) {
         return Err(Error::not_a_keystore());
     }
-    header[FORMAT_VERSIONS..].copy_from_slice(&NO_LOG);
     to.write_all(&header)?;
     let mut piece = vec![0; PIECE];
     loop {
         match from.read(&mut piece) {
-            Ok(0) => return Ok(()),
-            Ok(len) => to.write_all(&piece[..len])?,
+            Ok(0) => return draft::without_log(to),
+            Ok(len) => to.write_all(piece.get(..len).unwrap_or_default())?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(failed(e)),
         }
